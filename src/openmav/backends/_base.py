@@ -1,0 +1,153 @@
+"""What the session asks of a backend: run the model one token at a time and hand over the wanted sites as tensors.
+
+Sites are named by kind; a Frame holds one entry a layer, None where the layer has no such thing:
+
+    residual.before   [width]        the residual stream that the layer takes
+    residual.after    [width]        the residual stream after the layer, before the final norm
+    attention.out     [width]        what the attention sub-block adds to the residual stream
+    mlp.out           [width]        what the MLP sub-block adds to the residual stream
+    attention.probs   [heads, keys]  the attention row of the last query, fp32
+    attention.scores  [heads, keys]  the scores that softmax turned into that row (after scale, cap and mask), fp32; None where
+                                     only the row is known
+    mlp.hidden        [hidden]       what the last linear map of the MLP takes: its neurons after the activation
+    router.experts    [k]            the experts that a mixture-of-experts layer chose, int64
+    router.weights    [k]            the weights that their outputs get
+
+What leads from the residual stream to logits is no site but the frame's `head`; a measure names what it needs of it, so that
+a reason can be given where it is missing:
+
+    head.logits       Head.logits gives the model's own logits
+    head.direction    Head.direction explains one of them as a linear function
+    head.neurons      Head.neuron_tokens says what a neuron of the layer adds to them
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Protocol, TypeAlias, runtime_checkable
+
+from openmav.record import ModelInfo
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Progress: TypeAlias = Callable[[str, float | None], None]  # what is going on, and the share of it that is done
+RESIDUAL_SITES = frozenset({"residual.before", "residual.after", "attention.out", "mlp.out"})
+ROW_SITES = frozenset({"attention.probs", "attention.scores"})
+SITES = RESIDUAL_SITES | ROW_SITES | {"mlp.hidden", "router.experts", "router.weights"}
+HEAD_SITES = frozenset({"head.logits", "head.direction", "head.neurons"})
+
+
+@dataclass(frozen=True)
+class LoadOptions:
+    """How a reader wants a model loaded; a backend refuses what it can't do with a LoadError."""
+
+    device: str = "auto"
+    dtype: str = "auto"
+    trust_remote_code: bool = False
+    threads: int | None = None
+
+
+@dataclass(frozen=True)
+class Direction:
+    """One token's logit as a linear function of the residual stream x after the last layer: logit = vector . x + constant.
+
+    The scale of the final norm is held at its value for this x. `logit` is what the model computed, before a soft cap. `kept`
+    [layers + 1] is the factor with which what is in the stream before layer l (the last entry: after the last) arrives in x;
+    empty: 1 everywhere, as in nearly every model.
+    """
+
+    vector: Tensor  # [width] fp32
+    constant: float  # what the biases of the final norm and of the head add
+    logit: float
+    kept: tuple[float, ...] = ()
+
+
+class Head(Protocol):
+    """The way from the residual stream to logits, through the model's own modules."""
+
+    def logits(self, residuals: Tensor) -> Tensor:
+        """[n, width] of any layers -> [n, vocab] fp32: what the model would say if that were the last layer's output."""
+
+    def direction(self, residual: Tensor, token_id: int, logit: float) -> Direction | None:
+        """The direction of a token's logit at the last layer's output `residual` [width]; `logit` is the model's own. None: not known."""
+
+    def neuron_tokens(self, layer: int, ids: Sequence[int], hidden: Tensor, residual: Tensor, count: int) -> tuple[Tensor, Tensor] | None:
+        """The tokens whose logits each neuron raises and lowers most: ids [n, 2, count] and by how much [n, 2, count], strongest first.
+
+        `ids` name the neurons, `hidden` [hidden] is the layer's mlp.hidden, `residual` [width] the last layer's output: the scale
+        of the final norm is held at its value there. Where fewer tokens move that way: id -1, 0 logits. None: not known.
+        """
+
+
+@dataclass
+class Frame:
+    """One forward pass, at its last position. `tokens`: how many the model has read, this one included; 0 is not told."""
+
+    logits: Tensor  # [vocab] fp32, the model's own
+    sites: Mapping[str, Sequence[Tensor | None]] = field(default_factory=dict)
+    model_seconds: float = 0.0
+    tokens: int = 0
+    head: Head | None = None
+    cache_bytes: Callable[[], int] | None = None  # bytes of what the model keeps of all tokens so far: keys and values, or a state
+
+
+class Backend(Protocol):
+    """A loaded model with a KV cache that holds one sequence."""
+
+    info: ModelInfo
+    end_ids: frozenset[int]  # tokens that end a text
+
+    @property
+    def missing(self) -> Mapping[str, Mapping[int, str]]:
+        """{site: {layer: reason}} for what this model does not have, or what could not be found in it."""
+
+    @property
+    def length(self) -> int:
+        """Tokens that the cache holds."""
+
+    def encode(self, text: str, *, chat: bool = False) -> list[int]:
+        """Token ids as they will be fed, special tokens included; `chat` applies the model's own template."""
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """The text of these tokens, special ones written out, nothing stripped or cleaned up."""
+
+    def is_special(self, token_id: int) -> bool: ...
+
+    def prefill(self, ids: Sequence[int], want: frozenset[str], progress: Progress | None = None) -> Frame:
+        """Empty the cache and read a prompt."""
+
+    def decode_one_token(self, token_id: int, want: frozenset[str]) -> Frame:
+        """Feed one token after those in the cache."""
+
+    def rewind(self, length: int) -> None:
+        """Forget all tokens after the first `length`; the next decode gives what it would have given then, bit for bit."""
+
+    def close(self) -> None:
+        """Free the model; take every hook off."""
+
+
+@dataclass(frozen=True)
+class Check:
+    """A figure that should be small: it is good up to `limit`, NaN never is. None: there was nothing to measure. `of`: relative to what."""
+
+    name: str
+    figure: float | None
+    limit: float
+    of: str
+
+    @property
+    def good(self) -> bool:
+        return self.figure is None or self.figure <= self.limit
+
+
+@runtime_checkable
+class Inspectable(Protocol):
+    """A backend that can say what it found in a model, for `mav doctor`."""
+
+    def found(self) -> list[tuple[str, str]]:
+        """(what, where) in words, such as ("layers", "model.layers, 30 alike")."""
+
+    def checks(self) -> list[Check]:
+        """What was compared at load."""

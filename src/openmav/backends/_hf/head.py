@@ -1,0 +1,107 @@
+"""The exact head: from any layer's residual stream to logits, by the model's own forward with its layers left out.
+
+The list of layers is replaced for one call by a single stand-in that gives the wanted residuals, so that everything after the
+layers (final norm, projections, multipliers, soft cap, bias) is the model's own code, whatever it is.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from openmav.backends._base import Direction
+from openmav.backends._hf import placing
+from openmav.backends._hf.linear_head import LinearHead
+from openmav.backends._hf.neurons import Neurons
+from openmav.backends._hf.quantised import without_gradients
+
+TOLERANCE = 1e-4  # of the largest logit, in fp32: what the lens of the last layer may differ from the model's logits
+
+
+def tolerance(dtype: torch.dtype) -> float:
+    """What two ways to the same logits may differ, relative to the largest; coarser float types round more."""
+    return max(TOLERANCE, 4 * torch.finfo(dtype).eps)
+
+
+def difference(found: Tensor, expected: Tensor) -> float:
+    """max |found - expected| / max |expected|."""
+    return float((found - expected).abs().max() / expected.abs().max().clamp_min(1e-30))
+
+
+class _StandIn(nn.Module):
+    """Gives `residuals` where a layer would give its output; anything else a model asks of a layer is answered by a real one."""
+
+    def __init__(self, residuals: Tensor, layer: nn.Module, extra: int) -> None:
+        super().__init__()
+        self.__dict__["layer"] = layer  # not a submodule: its hooks and weights are not this one's
+        self.__dict__["output"] = (residuals, *[None] * extra) if extra else residuals
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.__dict__["layer"], name)
+
+    def forward(self, *_args: object, **_kwargs: object) -> Any:
+        return self.__dict__["output"]
+
+
+class ExactHead:
+    """Satisfies backends._base.Head. `output` is what the last layer gave in some forward pass, tuple or tensor; `carry` see Anatomy.
+
+    Raises LookupError where the layers can't be replaced.
+    """
+
+    def __init__(self, model: nn.Module, layers: Sequence[nn.Module], output: object, carry: Sequence[float] = ()) -> None:
+        self.model = model
+        self.layer = layers[-1]
+        self.parent, self.name = _holder(model, layers)
+        first = output[0] if isinstance(output, tuple | list) else output
+        assert isinstance(first, Tensor)
+        self.extra = len(output) - 1 if isinstance(output, tuple | list) else 0
+        self.bare = isinstance(output, tuple | list) and self.extra == 0
+        self.like = first[..., :0].reshape(0)  # the residual stream's float type and device
+        self.kept = tuple(math.prod(carry[i:]) for i in range(len(carry) + 1)) if any(c != 1 for c in carry) else ()
+        self.linear: LinearHead | None = None
+        self.neurons: Neurons | None = None
+
+    def logits(self, residuals: Tensor) -> Tensor:
+        """[n, width] -> [n, vocab] fp32."""
+        with without_gradients(self.model), self._standing_in(residuals.to(self.like)[None]):
+            ids = torch.zeros(1, len(residuals), dtype=torch.long, device=placing.input_device(self.model))
+            found: Tensor = self.model(input_ids=ids, use_cache=False).logits
+        return found[0].float()
+
+    def direction(self, residual: Tensor, token_id: int, logit: float) -> Direction | None:
+        """See backends._base.Head."""
+        if self.linear is None:
+            return None
+        return replace(self.linear.direction(residual, token_id, logit), kept=self.kept)
+
+    def neuron_tokens(self, layer: int, ids: Sequence[int], hidden: Tensor, residual: Tensor, count: int) -> tuple[Tensor, Tensor] | None:
+        """See backends._base.Head."""
+        return None if self.neurons is None else self.neurons.tokens(layer, ids, hidden, residual, count)
+
+    @contextmanager
+    def _standing_in(self, residuals: Tensor) -> Iterator[None]:
+        layers = getattr(self.parent, self.name)
+        stand_in = _StandIn(residuals, self.layer, self.extra)
+        if self.bare:
+            stand_in.__dict__["output"] = (residuals,)
+        setattr(self.parent, self.name, nn.ModuleList([stand_in]))
+        try:
+            yield
+        finally:
+            setattr(self.parent, self.name, layers)
+
+
+def _holder(model: nn.Module, layers: Sequence[nn.Module]) -> tuple[nn.Module, str]:
+    """The module that holds the list of layers, and its name there. Raises LookupError."""
+    for parent in model.modules():
+        for name, child in parent.named_children():
+            if isinstance(child, nn.ModuleList) and len(child) and child[0] is layers[0] and child[-1] is layers[-1]:
+                return parent, name
+    raise LookupError("the layers are not one list of modules")

@@ -1,0 +1,138 @@
+"""One token's logit as a linear function of the residual stream, with the scale of the final norm held.
+
+A final norm gives s(x) * w * C x + b, where C subtracts the mean (layer norm) or nothing (RMS norm) and s(x) is one number;
+the head gives k * (row . norm + bias), soft-capped or not. Both are read off the model's own modules by trying them out, and
+checked against the model's logits on two states; where that fails there is no direction, and the error says why.
+Source: Elhage et al., "A Mathematical Framework for Transformer Circuits" (2021); Nostalgebraist, direct logit attribution.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from openmav.backends._base import Direction
+
+SAMPLE = 512  # tokens on which the head is checked
+EXACT = 1e-4
+
+
+class NotLinearError(Exception):
+    """The head can't be written as a linear function; the text says why."""
+
+
+@dataclass(frozen=True)
+class FrozenNorm:
+    """norm(x) = s(x) * weight * C x + shift, with C the identity, or the subtraction of the mean where `centred`; all [width] fp32."""
+
+    weight: Tensor
+    shift: Tensor
+    centred: bool
+    module: nn.Module
+
+    def centre(self, x: Tensor) -> Tensor:
+        return x - x.mean() if self.centred else x
+
+    def scale(self, x: Tensor) -> float:
+        """s(x), from what the module makes of x."""
+        made, plain = self.module(x[None])[0] - self.shift, self.weight * self.centre(x)
+        return float((made @ plain) / (plain @ plain))
+
+    def error(self, x: Tensor) -> float:
+        """How far the formula is from the module's output at x, relative."""
+        made = self.module(x[None])[0]
+        formula = self.scale(x) * self.weight * self.centre(x) + self.shift
+        return float((made - formula).norm() / made.norm())
+
+
+@dataclass(frozen=True)
+class LinearHead:
+    """Directions of tokens, for any last residual stream: logit = factor * (rows[token] . norm(x) + bias[token]), before the cap."""
+
+    norm: FrozenNorm
+    rows: Tensor  # [vocab, width], the model's own
+    bias: Tensor | None  # [vocab]
+    factor: float
+    cap: float | None
+
+    def direction(self, residual: Tensor, token_id: int, logit: float) -> Direction:
+        """See backends._base.Head; fp32 on the device of the residual."""
+        with torch.inference_mode():
+            x = residual.float().to(self.norm.weight.device)
+            row = self.factor * self.rows[token_id].float().to(x.device)
+            vector = self.norm.scale(x) * self.norm.centre(self.norm.weight * row)
+            constant = float(row @ self.norm.shift) + (0.0 if self.bias is None else self.factor * float(self.bias[token_id]))
+            return Direction(vector.to(residual.device), constant, float(uncap(torch.tensor(logit), self.cap)))
+
+
+def uncap(logits: Tensor, cap: float | None) -> Tensor:
+    """The logits before a soft cap: logits = cap * tanh(before / cap)."""
+    return logits if cap is None else cap * torch.atanh((logits.double() / cap).clamp(-1, 1)).float()
+
+
+def find(config: Any, head: nn.Module | None, norm: nn.Module | None, states: Tensor, logits: Tensor, tolerance: float) -> LinearHead:
+    """The linear head of a model, checked on `states` [n, width] and the model's own `logits` [n, vocab] for them.
+
+    `head` is the model's output embedding. Raises NotLinearError.
+    """
+    rows, bias = getattr(head, "weight", None), getattr(head, "bias", None)
+    if not isinstance(rows, Tensor) or not _readable(rows, states.shape[-1]):
+        raise NotLinearError("the rows of the head can't be read (quantised, offloaded or projected)")
+    states = states.float()
+    frozen = _freeze(norm, states)
+    sample = torch.linspace(0, logits.shape[-1] - 1, min(SAMPLE, logits.shape[-1])).long()
+    with torch.inference_mode():
+        plain = frozen.module(states) @ rows[sample.to(rows.device)].float().to(states.device).T
+        plain = plain if bias is None else plain + bias[sample.to(bias.device)].float().to(states.device)
+        for cap in (None, *_caps(config)):
+            wanted = uncap(logits[:, sample.to(logits.device)].to(plain), cap)
+            factor = float((wanted * plain).sum() / (plain * plain).sum())
+            if float((factor * plain - wanted).abs().max()) <= tolerance * float(wanted.abs().max()):
+                return LinearHead(frozen, rows, bias, factor, cap)
+    raise NotLinearError("the logits are no linear function of the normed residual stream")
+
+
+def _readable(rows: Tensor, width: int) -> bool:
+    return rows.is_floating_point() and rows.ndim == 2 and rows.shape[1] == width and not rows.is_meta
+
+
+def _freeze(norm: nn.Module | None, states: Tensor) -> FrozenNorm:
+    """Read weight, shift and centring off a norm by trying it on a vector of alternating ones. Raises NotLinearError."""
+    module = nn.Identity() if norm is None else _in_fp32(norm, states.device)
+    width = states.shape[-1]
+    probe = torch.ones(width, device=states.device)
+    probe[1::2] = -1.0
+    zero = torch.zeros_like(probe)
+    with torch.inference_mode():
+        shift = module(zero[None])[0]
+        moved = states[0] + states[0].abs().mean()
+        apart = float((module(moved[None]) - module(states[:1])).norm() / module(states[:1]).norm())
+        centred = apart < 1e-3
+        found = FrozenNorm(torch.ones_like(probe), shift, centred, module)
+        found = FrozenNorm((module(probe[None])[0] - shift) / found.centre(probe), shift, centred, module)
+        errors = [found.error(x) for x in states]
+    if not all(math.isfinite(e) and e <= EXACT for e in errors):
+        raise NotLinearError("the final norm is no weighted scaling of the residual stream")
+    return found
+
+
+def _in_fp32(norm: nn.Module, device: torch.device) -> nn.Module:
+    """A copy in fp32 that shares nothing with the model. Raises NotLinearError for weights that are not in memory."""
+    if any(p.is_meta for p in norm.parameters()):
+        raise NotLinearError("the weights of the final norm are offloaded")
+    twin = copy.deepcopy(norm)
+    twin._forward_hooks.clear()
+    twin._forward_pre_hooks.clear()
+    return twin.to(device).float().requires_grad_(False)
+
+
+def _caps(config: Any) -> list[float]:
+    """Values in the config that may be a soft cap of the logits."""
+    text = config.get_text_config(decoder=True)
+    named = {v for k, v in vars(text).items() if "cap" in k and isinstance(v, (int, float)) and not isinstance(v, bool) and v > 0}
+    return sorted(float(v) for v in named)

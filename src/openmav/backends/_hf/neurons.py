@@ -1,0 +1,88 @@
+"""What a neuron of an MLP says through the head: the tokens whose logits it raises and lowers most.
+
+A neuron writes its column of the last linear map into the residual stream, times its activation; the final norm, its scale
+held, and the head turn that into logits. Columns are read by giving the module one-hot vectors, so that quantised and
+transposed maps are read like any other. What a neuron says per unit is kept, so that its product is computed once.
+Source: Geva et al., "Transformer Feed-Forward Layers Build Predictions by Promoting Concepts in the Vocabulary Space" (2022).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from openmav.backends._hf.inside import Inside
+from openmav.backends._hf.linear_head import LinearHead
+
+NO_WAY = "a norm stands between its neurons and the residual stream"
+ROWS = 8192  # of the head that are turned to fp32 at a time
+MOST = 50_000  # neurons that are remembered
+
+
+class Neurons:
+    """Reads the neurons of `inside` through `linear`; `kept` as in Direction. The weights must stay what they are."""
+
+    def __init__(self, inside: Inside, linear: LinearHead, kept: Sequence[float] = ()) -> None:
+        self.inside = inside
+        self.linear = linear
+        self.kept = kept
+        self._known: dict[tuple[int, int, int], tuple[Tensor, Tensor]] = {}  # (layer, neuron, count): ids and logits a unit, [2, count]
+
+    @property
+    def unreadable(self) -> list[int]:
+        """Layers that have neurons, but with more than a factor between them and the residual stream."""
+        pairs = enumerate(zip(self.inside.last_linear, self.inside.factors, strict=True))
+        return [layer for layer, (module, factor) in pairs if module is not None and factor is None]
+
+    def tokens(self, layer: int, ids: Sequence[int], hidden: Tensor, residual: Tensor, count: int) -> tuple[Tensor, Tensor] | None:
+        """See backends._base.Head; both on the CPU."""
+        if self.inside.factors[layer] is None:
+            return None
+        count = min(count, len(self.linear.rows))
+        with torch.inference_mode():
+            self._learn(layer, [i for i in ids if (layer, i, count) not in self._known], hidden, count)
+            scale = self.linear.norm.scale(residual.float().to(self.linear.norm.weight.device))
+            scale *= self.kept[layer + 1] if self.kept else 1.0
+            found = [_times(*self._known[layer, i, count], float(hidden[i]) * scale) for i in ids]
+        return torch.stack([tokens for tokens, _ in found]), torch.stack([logits for _, logits in found])
+
+    def _learn(self, layer: int, ids: Sequence[int], hidden: Tensor, count: int) -> None:
+        """Keep what these neurons say a unit of activation, for a final norm of scale 1."""
+        if not ids:
+            return
+        if len(self._known) > MOST:
+            self._known.clear()
+        logits = self._logits(self._written(layer, ids, hidden))
+        high, low = logits.topk(count), logits.topk(count, largest=False)
+        tokens, moved = torch.stack([high.indices, low.indices], 1).cpu(), torch.stack([high.values, low.values], 1).cpu()
+        for at, neuron in enumerate(ids):
+            self._known[layer, neuron, count] = (tokens[at], moved[at])
+
+    def _written(self, layer: int, ids: Sequence[int], hidden: Tensor) -> Tensor:
+        """[n, width] fp32: what one unit of each neuron adds to the residual stream; the map's bias is no neuron's."""
+        module, factor = self.inside.last_linear[layer], self.inside.factors[layer]
+        assert module is not None
+        assert factor is not None
+        units = hidden.new_zeros(len(ids) + 1, len(hidden))
+        units[torch.arange(len(ids)), torch.tensor(ids)] = 1
+        made: Tensor = module(units).float()
+        return factor * (made[:-1] - made[-1])
+
+    def _logits(self, written: Tensor) -> Tensor:
+        """[n, width] -> [n, vocab] fp32, for a final norm of scale 1."""
+        norm, rows = self.linear.norm, self.linear.rows
+        x = written.to(norm.weight.device)
+        x = norm.weight * (x - x.mean(-1, keepdim=True) if norm.centred else x)
+        parts = [x.to(rows.device) @ rows[at : at + ROWS].float().T for at in range(0, len(rows), ROWS)]
+        return self.linear.factor * torch.cat(parts, -1)
+
+
+def _times(tokens: Tensor, logits: Tensor, factor: float) -> tuple[Tensor, Tensor]:
+    """[2, count] ids and logits of a neuron at `factor` units: below 0, what it raised it lowers. Tokens that do not move: -1, 0."""
+    if factor < 0:
+        tokens, logits = tokens.flip(0), logits.flip(0)
+    logits = logits * factor
+    right = torch.stack([logits[0] > 0, logits[1] < 0]) | logits.isnan()
+    return tokens.masked_fill(~right, -1), logits.masked_fill(~right, 0.0)

@@ -1,0 +1,89 @@
+"""Quantised checkpoints: which packages their loaders need, told before anything is loaded, and how they are described.
+
+Loading itself is transformers' and the packages' own. Nothing is quantised here: mav shows a model as its checkpoint says.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from contextlib import AbstractContextManager
+from typing import Any
+
+import torch
+from torch import nn
+
+from openmav.errors import LoadError
+
+NEEDS: dict[str, tuple[str, tuple[str, ...]]] = {  # method: (the extra that brings them, the modules that must import)
+    "gguf": ("gguf", ("gguf", "accelerate")),
+    "bitsandbytes": ("bitsandbytes", ("bitsandbytes", "accelerate")),
+    "torchao": ("torchao", ("torchao", "accelerate")),
+    "awq": ("gptq", ("gptqmodel", "accelerate")),
+    "gptq": ("gptq", ("gptqmodel", "optimum", "accelerate")),
+    "compressed-tensors": ("compressed-tensors", ("compressed_tensors", "accelerate")),
+    "fp8": ("big", ("accelerate",)),
+    "mxfp4": ("big", ("accelerate",)),
+}
+
+
+def method(config: Any) -> str | None:
+    """What a checkpoint says that its weights are quantised with, such as "bitsandbytes"; None if they are not."""
+    found = getattr(config, "quantization_config", None)
+    if found is None:
+        return None
+    named = found.get("quant_method") if isinstance(found, dict) else getattr(found, "quant_method", None)
+    if named is None and isinstance(found, dict) and (found.get("load_in_4bit") or found.get("load_in_8bit")):
+        named = "bitsandbytes"
+    return str(getattr(named, "value", named or "unknown"))
+
+
+def bits(config: Any) -> int | None:
+    """Bits a weight, where the checkpoint says so plainly."""
+    found: Any = getattr(config, "quantization_config", None)
+    told = found if isinstance(found, dict) else getattr(found, "__dict__", {})
+    if told.get("load_in_4bit") or told.get("_load_in_4bit"):
+        return 4
+    if told.get("load_in_8bit") or told.get("_load_in_8bit"):
+        return 8
+    return told["bits"] if isinstance(told.get("bits"), int) else None
+
+
+def without_gradients(model: nn.Module) -> AbstractContextManager[object]:
+    """Inference mode, the fastest; quanto's tensors can't be used in it and get plain no_grad."""
+    return torch.no_grad() if method(model.config) == "quanto" else torch.inference_mode()
+
+
+def need_packages(name: str, how: str) -> None:
+    """Raises LoadError with the extra to install, where a package that loads weights of this kind is missing."""
+    if how not in NEEDS:
+        return
+    extra, modules = NEEDS[how]
+    missing = [module for module in modules if not is_installed(module)]
+    if missing:
+        what = "is a GGUF file" if how == "gguf" else f"is quantised with {how}"
+        packages = " and ".join(module.replace("_", "-").replace(".", "-") for module in missing)
+        raise LoadError(f"{name} {what}, which needs {packages}: pip install 'openmav[{extra}]'")
+
+
+def is_installed(module: str) -> bool:
+    """Whether a module can be found; nothing is imported but the packages around it."""
+    try:
+        return importlib.util.find_spec(module) is not None
+    except ModuleNotFoundError:
+        return False
+
+
+def damaged(name: str, text: str) -> bool:
+    """Whether what a loader said of a GGUF file means that the file is cut off."""
+    return name.lower().endswith(".gguf") and ("cannot reshape array" in text or "buffer" in text)
+
+
+def notes(config: Any, gguf: str | None = None) -> tuple[str, ...]:
+    """What a reader should know about the weights, a line each; `gguf` is the file that they come from."""
+    how = method(config)
+    if gguf is not None:
+        return (f"weights of a GGUF file, {'unpacked to full floats' if how is None else 'kept in its blocks'}",)
+    if how is None:
+        return ()
+    size = bits(config)
+    return (f"weights are quantised: {how}{f', {size} bits' if size else ''}",)

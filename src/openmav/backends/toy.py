@@ -1,0 +1,212 @@
+"""A tiny transformer with made-up weights and a nasty vocabulary, for tests and for trying mav without any model.
+
+It really attends, adds and unembeds, in fp32, four layers of width 32; its logits are pushed so that, left alone, it recites
+WORDS in order and then ends. The name may carry switches, such as "toy?slow=0.05&fail=3":
+
+    slow=S      each forward pass takes S seconds more
+    fail=N      the forward pass after the Nth generated token raises
+    crash=N     there the process dies
+    nan=N       from there on the last layer computes NaN
+    context=N   tokens that fit (1024)
+    endless=1   never ends; begins again
+    bare=L      layer L has neither attention nor MLP
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from urllib.parse import parse_qsl
+
+import torch
+from torch import Tensor
+
+from openmav.backends._base import Direction, Frame, LoadOptions, Progress
+from openmav.errors import LoadError
+from openmav.record import ModelInfo
+
+WORDS = (
+    *(" it", " is", " a", " truth", " [bold]", " [/]", "[red]red[/red]", "\x1b[2J", "\x1b]0;title\x07", "\r", "\x08", "\t", "\n", "\n\n"),
+    *(
+        b"\xf0\x9f",
+        b"\x98\x80",
+        b"\xe4\xb8",
+        b"\xad",
+        "文字",
+        "宽",
+        " \u05e9\u05dc\u05d5\u05dd",
+        "\u202e",
+        "\u200b",
+        "e\u0301",
+        "\x9b31m",
+        "\x00",
+    ),
+    *(" ", "   ", "</s>", "{{", " \\", "%s", "👩\u200d👩\u200d👧", "\u0645\u0631\u062d\u0628\u0627", "$(reboot)", "&amp;", " end", "."),
+)
+END = 0  # the id of the token that ends a text
+BYTES = 1  # the id of byte 0; all 256 follow, then WORDS
+FIRST = BYTES + 256
+VOCABULARY = [b"<end>", *(bytes([b]) for b in range(256)), *(w if isinstance(w, bytes) else w.encode() for w in WORDS)]
+LAYERS, HEADS, WIDTH, HIDDEN = 4, 4, 32, 64
+BLOCK_SITES = ("attention.out", "attention.probs", "attention.scores", "mlp.out", "mlp.hidden")
+PUSH, SCALE = 6.0, 1 / (2 * WIDTH)  # logits = SCALE * embedding @ residual, and PUSH for the next word
+SWITCHES = {"slow": float, "fail": int, "crash": int, "nan": int, "context": int, "endless": int, "bare": int}
+
+
+def load(name: str, options: LoadOptions, progress: Progress | None = None) -> Toy:
+    """A Toy with the switches of its name. Raises LoadError for a switch that does not exist."""
+    if options.device not in ("auto", "cpu") or options.dtype not in ("auto", "float32"):
+        raise LoadError("the toy backend runs on the CPU in float32 only; leave out --device and --dtype")
+    switches: dict[str, float] = {}
+    for key, value in parse_qsl(name.partition("?")[2]):
+        try:
+            switches[key] = SWITCHES[key](value)
+        except (KeyError, ValueError):
+            raise LoadError(f"the toy backend does not know '{key}={value}'. Known: {', '.join(SWITCHES)}, each with a number") from None
+    if progress is not None:
+        progress("building the toy", 1.0)
+    return Toy(name, switches)
+
+
+class Toy:
+    """Satisfies backends._base.Backend. It keeps no cache: each pass reads the whole text again."""
+
+    def __init__(self, name: str, switches: Mapping[str, float]) -> None:
+        self.switches = switches
+        self.ids: list[int] = []
+        self.prompt_length = 0
+        self.end_ids = frozenset({END})
+        self.bare = int(switches.get("bare", -1))
+        self.missing = {site: dict.fromkeys(range(LAYERS), "no router") for site in ("router.experts", "router.weights")}
+        if 0 <= self.bare < LAYERS:
+            self.missing |= {site: {self.bare: "switched off"} for site in BLOCK_SITES}
+        self.info = ModelInfo(
+            name=name,
+            backend="toy",
+            dtype="float32",
+            device="cpu",
+            layers=LAYERS,
+            heads=HEADS,
+            vocab=len(VOCABULARY),
+            context=int(switches.get("context", 1024)),
+            kv_heads=HEADS,
+            width=WIDTH,
+        )
+        generator = torch.Generator().manual_seed(7)
+
+        def weights(*shape: int) -> Tensor:
+            return torch.randn(*shape, generator=generator).div(shape[-1] ** 0.5)
+
+        self.embedding = weights(len(VOCABULARY), WIDTH) * WIDTH**0.5
+        self.positions = weights(self.info.context or 1, WIDTH)
+        self.layers: list[dict[str, Tensor]] = [
+            {"q": weights(WIDTH, WIDTH), "k": weights(WIDTH, WIDTH), "v": weights(WIDTH, WIDTH), "o": weights(WIDTH, WIDTH)}
+            | {"up": weights(HIDDEN, WIDTH), "down": weights(WIDTH, HIDDEN)}
+            for _ in range(LAYERS)
+        ]
+
+    # ---- text ------------------------------------------------------------------------------------------------------------
+
+    def encode(self, text: str, *, chat: bool = False) -> list[int]:
+        """A token a byte. Raises LoadError for chat: the toy has no template."""
+        if chat:
+            raise LoadError("the toy backend has no chat template; leave out --chat")
+        return [BYTES + byte for byte in text.encode()]
+
+    def decode(self, ids: Sequence[int]) -> str:
+        return b"".join(VOCABULARY[i] for i in ids).decode("utf-8", errors="replace")
+
+    def is_special(self, token_id: int) -> bool:
+        return token_id == END
+
+    # ---- the way of one token --------------------------------------------------------------------------------------------
+
+    @property
+    def length(self) -> int:
+        return len(self.ids)
+
+    def prefill(self, ids: Sequence[int], want: frozenset[str], progress: Progress | None = None) -> Frame:
+        self.ids, self.prompt_length = list(ids), len(ids)
+        if progress is not None:
+            progress(f"reading the prompt, {len(ids)} of {len(ids)} tokens", 1.0)
+        return self._forward(want)
+
+    def decode_one_token(self, token_id: int, want: frozenset[str]) -> Frame:
+        self.ids.append(token_id)
+        generated = len(self.ids) - self.prompt_length
+        if generated == self.switches.get("crash"):
+            os._exit(3)
+        if generated == self.switches.get("fail"):
+            raise RuntimeError("the toy was told to fail")
+        return self._forward(want)
+
+    def rewind(self, length: int) -> None:
+        del self.ids[length:]
+
+    def close(self) -> None:
+        self.ids = []
+
+    def _forward(self, want: frozenset[str]) -> Frame:
+        began = time.perf_counter()
+        time.sleep(self.switches.get("slow", 0.0))
+        x = self.embedding[self.ids] + self.positions[: len(self.ids)]  # [tokens, width]
+        sites: dict[str, list[Tensor | None]] = {site: [] for site in want}
+        for number, layer in enumerate(self.layers):
+            values: dict[str, Tensor] = {"residual.before": x}
+            if number != self.bare:
+                values |= _attention(x, layer)
+                x = x + values["attention.out"]
+                values["mlp.hidden"] = torch.relu(x @ layer["up"].T)
+                values["mlp.out"] = values["mlp.hidden"] @ layer["down"].T
+                x = x + values["mlp.out"]
+            if number == LAYERS - 1 and len(self.ids) - self.prompt_length >= self.switches.get("nan", float("inf")):
+                x = x * float("nan")
+            values["residual.after"] = x
+            for site in want:
+                value = values.get(site)
+                sites[site].append(None if value is None else value[..., -1, :].clone())
+        head = ToyHead(self.embedding, self._next(), [layer["down"] for layer in self.layers])
+        return Frame(head.logits(x[-1:])[0], sites, time.perf_counter() - began, len(self.ids), head)
+
+    def _next(self) -> int:
+        """The word after the last token; the first one where that is no word."""
+        following = max(FIRST, self.ids[-1] + 1)
+        if following < len(VOCABULARY):
+            return following
+        return FIRST if self.switches.get("endless") else END
+
+
+@dataclass(frozen=True)
+class ToyHead:
+    """Satisfies backends._base.Head: linear, with a push towards one token."""
+
+    embedding: Tensor  # [vocab, width]
+    pushed: int
+    down: Sequence[Tensor]  # [width, hidden] of each layer
+
+    def logits(self, residuals: Tensor) -> Tensor:
+        logits: Tensor = residuals @ self.embedding.T * SCALE
+        logits[:, self.pushed] += PUSH
+        return logits
+
+    def direction(self, residual: Tensor, token_id: int, logit: float) -> Direction:
+        return Direction(self.embedding[token_id] * SCALE, PUSH if token_id == self.pushed else 0.0, logit)
+
+    def neuron_tokens(self, layer: int, ids: Sequence[int], hidden: Tensor, _residual: Tensor, count: int) -> tuple[Tensor, Tensor]:
+        written = self.down[layer][:, list(ids)] * hidden[list(ids)]  # [width, n]
+        logits = SCALE * (self.embedding @ written).T
+        high, low = logits.topk(count), logits.topk(count, largest=False)
+        return torch.stack([high.indices, low.indices], 1), torch.stack([high.values, low.values], 1)
+
+
+def _attention(x: Tensor, layer: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """[tokens, width] -> what causal attention adds, and its scores and rows [heads, tokens, keys]."""
+    tokens = len(x)
+    q, k, v = ((x @ layer[name].T).view(tokens, HEADS, -1).transpose(0, 1) for name in "qkv")
+    scores = q @ k.transpose(1, 2) / q.shape[-1] ** 0.5
+    scores = scores.masked_fill(torch.ones(tokens, tokens).triu(1).bool(), float("-inf"))
+    rows = torch.softmax(scores, dim=-1)
+    out: Tensor = (rows @ v).transpose(0, 1).reshape(tokens, WIDTH) @ layer["o"].T
+    return {"attention.out": out, "attention.probs": rows, "attention.scores": scores}
