@@ -1,0 +1,53 @@
+"""Attention entropy: how widely each head of each layer spreads its attention from the last position.
+
+[layers, heads] in nats: H = -sum_j a_j ln a_j over the keys, with 0 ln 0 = 0; 0 is one token only, ln(keys) is all alike. With
+a learned sink the row sums to less than 1, and the sum runs over the tokens only.
+Source: Clark et al., "What Does BERT Look At?" (2019), section 3.3.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from openmav.backends._base import Frame
+from openmav.measures._base import Context, alike, stacked
+from openmav.record import Array
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+TITLE = "attention entropy"
+NEEDS = ("attention.probs",)
+
+
+def entropy(rows: Tensor) -> Tensor:
+    """[..., keys] fp32 -> [...]."""
+    import torch
+
+    log_rows = torch.log(rows).clamp_min_(-200.0)  # finite where a row is exactly 0; ln of the smallest fp32 is -103
+    return (0.0 - log_rows.mul_(rows).sum(-1)).clamp_min_(0.0)  # below 0 by rounding only
+
+
+def compute(frame: Frame, _context: Context) -> Array:
+    """[layers, heads] fp32; NaN for a layer without softmax attention."""
+    rows = frame.sites["attention.probs"]
+    groups = alike(rows)
+    if len(groups) == 1 and len(groups[0]) == len(rows):
+        return _of(rows)
+    heads = max((row.shape[0] for row in rows if row is not None), default=0)
+    found = np.full((len(rows), heads), np.nan, dtype=np.float32)
+    for layers in groups:
+        part = _of([rows[i] for i in layers])
+        found[layers, : part.shape[1]] = part
+    return found
+
+
+def _of(rows: Sequence[Tensor | None]) -> Array:
+    """Of rows that are all there and of one shape."""
+    stack, _ = stacked(rows)
+    assert stack is not None
+    values: Array = entropy(stack).cpu().numpy()
+    return values

@@ -1,0 +1,20 @@
+"""Attention norm: the length of what the attention sub-block adds to the residual stream (or the mixer that stands in its place).
+
+[layers], in the units of the residual stream: ||x||_2, or max |x| with the aggregation max_abs; at the last position.
+Source: Elhage et al., "A Mathematical Framework for Transformer Circuits" (2021), for the residual stream as a sum.
+"""
+
+from __future__ import annotations
+
+from openmav.backends._base import Frame
+from openmav.measures._base import Context
+from openmav.measures._norm import norms
+from openmav.record import Array
+
+TITLE = "attention norm"
+NEEDS = ("attention.out",)
+
+
+def compute(frame: Frame, context: Context) -> Array:
+    """[layers] fp32."""
+    return norms(frame.sites["attention.out"], context.aggregation)

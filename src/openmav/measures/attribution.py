@@ -1,0 +1,94 @@
+"""Attribution: what each layer's attention and MLP adds to the logit of the token that was chosen, and of the likeliest tokens.
+
+"attribution" [layers, 2], in logits: (attention-out_l, MLP-out_l) dotted with the direction of that token's logit, the scale of
+the final norm held at its value here. "attribution.embedding" [1] is what was in the stream before layer 0, "attribution.bias"
+[1] what the biases of the final norm and of the head add, "attribution.logit" [1] the model's own logit, and
+"attribution.rest" [1] what the parts do not explain: rounding, and layers whose parts are not known. All parts, bias and rest
+sum to the logit. A soft cap is no sum: with one, this is the logit before the cap. Where a layer's own parts are not known,
+nothing that came before it can be followed: those parts are NaN, and the rest holds them.
+"attribution.top" [layers, 2, k] are the same parts for the k likeliest tokens, most likely first, so that two of them can be
+compared: the difference of two tokens' parts is what each part adds to the difference of their logits.
+"attribution.top.token_ids" [k] says which; "attribution.top.embedding", ".bias", ".logit" and ".rest" are [1, k].
+Source: Elhage et al., "A Mathematical Framework for Transformer Circuits" (2021), "direct logit attribution".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from openmav.backends._base import Direction, Frame
+from openmav.measures._base import Context, stacked
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+TITLE = "attribution"
+NEEDS = ("attention.out", "mlp.out", "residual.before", "residual.after", "head.direction")
+TOP = 10
+
+
+def compute(frame: Frame, context: Context) -> Mapping[str, NDArray]:
+    """fp32, summed in fp64; NaN where a layer has no such part, and everywhere where the head has no direction (ids -1 then)."""
+    layers = len(frame.sites["residual.after"])
+    ids = np.array([context.token_id, *context.top_ids[:TOP].tolist()])
+    parts = np.full((layers, 2, len(ids)), np.nan)
+    embedding, bias, logit = np.full((3, 1, len(ids)), np.nan)
+    first = frame.sites["residual.before"][0] if layers else None
+    lines = _directions(frame, context, ids)
+    if first is not None and lines:
+        kept = np.array(lines[0].kept or (1.0,) * (layers + 1))[:, None]
+        parts[:, 0] = kept[1:] * _along(frame.sites["attention.out"], lines)
+        parts[:, 1] = kept[1:] * _along(frame.sites["mlp.out"], lines)
+        followed = _followed(frame)
+        parts[:followed] = np.nan
+        if followed == 0:
+            embedding = kept[:1] * _along([first], lines)
+        bias, logit = np.array([[[line.constant for line in lines]], [[line.logit for line in lines]]])
+    else:
+        ids[1:] = -1
+    rest = logit - bias - np.nan_to_num(embedding) - np.nansum(parts, axis=(0, 1))
+    whole = {"embedding": embedding, "bias": bias, "logit": logit, "rest": rest}
+    return {
+        "attribution": parts[:, :, 0],
+        **{f"attribution.{name}": value[:, 0] for name, value in whole.items()},
+        "attribution.top": parts[:, :, 1:],
+        "attribution.top.token_ids": ids[1:],
+        **{f"attribution.top.{name}": value[:, 1:] for name, value in whole.items()},
+    }
+
+
+def _followed(frame: Frame) -> int:
+    """The first layer whose parts arrive at the end as they are: after it there is none that changes the stream in an unknown way."""
+    sites = ("attention.out", "mlp.out", "residual.before", "residual.after")
+    unknown = 0
+    for layer, (attention, mlp, before, after) in enumerate(zip(*(frame.sites[site] for site in sites))):
+        changes = before is None or after is None or not bool((before == after).all())
+        if attention is None and mlp is None and changes:
+            unknown = layer + 1
+    return unknown
+
+
+def _directions(frame: Frame, context: Context, ids: NDArray[np.int64]) -> list[Direction]:
+    """The directions of the tokens' logits; none where the head has none."""
+    last = frame.sites["residual.after"][-1] if frame.sites["residual.after"] else None
+    if last is None or frame.head is None:
+        return []
+    found = [frame.head.direction(last, token, float(context.logits[token])) for token in ids.tolist()]
+    lines = [line for line in found if line is not None]
+    return lines if len(lines) == len(ids) else []
+
+
+def _along(vectors: Sequence[Tensor | None], lines: Sequence[Direction]) -> NDArray[np.float64]:
+    """[vectors, lines]: each vector . each direction, fp64; NaN for a vector that is not there."""
+    import torch
+
+    found = np.full((len(vectors), len(lines)), np.nan)
+    stack, layers = stacked(vectors)
+    if stack is not None:
+        directions = torch.stack([line.vector for line in lines], dim=1).to(stack.device).double()
+        found[layers] = (stack.double() @ directions).cpu().numpy()
+    return found

@@ -1,0 +1,29 @@
+"""Output distribution: how the next-token probability is spread over ranks.
+
+[bins, 2], probability: the mass of the most likely token, the 2nd, the 3rd to 4th, ... up to each edge of record.RANK_EDGES,
+and the rest of the vocabulary; first column raw, second after the sampling chain, both binned by the raw rank. Columns sum to 1.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from openmav.backends._base import Frame
+from openmav.measures._base import Context
+from openmav.record import RANK_EDGES, Array
+
+TITLE = "output distribution"
+NEEDS = ()
+_FIRST = np.array([0, *RANK_EDGES[:-1]])  # the rank that each bin begins with, counted from 0; the last bin is the rest
+
+
+def compute(_frame: Frame, context: Context) -> Array:
+    """[len(RANK_EDGES) + 1, 2] fp32; the sums run in fp64."""
+    top = context.top_ids.numpy()[: RANK_EDGES[-1]]
+    ranked = np.empty((2, len(top)))
+    ranked[0], ranked[1] = context.probs.numpy()[top], context.sampled_probs.numpy()[top]
+    first = _FIRST[: np.searchsorted(_FIRST, len(top))]
+    found = np.zeros((len(RANK_EDGES) + 1, 2), dtype=np.float32)
+    found[: len(first)] = np.add.reduceat(ranked, first, axis=1).T
+    found[-1] = np.maximum(1.0 - ranked.sum(axis=1), 0.0)  # NaN stays NaN
+    return found

@@ -1,0 +1,20 @@
+"""Residual norm: the length of what the residual stream holds after each layer, before the final norm.
+
+[layers], in the units of the residual stream: ||x||_2, or max |x| with the aggregation max_abs; at the last position.
+Source: Elhage et al., "A Mathematical Framework for Transformer Circuits" (2021), for the residual stream as a sum.
+"""
+
+from __future__ import annotations
+
+from openmav.backends._base import Frame
+from openmav.measures._base import Context
+from openmav.measures._norm import norms
+from openmav.record import Array
+
+TITLE = "residual norm"
+NEEDS = ("residual.after",)
+
+
+def compute(frame: Frame, context: Context) -> Array:
+    """[layers] fp32."""
+    return norms(frame.sites["residual.after"], context.aggregation)

@@ -1,0 +1,33 @@
+"""Router: the experts that each mixture-of-experts layer chose at the last position.
+
+"router" [layers, k] are the weights that the experts' outputs get, largest first; "router.ids" [layers, k] says which experts.
+k is the number of experts a token of this model; whether weights sum to 1 is the model's own affair (some scale them).
+Source: Shazeer et al., "Outrageously Large Neural Networks" (2017); Fedus et al., "Switch Transformers" (2021).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+
+from openmav.backends._base import Frame
+from openmav.measures._base import Context
+
+TITLE = "router"
+NEEDS = ("router.experts", "router.weights")
+
+
+def compute(frame: Frame, _context: Context) -> Mapping[str, NDArray]:
+    """fp32 and int64; NaN and -1 for a layer without experts, and beyond the number that a layer chose."""
+    experts, weights = frame.sites["router.experts"], frame.sites["router.weights"]
+    chosen = max((len(e) for e in experts if e is not None), default=0)
+    values = np.full((len(experts), chosen), np.nan, dtype=np.float32)
+    ids = np.full(values.shape, -1, dtype=np.int64)
+    for layer, (expert, weight) in enumerate(zip(experts, weights)):
+        if expert is not None and weight is not None:
+            order = weight.float().argsort(descending=True, stable=True).cpu()
+            values[layer, : len(order)] = weight.float().cpu()[order].numpy()
+            ids[layer, : len(order)] = expert.cpu()[order].numpy()
+    return {"router": values, "router.ids": ids}
