@@ -1,0 +1,8 @@
+"""`python -m openmav` is `mav`."""
+
+import sys
+
+from openmav.cli import main
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,164 @@
+"""What an app looks at: a Source yields what has happened so far and takes commands where it can.
+
+An app polls `snapshot()` from its own clock; nothing here blocks it. Sources: an engine (the model in a process of its own),
+a recording, a list of steps in a test.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Literal, Protocol, TypeAlias
+
+from openmav.record import EndReason, ModelInfo, Prompt, Step, large, without_large
+from openmav.sampling import Sampling
+
+BUDGET = 256 * 2**20  # bytes that a history keeps of large entries
+Status: TypeAlias = Literal["loading", "prefill", "running", "paused", "ended", "failed"]
+
+
+# ---- commands: what an app may ask of a source -------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Run:
+    """Generate until the end or until paused."""
+
+
+@dataclass(frozen=True)
+class Pause:
+    """Stop after the token that is being computed."""
+
+
+@dataclass(frozen=True)
+class Advance:
+    """Generate `count` tokens, then pause."""
+
+    count: int = 1
+
+
+@dataclass(frozen=True)
+class Back:
+    """Take back the last `count` tokens, then pause."""
+
+    count: int = 1
+
+
+@dataclass(frozen=True)
+class Force:
+    """Put this token after the current ones instead of drawing one."""
+
+    token_id: int
+
+
+@dataclass(frozen=True)
+class Want:
+    """Compute exactly these measures: for the newest token as far as it was looked at for them, and from the next one on.
+
+    `layer` is the one that the reader looks at: measures that cost too much for all layers are computed for that one; None: for
+    all of them, -1: for none yet.
+    """
+
+    measures: frozenset[str]
+    layer: int | None = None
+
+
+@dataclass(frozen=True)
+class SetSampling:
+    """From the next token on, choose like this."""
+
+    sampling: Sampling
+
+
+Command: TypeAlias = Run | Pause | Advance | Back | Force | Want | SetSampling
+
+
+# ---- what an app sees ----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """All that is known at one moment. `version` grows with every change, so equal versions need no redraw."""
+
+    version: int = 0
+    status: Status = "loading"
+    progress: str = ""  # what is going on while loading or reading the prompt
+    fraction: float | None = None  # of it, 0..1, where known
+    info: ModelInfo | None = None
+    prompt: Prompt | None = None
+    sampling: Sampling = field(default_factory=Sampling)
+    steps: Sequence[Step] = ()
+    reason: EndReason | None = None  # why it ended
+    error: str | None = None  # one line, when failed
+    notice: str = ""  # one line about the last command, such as why it could not be done
+
+
+class Source(Protocol):
+    """What every source offers. `can` names the commands that it takes, such as {"Run", "Pause"}."""
+
+    @property
+    def can(self) -> frozenset[str]: ...
+
+    def snapshot(self) -> Snapshot: ...
+
+    def send(self, command: Command) -> None: ...
+
+    def close(self) -> None: ...
+
+
+class History:
+    """A Snapshot that one thread keeps up to date and another reads. The steps of an older snapshot never change.
+
+    Large entries of the steps (attention rows over a long text) take at most about `budget` bytes: beyond that, the oldest steps
+    lose theirs.
+    """
+
+    def __init__(self, first: Snapshot | None = None, budget: int = BUDGET) -> None:
+        self._lock = threading.Lock()
+        self._now = first or Snapshot()
+        self._steps: list[Step] = list(self._now.steps)
+        self._budget = budget
+        self._large: deque[tuple[int, int]] = deque()  # (index, bytes) of the steps that hold large entries
+        self._bytes = 0
+
+    def snapshot(self) -> Snapshot:
+        """The latest state; costs one copy of the list of steps where it has changed."""
+        with self._lock:
+            if len(self._now.steps) != len(self._steps) or (self._steps and self._now.steps[-1] is not self._steps[-1]):
+                self._now = replace(self._now, steps=tuple(self._steps))
+            return self._now
+
+    def update(self, **changes: object) -> None:
+        with self._lock:
+            self._now = replace(self._now, version=self._now.version + 1, **changes)  # type: ignore[arg-type]
+
+    def append(self, step: Step) -> None:
+        """A step at its index; whatever stood there or after it is gone."""
+        with self._lock:
+            self._cut(step.index)
+            self._steps.append(step)
+            self._make_room(step)
+            self._now = replace(self._now, version=self._now.version + 1)
+
+    def truncate(self, length: int) -> None:
+        with self._lock:
+            self._cut(length)
+            self._now = replace(self._now, version=self._now.version + 1)
+
+    def _cut(self, length: int) -> None:
+        del self._steps[length:]
+        while self._large and self._large[-1][0] >= length:
+            self._bytes -= self._large.pop()[1]
+
+    def _make_room(self, step: Step) -> None:
+        """Counts the new step's large entries, and lets go of the oldest ones where they are too many together."""
+        size = sum(large(step).values())
+        if size:
+            self._large.append((len(self._steps) - 1, size))
+            self._bytes += size
+        while self._bytes > self._budget and len(self._large) > 1:
+            index, freed = self._large.popleft()
+            self._steps[index] = without_large(self._steps[index])
+            self._bytes -= freed
