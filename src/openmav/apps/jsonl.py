@@ -1,0 +1,126 @@
+"""A run as JSON lines: a header, a step for each token, an end. docs/json.md is the reader's description of them.
+
+JSON has no NaN: such a value is null, and a step's "nonfinite" names where the model itself computed one. Values are fp32,
+widened to double, so that reading them back gives the same fp32. Output is ASCII: other characters are escaped.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from openmav import __version__
+from openmav.record import EndReason, ModelInfo, Prompt, Step, measure_of
+from openmav.settings import Settings
+
+SCHEMA = 1
+PER_LAYER = ("mlp_norm", "attention_norm", "residual_norm", "attention_entropy")
+
+
+def header(info: ModelInfo, prompt: Prompt, settings: Settings) -> dict[str, Any]:
+    """What was run: the model, the tokens really fed, how tokens are chosen."""
+    model = {key: value for key, value in asdict(info).items() if key not in ("missing", "notes")}
+    missing = {name: {str(layer): why for layer, why in layers.items()} for name, layers in info.missing.items()}
+    return {
+        "type": "header",
+        "schema": SCHEMA,
+        "version": __version__,
+        "model": {**model, "missing": missing, "notes": list(info.notes)},
+        "prompt": {"text": prompt.text, "token_ids": list(prompt.token_ids), "tokens": list(prompt.tokens)},
+        "sampling": asdict(settings.sampling),
+        "aggregation": settings.aggregation,
+    }
+
+
+def step_line(step: Step, info: ModelInfo) -> dict[str, Any]:
+    """One token and what the model did at the position that predicted it."""
+    c = step.candidates
+    columns = (c.token_ids.tolist(), c.tokens, _plain(c.logits), _plain(c.probs), _plain(c.sampled_probs))
+    names = ("token_id", "token", "logit", "prob", "sampled_prob")
+    return {
+        "type": "step",
+        "index": step.index,
+        "position": step.position,
+        "token_id": step.token_id,
+        "token": step.token,
+        "text": step.text,
+        "special": step.special,
+        "logprob": _plain(step.logprob),
+        "entropy": _plain(step.entropy),
+        "candidates": [dict(zip(names, row)) for row in zip(*columns)],
+        "layers": _layers(step, info),
+        "measures": {name: _plain(value) for name, value in step.values.items() if name not in PER_LAYER},
+        "pieces": {str(token_id): piece for token_id, piece in step.pieces.items()},
+        "nonfinite": _nonfinite(step, info),
+        "timing": {**asdict(step.timing), "total": step.timing.total},
+    }
+
+
+def end_line(reason: EndReason, tokens: int, seconds: float) -> dict[str, Any]:
+    return {"type": "end", "reason": reason, "tokens": tokens, "seconds": seconds}
+
+
+def _layers(step: Step, info: ModelInfo) -> list[dict[str, Any]]:
+    columns = {name: _plain(step.values[name]) if name in step.values else [None] * info.layers for name in PER_LAYER}
+    return [
+        {"index": layer, **{name: None if layer in info.missing.get(name, ()) else column[layer] for name, column in columns.items()}}
+        for layer in range(info.layers)
+    ]
+
+
+def _nonfinite(step: Step, info: ModelInfo) -> list[str]:
+    """Names of what holds a NaN or infinity of the model's own, not a value that a layer simply does not have."""
+    found = [] if step.healthy else ["logits"]
+    for name, value in step.values.items():
+        missing = info.missing.get(measure_of(name), ()) if value.shape[:1] == (info.layers,) else ()
+        if not np.isfinite(_present(value, missing)).all():
+            found.append(name)
+    return found
+
+
+def _present(value: NDArray, missing: Any) -> NDArray:
+    """The layers that have a value."""
+    return np.delete(value, list(missing), axis=0) if missing else value
+
+
+def _plain(value: Any) -> Any:
+    """Lists and floats of an array or number, null for NaN and infinity."""
+    array = np.asarray(value)
+    return array.tolist() if np.isfinite(array).all() else _nulls(array.tolist())
+
+
+def _nulls(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_nulls(item) for item in value]
+    return value if math.isfinite(value) else None
+
+
+class JsonLines:
+    """Writes each line whole and at once."""
+
+    def __init__(self, write: Callable[[str], None]) -> None:
+        self._write = write
+        self._info: ModelInfo | None = None
+
+    def begin(self, info: ModelInfo, prompt: Prompt, settings: Settings) -> None:
+        self._info = info
+        self._line(header(info, prompt, settings))
+
+    def step(self, step: Step) -> None:
+        assert self._info is not None, "begin comes first"
+        self._line(step_line(step, self._info))
+
+    def end(self, reason: EndReason, steps: list[Step], seconds: float) -> None:
+        self._line(end_line(reason, len(steps), seconds))
+
+    def fail(self) -> None:
+        """A run that failed has no end line."""
+
+    def _line(self, content: dict[str, Any]) -> None:
+        self._write(json.dumps(content, allow_nan=False, separators=(",", ":")) + "\n")

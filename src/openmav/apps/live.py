@@ -1,0 +1,48 @@
+"""Starting the live app and what it leaves behind, for the command line and the library alike."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import ModuleType
+
+from openmav.apps.options import AppOptions
+from openmav.apps.summary import summary
+from openmav.engine import EngineSource
+from openmav.settings import Settings
+from openmav.signals import ignored_by_children
+from openmav.source import Snapshot, Source
+from openmav.terminal import neutral
+
+
+def start_engine(settings: Settings, log: str | None = None) -> EngineSource:
+    """An engine process that has begun to load; Ctrl-C does not reach it."""
+    with ignored_by_children(), _no_main_module():
+        return EngineSource(settings, log)
+
+
+@contextmanager
+def _no_main_module() -> Iterator[None]:
+    """A process spawned inside the block does not import the caller's script, which may call mav without a guard."""
+    script = sys.modules["__main__"]
+    sys.modules["__main__"] = ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = script
+
+
+def show(source: Source, options: AppOptions, tour: bool = False) -> Snapshot:
+    """Run the app until the reader quits, close the source, and leave the text and a line about it on the normal screen."""
+    try:
+        from openmav.apps import tui
+
+        last = tui.run(source, options, tour)
+    finally:
+        source.close()
+    if last.prompt is not None and last.steps:
+        text = last.prompt.text + "".join(step.text for step in last.steps if not step.special)
+        sys.stdout.write(f"{neutral(text)}\n\n{summary(last.steps)}\n")
+        sys.stdout.flush()
+    return last

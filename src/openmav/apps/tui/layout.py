@@ -1,0 +1,169 @@
+"""Where each panel stands: a pure function from names and a size to boxes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+from openmav.paint import CLOSED, Edges
+
+Group: TypeAlias = Literal["top", "layers", "side", "strip"]
+SMALL = (72, 20)  # below this width or height: one panel at a time
+TOP = ("generated_text", "top_predictions")
+NARROW = 24  # cells that a panel beside the layers needs at least
+SIDE_ROWS = 12  # rows that serve most of them
+LEAST_ROWS = 3  # of a tile: its frame and one line
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What the layout has to know of a panel."""
+
+    group: Group
+    weight: float = 1.0  # of its width beside its neighbours
+    tall: float = 1.0  # of its height above and below others
+    rows: int | None = None  # inside of its frame, beyond which it gains nothing; None: no such limit
+
+
+@dataclass(frozen=True)
+class Tile:
+    """A panel's box, frame included, in cells of the body."""
+
+    name: str
+    x: int
+    y: int
+    width: int
+    height: int
+    edges: Edges = CLOSED
+    gutter: bool = True
+
+    @property
+    def inner(self) -> tuple[int, int]:
+        """Width and height inside of the frame."""
+        return max(0, self.width - self.edges.inset), max(0, self.height - 2)
+
+
+def kind_of(name: str, module: object) -> Kind:
+    """The group of a panel, from what its module says of itself."""
+    if getattr(module, "LAYERS", False):
+        return Kind("layers", getattr(module, "WEIGHT", 1.0))
+    if getattr(module, "STRIP", False):
+        return Kind("strip")
+    if name in TOP:
+        return Kind("top", 1.0 + 0.1 * TOP.index(name))
+    return Kind("side", rows=getattr(module, "ROWS", None))
+
+
+def single(width: int, height: int) -> bool:
+    """Whether there is room for one panel only."""
+    return width < SMALL[0] or height < SMALL[1]
+
+
+def arrange(
+    kinds: Mapping[str, Kind], layers: int, width: int, height: int, grid_rows: int | None = None, alone: str | None = None
+) -> list[Tile]:
+    """Boxes that fill `width` x `height`, in the order of `kinds`.
+
+    `alone` gives one panel all of it; `grid_rows` forces a grid with that many rows. `layers` is 0 while no model is known.
+    """
+    if alone is not None:
+        return [Tile(alone, 0, 0, width, height)]
+    if grid_rows:
+        return _grid(kinds, width, height, grid_rows)
+    groups = {group: [name for name, kind in kinds.items() if kind.group == group] for group in ("top", "layers", "side", "strip")}
+    has_middle = bool(groups["layers"] or groups["side"])
+    strip = _strip_height(kinds, groups["strip"], height, not has_middle and not groups["top"])
+    rest = height - strip
+    top = rest if not has_middle else _top_height(kinds, rest, layers, groups) if groups["top"] else 0
+    tiles = _row(kinds, groups["top"], 0, 0, width, top)
+    tiles += _middle(kinds, groups, top, width, rest - top)
+    tiles += _stack(kinds, [[name] for name in groups["strip"]], 0, rest, width, strip)
+    order = list(kinds)
+    return sorted(tiles, key=lambda tile: order.index(tile.name))
+
+
+def _strip_height(kinds: Mapping[str, Kind], names: Sequence[str], height: int, alone: bool) -> int:
+    """Rows of all strips together: all where nothing else is shown, else at most half."""
+    if alone:
+        return height
+    return min(sum(max(LEAST_ROWS, round((5 if height >= 34 else 3) * kinds[name].tall)) for name in names), height // 2)
+
+
+def _top_height(kinds: Mapping[str, Kind], rest: int, layers: int, groups: Mapping[str, Sequence[str]]) -> int:
+    """A good third for text and predictions; more where what is below needs less, or where the reader made it taller."""
+    needed = [rest if kinds[name].rows is None else (kinds[name].rows or 0) + 2 for name in groups["side"]]
+    wanted = max([*needed, (layers or rest) + 2 if groups["layers"] else 0])
+    height = max(min(6, rest // 2), round(rest * 0.36), rest - wanted)
+    below = max(kinds[name].tall for name in (*groups["layers"], *groups["side"]))
+    height = round(height * max(kinds[name].tall for name in groups["top"]) / below)
+    return max(min(LEAST_ROWS, rest // 2), min(height, rest - min(LEAST_ROWS, rest // 2)))
+
+
+def _split(total: int, weights: Sequence[float]) -> list[int]:
+    """A length in whole cells, shared by weight; the parts add up to it."""
+    ends = [round(total * sum(weights[: at + 1]) / sum(weights)) for at in range(len(weights))]
+    return [end - start for start, end in zip([0, *ends], ends)]
+
+
+def _row(kinds: Mapping[str, Kind], names: Sequence[str], x: int, y: int, width: int, height: int) -> list[Tile]:
+    """Boxes side by side that share a width by weight."""
+    tiles = []
+    for name, wide in zip(names, _split(width, [kinds[name].weight for name in names])):
+        tiles.append(Tile(name, x, y, wide, height))
+        x += wide
+    return tiles
+
+
+def _stack(kinds: Mapping[str, Kind], rows: Sequence[Sequence[str]], x: int, y: int, width: int, height: int) -> list[Tile]:
+    """Rows of boxes that share a height by how tall they are."""
+    tiles = []
+    for row, high in zip(rows, _split(height, [max(kinds[name].tall for name in row) for row in rows])):
+        tiles += _row(kinds, row, x, y, width, high)
+        y += high
+    return tiles
+
+
+def _middle(kinds: Mapping[str, Kind], groups: Mapping[str, Sequence[str]], y: int, width: int, height: int) -> list[Tile]:
+    layers, side = groups["layers"], groups["side"]
+    if not layers:
+        return _stack(kinds, _in_rows(side, math.ceil(len(side) / 3), height), 0, y, width, height)
+    side_width = _side_width(width, sum(kinds[name].weight for name in layers)) if side else 0
+    label = 4  # cells of the first panel's layer numbers
+    room = width - side_width - label
+    tiles = []
+    for at, tile in enumerate(_row(kinds, layers, 0, y, room, height)):
+        edges = Edges(left_open=at > 0, right_open=at + 1 < len(layers))
+        x, wide = (tile.x + label, tile.width) if at else (0, tile.width + label)
+        tiles.append(Tile(tile.name, x, y, wide, height, edges, gutter=at == 0))
+    across = max(1, side_width // NARROW)
+    rows = _in_rows(side, max(height // SIDE_ROWS, math.ceil(len(side) / across)), height)
+    return tiles + _stack(kinds, rows, width - side_width, y, side_width, height)
+
+
+def _side_width(width: int, weight: float) -> int:
+    """A good quarter for what stands beside the layer panels; up to a half where those are few."""
+    share = 1 - 0.3 * weight
+    return round(width * min(share, 0.5)) if share > 0.27 else min(max(NARROW, round(width * 0.27)), 48)
+
+
+def _in_rows(names: Sequence[str], rows: int, height: int) -> list[list[str]]:
+    """The names in at most `rows` rows, as evenly as they go."""
+    rows = max(1, min(rows, len(names), height // LEAST_ROWS))
+    return [list(names[row * len(names) // rows : (row + 1) * len(names) // rows]) for row in range(rows)] if names else []
+
+
+def _grid(kinds: Mapping[str, Kind], width: int, height: int, rows: int) -> list[Tile]:
+    """Row after row from the top left, as wide as the first one; the last row may hold fewer, wider ones."""
+    names = list(kinds)
+    across = math.ceil(len(names) / max(1, min(rows, len(names))))
+    return _stack(kinds, [names[at : at + across] for at in range(0, len(names), across)], 0, 0, width, height)
+
+
+def place_all(
+    kinds: Mapping[str, Kind], layers: int, width: int, height: int, grid_rows: int | None, focused: str, maximised: bool, taken: int = 0
+) -> list[Tile]:
+    """Boxes for a terminal of `width` x `height`: less the first and the last line, and `taken` rows of messages."""
+    alone = focused if maximised or single(width, height) else None
+    return arrange(kinds, layers, width, max(1, height - 2 - taken), grid_rows, alone)

@@ -1,0 +1,21 @@
+"""`mav run` in a terminal: the engine's process first, so that it imports the model's libraries while the screen is painted."""
+
+from __future__ import annotations
+
+from openmav.apps.options import AppOptions
+from openmav.logs import record_failure, redirect, say
+from openmav.settings import Settings
+
+
+def show_app(settings: Settings, options: AppOptions, tour: bool = False) -> int:
+    """Run the app until the reader quits; the exit code, 0 unless the model could not be loaded or its process failed."""
+    log = redirect(descriptors=False)
+    from openmav.apps.live import show, start_engine
+
+    source = start_engine(settings, str(log))
+    last = show(source, options, tour)
+    if last.error is None:
+        return 0
+    where = f"; the details are in {record_failure(source.details)}" if source.details else ""
+    say("mav: " + " ".join(last.error.split()) + where)
+    return source.exit_code or 1

@@ -1,0 +1,169 @@
+"""The command line itself: `mav` alone is `mav run`; the flags stand in sections; nothing here imports a model's library."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import click
+
+import openmav
+from openmav.commands.flags import DTYPES, FLAGS, Flag
+from openmav.registry import unknown
+
+EXAMPLES = """\
+  mav                                      the bundled model, live
+  mav --model gpt2 --prompt "hello mello"  a model of the Hugging Face hub
+  mav --interactive --temp 0.8             each key makes a token
+  mav --layout lens                        other panels
+  mav --json --seed 7 | jq .entropy        numbers for scripts
+  mav --prompt-file story.txt > more.txt   text for pipes"""
+SETTINGS = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
+
+
+class Run(click.Command):
+    """`mav run`: takes several panels after one flag, shows its flags in sections, and explains a stray word."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        ctx.allow_extra_args = True
+        rest = super().parse_args(ctx, gather("--selected-panels", args))
+        if rest and not ctx.resilient_parsing:
+            raise click.UsageError(f"unexpected argument '{rest[0]}'; put quotes around a prompt of several words")
+        return rest
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        sections: dict[str, list[tuple[str, str]]] = {}
+        for parameter in self.get_params(ctx):
+            record = parameter.get_help_record(ctx)
+            if record:
+                sections.setdefault(getattr(parameter, "section", "Help"), []).append(record)
+        width = max(len(flag) for records in sections.values() for flag, _ in records)
+        for title, records in sections.items():
+            with formatter.section(title):
+                formatter.write_dl([(flag.ljust(width), text) for flag, text in records], col_max=32)
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        formatter.write(f"\nExamples:\n{EXAMPLES}\n")
+
+
+class Front(click.Group):
+    """`mav`: hands what does not start with a subcommand to `mav run`, and shows that command's flags as its own."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        own = {"--version", *ctx.help_option_names}
+        if not args or (args[0].startswith("-") and args[0] not in own):
+            args = ["run", *args]
+        return super().parse_args(ctx, args)
+
+    def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple[str | None, click.Command | None, list[str]]:
+        if args and self.get_command(ctx, args[0]) is None:
+            known = self.list_commands(ctx)
+            raise click.UsageError(unknown("command", args[0], known) + "; a prompt goes after --prompt")
+        return super().resolve_command(ctx, args)
+
+    def format_help(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        formatter.write_usage("mav", "[FLAGS]")
+        formatter.write_usage("mav", "COMMAND [FLAGS]", prefix=" " * 7)
+        self.format_help_text(ctx, formatter)
+        with formatter.section("Commands"):
+            formatter.write_dl([(name.ljust(25), one.get_short_help_str(80)) for name, one in self.commands.items()])
+        run = self.commands["run"]
+        run.format_options(ctx, formatter)
+        run.format_epilog(ctx, formatter)
+
+
+def gather(flag: str, args: list[str]) -> list[str]:
+    """`--flag A B C` as `--flag=A,B,C`: all words up to the next flag."""
+    out: list[str] = []
+    i = 0
+    while i < len(args):
+        name, _, value = args[i].partition("=")
+        i += 1
+        if name != flag:
+            out.append(args[i - 1])
+            continue
+        words = [value] if value else []
+        while i < len(args) and not args[i].startswith("-"):
+            words.append(args[i])
+            i += 1
+        out.append(f"{flag}={','.join(words)}")
+    return out
+
+
+def _with_flags(function: Callable[..., int]) -> Callable[..., int]:
+    for name, attributes in reversed(FLAGS):
+        function = click.option(name, cls=Flag, **attributes)(function)
+    return function
+
+
+@click.group(cls=Front, context_settings=SETTINGS, invoke_without_command=False)
+@click.version_option(openmav.__version__, prog_name="mav", message="%(prog)s %(version)s")
+def command() -> None:
+    """mav, the Model Activity Visualiser: watch a causal language model while it generates, in the terminal, or as
+    text or JSON lines where there is none."""
+
+
+@command.command(cls=Run, context_settings=SETTINGS)
+@_with_flags
+def run(**values: Any) -> int:
+    """Generate and show it (what mav alone does)."""
+    from openmav.commands.run import run_command
+
+    return run_command(values)
+
+
+@command.command()
+def panels() -> int:
+    """List the panels and how to read each."""
+    from openmav.commands.listing import list_panels
+
+    return list_panels()
+
+
+@command.command()
+def measures() -> int:
+    """List the measures and their definitions."""
+    from openmav.commands.listing import list_measures
+
+    return list_measures()
+
+
+@command.command(context_settings=SETTINGS)
+@click.option("--theme", help="Colours of the app.", metavar="NAME")
+def tour(theme: str | None) -> int:
+    """Learn to read it all: a guided tour, key by key."""
+    from openmav.commands.tour import take_tour
+
+    return take_tour(theme)
+
+
+@command.command(context_settings=SETTINGS)
+@click.option("--model", help="Look into this model too, and check its numbers.", metavar="NAME")
+@click.option("--backend", help="What runs the model.", default="transformers", metavar="NAME")
+@click.option("--device", help="auto, cpu, cuda, cuda:N or mps.", default="auto", metavar="DEVICE")
+@click.option("--dtype", help="Of the weights.", default="auto", type=click.Choice(DTYPES), metavar="DTYPE")
+@click.option("--trust-remote-code", help="Run code that comes with the model.", is_flag=True)
+def doctor(**values: Any) -> int:
+    """What is installed; with --model, what was found in a model and whether its numbers hold."""
+    from openmav.commands.doctor import doctor_command
+
+    return doctor_command(**values)
+
+
+@command.command(context_settings=SETTINGS)
+@click.argument("what", type=click.Choice(("path", "show", "edit")), metavar="path|show|edit")
+def config(what: str) -> int:
+    """Your layouts, keys and theme, in a file."""
+    from openmav.commands.configure import configure
+
+    return configure(what)
+
+
+@command.command(context_settings=SETTINGS)
+@click.argument("kind", type=click.Choice(("panel", "measure")), metavar="panel|measure")
+@click.argument("name", metavar="NAME")
+def new(kind: str, name: str) -> int:
+    """Write a panel or measure of your own to start from."""
+    from openmav.commands.new import write_new
+
+    return write_new(kind, name)

@@ -1,0 +1,154 @@
+"""`mav run`: from the flags' values to Settings and AppOptions, checked, and on to the app or to a stream."""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from pathlib import Path
+from typing import Any, Literal, TypeAlias
+
+from openmav import registry
+from openmav.apps.options import AppOptions
+from openmav.commands.config import Config, read_config
+from openmav.commands.own import add_measures, add_panels
+from openmav.errors import UsageError
+from openmav.sampling import Sampling
+from openmav.settings import CORE_MEASURES, Settings
+from openmav.terminal import is_terminal
+
+Face: TypeAlias = Literal["tui", "plain", "json"]
+FACES: tuple[Face, ...] = ("tui", "plain", "json")
+APP_REFRESH = 0.1  # seconds: a fast model can be watched
+
+
+def run_command(values: dict[str, Any]) -> int:
+    """Check all that can be checked without the model's libraries, then run; the exit code.
+
+    Raises MavError with one line that says what to do.
+    """
+    face = choose_face(values)
+    config = read_config() if face == "tui" else Config()
+    settings, options = make_settings(values, face, config), make_options(values, config)
+    if face == "tui":
+        from openmav.commands.app import show_app
+
+        return show_app(settings, options)
+    from openmav.commands.stream import stream
+
+    return stream(settings, face)
+
+
+def choose_face(values: dict[str, Any]) -> Face:
+    """The app where stdin and stdout are terminals, else plain text; a flag decides otherwise."""
+    asked = [face for face in FACES if values[face]]
+    terminal = is_terminal(sys.stdin) and is_terminal(sys.stdout)
+    if len(asked) > 1:
+        raise UsageError(f"--{asked[0]} and --{asked[1]} exclude each other; leave one out")
+    if asked == ["tui"] and not terminal:
+        raise UsageError("--tui needs a terminal on stdin and stdout; without one use --plain or --json")
+    face: Face = asked[0] if asked else "tui" if terminal else "plain"
+    if values["interactive"] and face != "tui":
+        raise UsageError("--interactive needs the app in a terminal; leave it out for plain text and JSON lines")
+    return face
+
+
+def make_settings(values: dict[str, Any], face: Face, config: Config | None = None) -> Settings:
+    """What the session is asked to do. The config file's measures are known to it, and computed where a panel wants them."""
+    registry.need_known("backends", [values["backend"]])
+    measures, files = add_measures(values["measure"])
+    if not re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", values["device"]):
+        raise UsageError(f"unknown device '{values['device']}'. Known: auto, cpu, cuda, cuda:N, mps")
+    refresh = values["refresh_rate"]
+    return Settings(
+        model=values["model"],
+        prompt=_prompt(values["prompt"], values["prompt_file"]),
+        backend=values["backend"],
+        device=values["device"],
+        dtype=values["dtype"],
+        trust_remote_code=values["trust_remote_code"],
+        chat=values["chat"],
+        stop=tuple(values["stop"]),
+        max_new_tokens=values["max_new_tokens"],
+        sampling=make_sampling(values),
+        measures=tuple(dict.fromkeys((*CORE_MEASURES, *measures))),
+        measure_files=tuple(dict.fromkeys((*files, *(config.measures if config else ())))),
+        aggregation=values["aggregation"],
+        interactive=values["interactive"],
+        refresh_rate=refresh if refresh is not None else APP_REFRESH if face == "tui" else 0.0,
+        threads=max(1, cores() - 1) if face == "tui" else None,
+    )
+
+
+def make_sampling(values: dict[str, Any]) -> Sampling:
+    return Sampling(
+        temperature=values["temp"],
+        top_k=values["top_k"],
+        top_p=values["top_p"],
+        min_p=values["min_p"],
+        repetition_penalty=values["repetition_penalty"],
+        seed=values["seed"],
+    )
+
+
+def make_options(values: dict[str, Any], config: Config | None = None) -> AppOptions:
+    """How the app shows it: the flags win over the config file, named panels over a layout."""
+    config = config or Config()
+    own = tuple(dict.fromkeys((*config.panels, *add_panels(values["panel"]))))
+    chosen = values["selected_panels"]
+    layout = values["layout"] or config.layout or "overview"
+    if layout not in config.layouts:
+        raise UsageError(registry.unknown("layout", layout, list(config.layouts)))
+    panels = config.layouts[layout] if chosen is None else tuple(chosen.replace(",", " ").split())
+    if not panels:
+        raise UsageError("--selected-panels needs the name of a panel; mav panels lists them")
+    registry.need_known("panels", panels)
+    return AppOptions(
+        scale=values["scale"],
+        max_bar_length=values["max_bar_length"],
+        limit_chars=values["limit_chars"],
+        panels=tuple(dict.fromkeys((*panels, *own))),
+        layouts=config.layouts,
+        own_panels=own,
+        keys=config.keys,
+        grid_rows=values["num_grid_rows"],
+        aggregation=values["aggregation"],
+        theme=values["theme"] or config.theme,
+        color=not os.environ.get("NO_COLOR"),
+    )
+
+
+def cores() -> int:
+    """Cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _prompt(text: str | None, file: str | None) -> str | None:
+    if text is not None and file is not None:
+        raise UsageError("--prompt and --prompt-file exclude each other; leave one out")
+    prompt = _read_prompt(file) if file is not None else text
+    try:
+        if prompt is not None:
+            prompt.encode()
+    except UnicodeEncodeError as error:
+        raise UsageError("the prompt is not valid UTF-8") from error
+    return prompt
+
+
+def _read_prompt(file: str) -> str:
+    """The text of a file or of stdin, without a byte order mark and without one last newline."""
+    try:
+        if file == "-":
+            if sys.stdin is None:
+                raise UsageError("--prompt-file - reads stdin, which is closed")
+            data = sys.stdin.buffer.read()
+        else:
+            data = Path(file).read_bytes()
+        text = data.decode("utf-8-sig")
+    except OSError as error:
+        raise UsageError(f"cannot read the prompt file '{file}': {error.strerror or error}") from error
+    except UnicodeDecodeError as error:
+        raise UsageError(f"the prompt file '{file}' is not UTF-8 text (byte {error.start})") from error
+    return text.replace("\r\n", "\n").removesuffix("\n")

@@ -1,0 +1,35 @@
+"""How things look: colours, safe text, bars, heat cells and frames. It knows cells and styles, no models and no Steps."""
+
+from openmav.paint.frame import CLOSED, Edges, tile
+from openmav.paint.lines import Line, fit_line, line_text, line_width, pad_line
+from openmav.paint.marks import bar, columns, heat_runs, level, number, number_text, percent, shares
+from openmav.paint.text import cells, fit, one_line, pieces, printable, visible
+from openmav.paint.theme import PALETTES, Palette, ink
+
+__all__ = [
+    "CLOSED",
+    "PALETTES",
+    "Edges",
+    "Line",
+    "Palette",
+    "bar",
+    "cells",
+    "columns",
+    "fit",
+    "fit_line",
+    "heat_runs",
+    "ink",
+    "level",
+    "line_text",
+    "line_width",
+    "number",
+    "number_text",
+    "one_line",
+    "pad_line",
+    "percent",
+    "pieces",
+    "printable",
+    "shares",
+    "tile",
+    "visible",
+]

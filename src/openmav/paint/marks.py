@@ -1,0 +1,104 @@
+"""Marks: bars in eighths, columns, heat cells and numbers that do not dance. Scales change marks only, never numbers."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from openmav.paint.theme import SHADES
+
+EIGHTHS = " ▏▎▍▌▋▊▉█"  # from the left
+RISING = " ▁▂▃▄▅▆▇█"  # from below
+
+
+def shares(values: ArrayLike, scale: str = "linear") -> NDArray[np.float64]:
+    """How long each mark is, 0..1 of the longest; same shape as `values`. What is not finite has no length.
+
+    linear: v / max. log: ln(1 + v) / ln(1 + max). minmax: (v - min) / (max - min). Negative values count as 0 in the first two.
+    """
+    array = np.asarray(values, dtype=np.float64)
+    good = np.isfinite(array)
+    if not good.any():
+        return np.zeros_like(array)
+    kept = np.where(good, array, 0.0)
+    if scale == "minmax":
+        low = array[good].min()
+        kept = np.where(good, array - low, 0.0)
+    else:
+        kept = np.maximum(kept, 0.0)
+        if scale == "log":
+            kept = np.log1p(kept)
+    top = kept.max()
+    return kept / top if top > 0 else np.zeros_like(kept)
+
+
+def bar(share: float, width: int) -> str:
+    """A bar in eighths of a cell, at most `width` cells; a share above 0 always leaves a trace."""
+    eighths = min(round(share * width * 8), width * 8)
+    if share > 0 and width > 0:
+        eighths = max(eighths, 1)
+    full, rest = divmod(eighths, 8)
+    return "█" * full + (EIGHTHS[rest] if rest else "")
+
+
+def columns(heights: Sequence[float], rows: int) -> list[str]:
+    """Upright bars in eighths, one cell wide each: `rows` strings from the top; 0 still leaves a line at the bottom."""
+    ticks = [max(1, round(min(max(share, 0.0), 1.0) * rows * 8)) for share in heights]
+    return ["".join(RISING[min(max(tick - floor * 8, 0), 8)] for tick in ticks) for floor in range(rows - 1, -1, -1)]
+
+
+def level(share: float, count: int) -> int:
+    """Which of `count` steps of a ramp a share falls in."""
+    return min(int(share * count), count - 1) if share > 0 else 0
+
+
+def heat_runs(levels: Sequence[int]) -> list[tuple[int, int]]:
+    """Equal neighbours merged: (level, how many)."""
+    runs: list[tuple[int, int]] = []
+    for one in levels:
+        if runs and runs[-1][0] == one:
+            runs[-1] = (one, runs[-1][1] + 1)
+        else:
+            runs.append((one, 1))
+    return runs
+
+
+def shade(share: float) -> str:
+    """A heat cell without colour."""
+    return SHADES[level(share, len(SHADES))]
+
+
+def number_text(value: float, decimals: int) -> str:
+    """Fixed decimals; "NaN", "inf" and "-inf" as such."""
+    if math.isnan(value):
+        return "NaN"
+    if math.isinf(value):
+        return "inf" if value > 0 else "-inf"
+    return f"{value:.{decimals}f}"
+
+
+def number(value: float, decimals: int, width: int) -> str:
+    """The number right-aligned in `width` cells; one that is too long gives up decimals, then takes an exponent.
+
+    So does one that is not 0 and would read as 0.
+    """
+    text = number_text(value, decimals)
+    if value != 0 and float(text) == 0:
+        text = f"{value:.0e}".replace("e-0", "e-")
+    elif len(text) > width and math.isfinite(value):
+        short = [f"{value:.{d}e}".replace("e+0", "e").replace("e+", "e") for d in (1, 0)]
+        options = [f"{value:.{d}f}" for d in range(decimals - 1, -1, -1)] + short
+        text = next((option for option in options if len(option) <= width), options[-1])
+    return text.rjust(width)
+
+
+def percent(probability: float) -> str:
+    """Seven cells: " 41.2 %", "100.0 %", " <0.1 %" for what is not 0 and would read as 0."""
+    if not math.isfinite(probability):
+        return number_text(probability, 1).rjust(7)
+    if 0 < probability < 0.0005:
+        return " <0.1 %"
+    return f"{probability * 100:5.1f} %"

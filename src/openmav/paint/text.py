@@ -1,0 +1,95 @@
+"""Text that a model or a user wrote, made safe for a terminal and measured in cells.
+
+No control, escape or direction character ever reaches the terminal: it is shown as a symbol, so that nothing disappears and
+nothing can move the cursor or turn a line around.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Iterator
+from functools import lru_cache
+
+from rich.cells import cell_len
+
+JOINERS = frozenset("\u00ad\u200c\u200d\ufe0e\ufe0f")  # they only shape their neighbours; terminals disagree on their width
+DOTTED_CIRCLE = "\u25cc"  # carries a mark that has nothing to sit on
+VISIBLE_SPACE, VISIBLE_NEWLINE, VISIBLE_TAB = "·", "⏎", "⇥"
+_SYMBOL_CATEGORIES = frozenset({"Cc", "Cf", "Co", "Cn", "Zl", "Zp"})
+
+
+@lru_cache(maxsize=8192)
+def cells(text: str) -> int:
+    """Cells that the text takes in a terminal."""
+    return len(text) if text.isascii() else int(cell_len(text))
+
+
+@lru_cache(maxsize=4096)
+def _symbol(char: str) -> str:
+    """The character itself where it is harmless, else a symbol that names it."""
+    code = ord(char)
+    if code < 0x20:
+        return chr(0x2400 + code)  # Unicode's own pictures of control characters
+    if code == 0x7F:
+        return "␡"
+    if 0xD800 <= code <= 0xDFFF:
+        return "\ufffd"
+    return f"⟨{code:04X}⟩" if unicodedata.category(char) in _SYMBOL_CATEGORIES else char
+
+
+@lru_cache(maxsize=8192)
+def printable(text: str) -> str:
+    """Running text: newlines stay, tabs become four spaces, controls become symbols, joiners go."""
+    if text.isascii() and text.isprintable():
+        return text
+    text = text.replace("\r\n", "\n").replace("\t", "    ")
+    return "".join(char if char == "\n" else _symbol(char) for char in text if char not in JOINERS)
+
+
+@lru_cache(maxsize=8192)
+def visible(text: str) -> str:
+    """One token on its own: every character shows, spaces and newlines too."""
+    named = {" ": VISIBLE_SPACE, "\n": VISIBLE_NEWLINE, "\t": VISIBLE_TAB, "\u00a0": "⍽"}
+    shown = "".join(named.get(char) or (f"⟨{ord(char):04X}⟩" if char in JOINERS else _symbol(char)) for char in text)
+    if shown and (unicodedata.combining(shown[0]) or cells(shown[0]) == 0):
+        return DOTTED_CIRCLE + shown
+    return shown or "∅"
+
+
+def one_line(text: str) -> str:
+    """A message or a name, safe and on one line."""
+    return " ".join(printable(text).split())
+
+
+def pieces(text: str) -> Iterator[str]:
+    """The characters of a text, each with the zero-width marks that sit on it."""
+    held = ""
+    for char in text:
+        if held and cells(char) == 0 and char != "\n":
+            held += char
+            continue
+        if held:
+            yield held
+        held = char
+    if held:
+        yield held
+
+
+def fit(text: str, width: int, align: str = "<") -> str:
+    """The text in exactly `width` cells: padded (align "<" or ">"), or cut with an ellipsis."""
+    have = cells(text)
+    if have > width:
+        text = _cut(text, width - 1) + "…" if width > 0 else ""
+        have = cells(text)
+    gap = " " * (width - have)
+    return gap + text if align == ">" else text + gap
+
+
+def _cut(text: str, width: int) -> str:
+    kept, used = "", 0
+    for piece in pieces(text):
+        used += cells(piece)
+        if used > width:
+            break
+        kept += piece
+    return kept

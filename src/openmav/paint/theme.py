@@ -1,0 +1,173 @@
+"""Palettes: every colour of mav stands here once, and `ink` turns a role into a cached Rich style."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from functools import lru_cache
+
+from rich.style import Style
+
+# Cividis (Nuñez, Anderton, Renslow 2018): safe for colour-blind readers, lightness grows evenly; ten stops of matplotlib's table.
+CIVIDIS = ("#00224e", "#123570", "#3b496c", "#575d6d", "#707173", "#8a8678", "#a59c74", "#c3b369", "#e1cc55", "#fee838")
+LEVELS = 16  # steps of a heat ramp: more would only cost styles
+SHADES = " ░▒▓█"  # a heat ramp without colour
+NEGATIVE_SHADES = " -=≡#"  # the same below 0
+BLUE, ORANGE = "#4f8fe6", "#e6944a"  # the ends of the diverging ramp: told apart by colour-blind readers too
+
+
+def mix(a: str, b: str, share: float) -> str:
+    """The colour that lies at `share` (0..1) of the way from `a` to `b`; all are "#rrggbb"."""
+    parts = [round(int(a[i : i + 2], 16) * (1 - share) + int(b[i : i + 2], 16) * share) for i in (1, 3, 5)]
+    return "#" + "".join(f"{part:02x}" for part in parts)
+
+
+def ramp(stops: tuple[str, ...], count: int) -> tuple[str, ...]:
+    """`count` colours spread evenly over the stops."""
+    colours = []
+    for i in range(count):
+        place = i / (count - 1) * (len(stops) - 1)
+        low = min(int(place), len(stops) - 2)
+        colours.append(mix(stops[low], stops[low + 1], place - low))
+    return tuple(colours)
+
+
+@dataclass(frozen=True)
+class Palette:
+    """One look. The names are roles; `heat` runs from low to high, `tint` is the same as a background that text can be read on."""
+
+    name: str
+    color: bool  # False: attributes and glyphs only
+    dark: bool
+    ground: str
+    text: str
+    secondary: str
+    frame: str
+    select: str  # background behind what the reader selected
+    accent: str  # what was chosen, and nothing else
+    key: str
+    warning: str
+    probability: str
+    mlp: str
+    attention: str
+    entropy: str
+    residual: str
+    heat: tuple[str, ...]
+    tint: tuple[str, ...]
+    diverging: tuple[str, ...]  # from far below 0 over 0 in the middle to far above
+
+
+def _diverging(middle: str) -> tuple[str, ...]:
+    """Blue, the quiet colour of 0, orange."""
+    return ramp((BLUE, middle, ORANGE), LEVELS + 1)
+
+
+def _tint(ground: str, strength: float) -> tuple[str, ...]:
+    """Backgrounds for text by surprise: the first is the ground itself, so that what was expected stays quiet."""
+    warm = ramp(CIVIDIS, 8)
+    return (ground, *(mix(ground, colour, strength) for colour in warm[1:]))
+
+
+DARK = Palette(
+    name="dark",
+    color=True,
+    dark=True,
+    ground="#0f1419",
+    text="#c9d1d9",
+    secondary="#6e7681",
+    frame="#30363d",
+    select="#1f2a36",
+    accent="#e5c07b",
+    key="#7aa2f7",
+    warning="#ff7b72",
+    probability="#9d8cd6",
+    mlp="#5fb3b3",
+    attention="#d19a66",
+    entropy="#7aa2f7",
+    residual="#8b949e",
+    heat=ramp(CIVIDIS, LEVELS),
+    tint=_tint("#0f1419", 0.55),
+    diverging=_diverging("#242a32"),
+)
+LIGHT = Palette(
+    name="light",
+    color=True,
+    dark=False,
+    ground="#fbfaf7",
+    text="#24292f",
+    secondary="#6b7280",
+    frame="#cfd3d8",
+    select="#e3e9f2",
+    accent="#a86400",
+    key="#2f5fd0",
+    warning="#c8342b",
+    probability="#6f56b8",
+    mlp="#22807f",
+    attention="#b5651d",
+    entropy="#3b68d6",
+    residual="#6e7781",
+    heat=ramp(CIVIDIS, LEVELS),
+    tint=_tint("#fbfaf7", 0.35),
+    diverging=_diverging("#ecebe6"),
+)
+CONTRAST = Palette(
+    name="contrast",
+    color=True,
+    dark=True,
+    ground="#000000",
+    text="#ffffff",
+    secondary="#b8c0c8",
+    frame="#8a929a",
+    select="#263a55",
+    accent="#ffd84d",
+    key="#8fb8ff",
+    warning="#ff8f85",
+    probability="#c3b2ff",
+    mlp="#5ee0e0",
+    attention="#ffb066",
+    entropy="#8fb8ff",
+    residual="#c6ced6",
+    heat=ramp(CIVIDIS, LEVELS),
+    tint=_tint("#000000", 0.6),
+    diverging=_diverging("#1c1c1c"),
+)
+MONO = Palette(
+    **{  # type: ignore[arg-type]
+        **{f.name: "" for f in fields(Palette)},
+        "name": "mono",
+        "color": False,
+        "dark": True,
+        "heat": ("",) * LEVELS,
+        "tint": ("",) * 8,
+        "diverging": ("",) * (LEVELS + 1),
+    }
+)
+PALETTES = {palette.name: palette for palette in (DARK, LIGHT, CONTRAST, MONO)}
+
+_PLAIN: dict[str, set[str]] = {  # what a role looks like where there is no colour
+    "secondary": {"dim"},
+    "frame": {"dim"},
+    "accent": {"bold"},
+    "key": {"bold"},
+    "warning": {"bold", "reverse"},
+}
+
+
+@lru_cache(maxsize=1024)
+def ink(palette: Palette, role: str = "text", on: str = "", bold: bool = False, underline: bool = False) -> Style:
+    """The style of a role, or of a colour "#rrggbb", on another; cached, so that a frame makes no styles.
+
+    Without colour, a background means reversed text.
+    """
+    if not palette.color:
+        plain = {"reverse"} if on else _PLAIN.get(role, set())
+        return Style(
+            bold=(bold or "bold" in plain) or None,
+            dim="dim" in plain or None,
+            reverse="reverse" in plain or None,
+            underline=underline or None,
+        )
+
+    def colour(name: str) -> str | None:
+        return (name if name.startswith("#") else str(getattr(palette, name))) if name else None
+
+    return Style(color=colour(role), bgcolor=colour(on), bold=bold or None, underline=underline or None)

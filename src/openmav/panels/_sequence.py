@@ -1,0 +1,28 @@
+"""The whole sequence that the model has read: the prompt's tokens, then the generated ones, by position."""
+
+from __future__ import annotations
+
+from openmav.paint import visible
+from openmav.panels._view import View
+
+
+def prompt_length(view: View) -> int:
+    """Tokens of the prompt; taken from the steps where the prompt is not known."""
+    if view.prompt is not None:
+        return len(view.prompt.token_ids)
+    return view.steps[0].position if view.steps else 0
+
+
+def step_at(view: View, position: int) -> int | None:
+    """The index of the step that made the token at a position; None for the prompt, and where there is none."""
+    index = position - prompt_length(view)
+    return index if 0 <= index < len(view.steps) else None
+
+
+def token_at(view: View, position: int) -> str:
+    """The token at a position, every character visible; "?" where it is not known."""
+    index = step_at(view, position)
+    if index is not None:
+        return visible(view.steps[index].token)
+    tokens = view.prompt.tokens if view.prompt is not None else ()
+    return visible(tokens[position]) if 0 <= position < len(tokens) else "?"

@@ -1,0 +1,148 @@
+"""What a panel draws: one frozen View holds all that is known and all that the reader selected."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from openmav.apps.options import AppOptions
+from openmav.paint import PALETTES, Palette
+from openmav.record import Array, ModelInfo, Prompt, Step
+from openmav.sampling import Sampling
+from openmav.source import Snapshot, Status
+
+
+@dataclass(frozen=True)
+class View:
+    """One moment of a run and the reader's place in it; every change makes a new View.
+
+    `cursor` is the index of the shown step, -1 where there is none. `scroll` counts the layer rows hidden above.
+    """
+
+    info: ModelInfo | None = None
+    prompt: Prompt | None = None
+    sampling: Sampling = field(default_factory=Sampling)
+    steps: Sequence[Step] = ()
+    status: Status = "loading"
+    progress: str = ""
+    fraction: float | None = None
+    error: str | None = None
+    notice: str = ""
+    reason: str | None = None
+    cursor: int = -1
+    following: bool = True  # the cursor goes along with the newest step
+    layer: int = -1  # -1 until a model is known, then the last
+    head: int = 0
+    candidate: int | None = None  # row in the shown step's candidates
+    scroll: int = 0
+    modes: Mapping[str, str] = field(default_factory=dict)  # what the reader chose to see in a panel: {panel: one of its MODES}
+    draw_seconds: float | None = None  # what the app took lately to make all lines of a frame
+    memory: Mapping[str, int] = field(default_factory=dict)  # resident bytes of the processes "app" and "engine", where known
+    gutter: bool = True  # layer panels draw the layer's number; a neighbour on the left may have done it
+    options: AppOptions = field(default_factory=AppOptions)
+    palette: Palette = PALETTES["dark"]
+
+    # ---- reading ----
+
+    @property
+    def step(self) -> Step | None:
+        """The step under the cursor."""
+        return self.steps[self.cursor] if 0 <= self.cursor < len(self.steps) else None
+
+    @property
+    def layers(self) -> int:
+        return self.info.layers if self.info else 0
+
+    @property
+    def heads(self) -> int:
+        return self.info.heads if self.info else 0
+
+    def values(self, measure: str) -> Array | None:
+        """The measure's array of the shown step; None where there is none."""
+        return self.step.values.get(measure) if self.step else None
+
+    def why_missing(self, measure: str, layer: int) -> str | None:
+        return self.info.why_missing(measure, layer) if self.info else None
+
+    def alarms(self) -> tuple[str, ...]:
+        """Where the shown step holds NaN or infinity that is the model's own: names of measures, and "logits"."""
+        if self.step is None:
+            return ()
+        found = () if self.step.healthy else ("logits",)
+        return found + tuple(name for name, array in self.step.values.items() if self._bad(name, array))
+
+    def _bad(self, measure: str, array: Array) -> bool:
+        if np.isfinite(array).all():
+            return False
+        known = self.info.missing.get(measure.partition(".")[0], {}) if self.info else {}  # an entry may be a part: "measure.part"
+        rows = [row for row in range(len(array)) if row not in known]
+        return not np.isfinite(array[rows]).all()
+
+    def mode(self, panel: str, known: Sequence[str]) -> str:
+        """Which of its `known` kinds a panel shows; the first where the reader chose none."""
+        chosen = self.modes.get(panel)
+        return chosen if chosen is not None and chosen in known else known[0]
+
+    # ---- moving ----
+
+    def updated(self, now: Snapshot) -> View:
+        """The same place in a newer state: a cursor that follows goes to the newest step, any other stays on its token."""
+        last = len(now.steps) - 1
+        cursor = last if self.following else min(self.cursor, last)
+        layer = self.layer if self.layer >= 0 or now.info is None else now.info.layers - 1
+        held = self.step is not None and 0 <= cursor == self.cursor and now.steps[cursor] is self.step
+        candidate = self.candidate if held else None
+        return replace(
+            self,
+            info=now.info,
+            prompt=now.prompt,
+            sampling=now.sampling,
+            steps=now.steps,
+            status=now.status,
+            progress=now.progress,
+            fraction=now.fraction,
+            error=now.error,
+            notice=now.notice,
+            reason=now.reason,
+            cursor=cursor,
+            following=self.following or (cursor == last and candidate is None),
+            layer=layer,
+            candidate=candidate,
+        )
+
+    def at_step(self, index: int) -> View:
+        """The cursor on a step, as near as there is one."""
+        last = len(self.steps) - 1
+        cursor = max(min(index, last), min(0, last))
+        return replace(self, cursor=cursor, following=cursor == last, candidate=self.candidate if cursor == self.cursor else None)
+
+    def at_layer(self, layer: int, rows: int = 0) -> View:
+        """Another layer selected, and scrolled into sight where `rows` layers fit."""
+        if self.layers == 0:
+            return self
+        layer = max(0, min(layer, self.layers - 1))
+        row = self.layers - 1 - layer
+        scroll = self.scroll
+        if rows > 0:
+            scroll = min(max(scroll, row - rows + 1), row)
+        return replace(self, layer=layer, scroll=scroll)
+
+    def at_head(self, head: int) -> View:
+        return replace(self, head=max(0, min(head, self.heads - 1))) if self.heads else self
+
+    def at_candidate(self, row: int) -> View:
+        """A candidate of the shown step selected; that holds the cursor where it is."""
+        if self.step is None:
+            return self
+        return replace(self, candidate=max(0, min(row, len(self.step.candidates) - 1)), following=False)
+
+    def in_next_mode(self, panel: str, known: Sequence[str]) -> View:
+        """The panel's next kind; after the last, the first."""
+        following = known[(known.index(self.mode(panel, known)) + 1) % len(known)]
+        return replace(self, modes={**self.modes, panel: following})
+
+    def scrolled(self, by: int, rows: int) -> View:
+        """Layer rows moved, as far as there are any for `rows` at a time."""
+        return replace(self, scroll=max(0, min(self.scroll + by, self.layers - rows)))

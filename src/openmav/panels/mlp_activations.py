@@ -1,0 +1,41 @@
+"""MLP norm of every layer: the size of what its MLP sub-block adds to the residual stream."""
+
+from __future__ import annotations
+
+from openmav.paint import Line
+from openmav.panels._layers import hidden_note, norm_lines, norm_title, pick_layer
+from openmav.panels._view import View
+
+TITLE = "MLP norm"
+NEEDS = ("mlp_norm",)
+LAYERS = True
+HELP = """\
+What it shows: one row a layer, the highest layer on top. The bar and the number say how large the vector is that the
+layer's MLP (the feed-forward part) adds to the residual stream at this position.
+
+How to read it: a long bar means that this layer's MLP changes the running representation a lot; a short one means
+that it hardly takes part in this token. The longest bar is the largest of this token; --scale log or minmax changes
+the bars, never the numbers.
+
+Formula: the L2 norm, sqrt(sum of x squared), of what the MLP sub-block ADDS, after any post-norm or residual
+multiplier; with --aggregation max_abs the largest |x|. No unit. Computed in 32-bit floating point.
+
+Source: a hook on the layer, at the last position, for the token under the cursor.
+
+What is normal: late layers are larger than early ones; one or two layers often stand out. "none" means that the layer
+has no MLP. "! NaN" means that the model itself computed something that is not a number.
+"""
+
+pick = pick_layer
+
+
+def heading(view: View, width: int) -> str:
+    return norm_title(view, "MLP", width)
+
+
+def note(view: View, width: int, height: int) -> str:
+    return hidden_note(view, width, height) if view.gutter else ""
+
+
+def render(view: View, width: int, height: int) -> list[Line]:
+    return norm_lines(view, "mlp_norm", "mlp", width, height)

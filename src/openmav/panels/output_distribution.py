@@ -1,0 +1,80 @@
+"""Output distribution: how much probability lies on the first rank, the second, the next two, four, eight and so on."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+from rich.segment import Segment
+
+from openmav.paint import Line, bar, ink, number_text, percent, shares
+from openmav.panels._layers import not_captured, waiting
+from openmav.panels._view import View
+from openmav.record import RANK_EDGES
+
+TITLE = "Output distribution"
+NEEDS = ("distribution",)
+ROWS = len(RANK_EDGES) + 2  # a heading and the bins
+HELP = """\
+What it shows: all tokens of the vocabulary sorted by their probability, in bins of ranks: the most likely token, the
+second, ranks 3-4, 5-8, 9-16 and so on; the last bin holds all the rest. Each row says how much probability the bin
+holds; the rows sum to 100 %.
+
+How to read it: much in the first row means that the model is sure. Much in the last rows means a long tail: sampling
+without a filter would often draw a rare token. When sampling is on, the right column says what is left of each bin
+after temperature and filters; "cut" means that nothing is.
+
+Formula: p = softmax(logits) over the whole vocabulary, in 32-bit floating point; the mass of a bin is the sum of its
+p, in percent. Entropy, on the lower edge, is -sum p ln p, in nats; exp(entropy) is the number of equally likely
+tokens that would be as uncertain.
+
+Source: the model's own logits for the token under the cursor, before any change by sampling.
+
+What is normal: it changes from token to token: nearly all in the first row inside a word or a fixed phrase, spread
+out where a sentence could go anywhere. Where there are fewer rows than bins, the last row sums up what remains.
+"""
+
+LABEL = 7
+
+
+def ranks(first: int, last: int | None) -> str:
+    """How a bin of ranks is written."""
+    return f"{first}+" if last is None else f"{first}" if first == last else f"{first}-{last}"
+
+
+def bins(values: NDArray, rows: int) -> list[tuple[str, float, float]]:
+    """(ranks, raw mass, mass after sampling) in at most `rows` rows; the last sums up what does not fit."""
+    firsts = (1, *(edge + 1 for edge in RANK_EDGES))
+    lasts = (*RANK_EDGES, None)
+    shown = [(ranks(first, last), float(raw), float(left)) for first, last, (raw, left) in zip(firsts, lasts, values)]
+    if 0 < rows < len(shown):
+        rest = values[rows - 1 :].sum(axis=0, dtype=np.float64)
+        shown = [*shown[: rows - 1], (ranks(firsts[rows - 1], None), float(rest[0]), float(rest[1]))]
+    return shown
+
+
+def note(view: View, width: int, height: int) -> str:
+    if view.step is None:
+        return ""
+    return f"entropy {number_text(view.step.entropy, 2)} nats · as {number_text(float(np.exp(view.step.entropy)), 1)} equal tokens"
+
+
+def render(view: View, width: int, height: int) -> list[Line]:
+    values = view.values("distribution")
+    if view.step is None:
+        return waiting(view, width)
+    if values is None:
+        return not_captured(view, width)
+    sampled = not view.sampling.greedy and width >= 28
+    heading = height > len(RANK_EDGES) + 1
+    rows = bins(values, height - heading)
+    lengths = shares([raw for _, raw, _ in rows], view.options.scale)
+    room = max(0, width - LABEL - 1 - 7 - (8 if sampled else 0) - 1)
+    longest = min(room, view.options.max_bar_length or room)
+    quiet = ink(view.palette, "secondary")
+    lines: list[Line] = [[Segment(f"{'rank':>{LABEL}} {'mass':>7}" + (f"{'sampled':>8}" if sampled else ""), quiet)]] if heading else []
+    for (label, raw, left), share in zip(rows, lengths):
+        line = [Segment(f"{label:>{LABEL}} ", quiet), Segment(percent(raw), ink(view.palette, "text" if np.isfinite(raw) else "warning"))]
+        if sampled:
+            line.append(Segment("     cut" if left == 0 else f" {percent(left)}", quiet))
+        lines.append([*line, Segment(" " + bar(float(share), longest), ink(view.palette, "probability"))])
+    return lines

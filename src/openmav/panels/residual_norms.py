@@ -1,0 +1,41 @@
+"""Residual norm of every layer: the size of the residual stream as the layer leaves it."""
+
+from __future__ import annotations
+
+from openmav.paint import Line
+from openmav.panels._layers import hidden_note, norm_lines, norm_title, pick_layer
+from openmav.panels._view import View
+
+TITLE = "Residual norm"
+NEEDS = ("residual_norm",)
+LAYERS = True
+HELP = """\
+What it shows: one row a layer, the highest layer on top: how large the residual stream is after that layer. The
+residual stream is the vector that runs through the whole model; every layer reads it and adds to it.
+
+How to read it: follow it from the bottom up. Where it grows fast, a layer wrote something large; where it shrinks, a
+layer took something back. A layer whose MLP and attention are small beside it changes little. The longest bar is the
+largest of this token; --scale changes the bars, never the numbers.
+
+Formula: the L2 norm, sqrt(sum of x squared), of the residual stream after the layer and before the final norm; with
+--aggregation max_abs the largest |x|. No unit. Computed in 32-bit floating point.
+
+Source: a hook on the layer, at the last position, for the token under the cursor. It is not transformers' last hidden
+state, which is taken after the final norm.
+
+What is normal: it grows with the layers, often many times over; the last layer may shrink it.
+"""
+
+pick = pick_layer
+
+
+def heading(view: View, width: int) -> str:
+    return norm_title(view, "Residual", width)
+
+
+def note(view: View, width: int, height: int) -> str:
+    return hidden_note(view, width, height) if view.gutter else ""
+
+
+def render(view: View, width: int, height: int) -> list[Line]:
+    return norm_lines(view, "residual_norm", "residual", width, height)

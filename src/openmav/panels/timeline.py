@@ -1,0 +1,108 @@
+"""Timeline: the surprisal of every token so far, a column each; the place to go back to any of them."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from rich.segment import Segment
+
+from openmav.paint import Line, columns, heat_runs, ink, level, number_text, shares, visible
+from openmav.panels._layers import waiting
+from openmav.panels._view import View
+
+TITLE = "Timeline"
+NEEDS = ()
+STRIP = True  # it lies across the whole screen, few rows high
+HELP = """\
+What it shows: one column for each generated token, the oldest on the left; its height and colour say how surprised
+the model was by the token that was chosen. The column under the cursor is amber.
+
+How to read it: low and dark is what the model expected; a tall bright column is a token that it held unlikely: often
+the first word of a new thought, or a name. Walk with the left and right keys, home and end, or click: all panels then
+show that token. Columns are scaled to the tallest in sight; --scale changes them, never the numbers.
+
+Formula: surprisal = -ln p of the chosen token under the model's raw distribution, in nats (0.69 nats = one coin
+toss). Mean surprisal is over all generated tokens; perplexity = exp(mean surprisal).
+
+Source: the model's own logits, before any change by sampling.
+
+What is normal: greedy text of a fluent model averages below 1 nat, sampled text 2 to 3. A long stretch of zeros is
+often a repetition.
+"""
+
+
+def window(view: View, width: int) -> tuple[int, int]:
+    """First and last+1 of the tokens in sight: the newest ones, or those around the cursor."""
+    count = len(view.steps)
+    if count <= width:
+        return 0, count
+    first = count - width
+    if view.cursor < first + width // 8:
+        first = max(0, view.cursor - width // 2)
+    return min(first, count - width), min(first, count - width) + width
+
+
+def heading(view: View, width: int) -> str:
+    return "Timeline · surprisal, nats"
+
+
+def _perplexity(mean: float) -> str:
+    value = math.exp(mean) if mean < 700 else math.inf if not math.isnan(mean) else math.nan
+    return f"{value:.1e}" if 1e6 < value < math.inf else number_text(value, 1)
+
+
+def note(view: View, width: int, height: int) -> str:
+    if view.step is None:
+        return ""
+    step, mean = view.step, float(np.mean([step.surprisal for step in view.steps]))
+    first, last = window(view, width)
+    parts = [f"token {step.index} {visible(step.token)} {number_text(step.surprisal, 2)} nats"]
+    parts.append(f"mean {number_text(mean, 2)} · perplexity {_perplexity(mean)}")
+    if last - first < len(view.steps):
+        parts.insert(1, f"{'◂ ' * (first > 0)}{first}–{last - 1} of {len(view.steps)}{' ▸' * (last < len(view.steps))}")
+    return " · ".join(parts)
+
+
+def _codes(view: View, first: int, heights: np.ndarray, finite: np.ndarray) -> list[int]:
+    """What each column looks like: a level of the ramp, -1 the cursor, -2 not finite, -3 both."""
+    levels = len(view.palette.heat)
+    codes = [level(float(share), levels) if good else -2 for share, good in zip(heights, finite)]
+    if 0 <= view.cursor - first < len(codes):
+        codes[view.cursor - first] = -1 if codes[view.cursor - first] >= 0 else -3
+    return codes
+
+
+def render(view: View, width: int, height: int) -> list[Line]:
+    if view.step is None:
+        return waiting(view, width)
+    first, last = window(view, width)
+    surprisals = np.array([step.surprisal for step in view.steps[first:last]], dtype=np.float64)
+    finite = np.isfinite(surprisals)
+    heights = shares(surprisals, view.options.scale)
+    rows = columns([float(share) if good else 1.0 for share, good in zip(heights, finite)], max(1, height))
+    palette, codes = view.palette, _codes(view, first, heights, finite)
+    cursor = ink(palette, "accent", "select")
+    lines: list[Line] = []
+    for row in rows:
+        at, line = 0, []
+        for code, count in heat_runs(codes):
+            text = row[at : at + count]
+            if code <= -2:
+                line.append(Segment("!" * count, ink(palette, "warning", "select" if code == -3 else "", bold=True)))
+            else:
+                line.append(Segment(text, cursor if code == -1 else ink(palette, _colour(view, code))))
+            at += count
+        lines.append(line)
+    return lines
+
+
+def _colour(view: View, code: int) -> str:
+    """Low columns in a quiet grey: the darkest steps of the ramp are hard to see on the ground."""
+    return "text" if not view.palette.color else "residual" if code < 4 else view.palette.heat[code]
+
+
+def pick(view: View, width: int, height: int, x: int, y: int) -> View:
+    """The token whose column was clicked."""
+    first, last = window(view, width)
+    return view.at_step(first + x) if 0 <= x < last - first else view
