@@ -1,0 +1,152 @@
+"""What can't be loaded says why and what to do, in one line."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import ClassVar
+
+import pytest
+import torch
+from huggingface_hub import errors as hub
+
+from openmav.backends._base import LoadOptions
+from openmav.backends._hf import loading, naming
+from openmav.backends.transformers import load
+from openmav.errors import LoadError
+
+DEMO = naming.DEMO_FOLDER
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A copy of the demo model that a test may spoil."""
+    return Path(shutil.copytree(DEMO, tmp_path / "model"))
+
+
+def refusal(name: object, **options) -> str:
+    with pytest.raises(LoadError) as error:
+        load(str(name), LoadOptions(**options))
+    line = str(error.value)
+    assert "\n" not in line
+    return line
+
+
+def test_a_folder_loads_and_reports_what_it_does(folder: Path) -> None:
+    seen: list[str] = []
+    backend = load(str(folder), LoadOptions(), lambda what, share: seen.append(what))
+    assert (backend.info.layers, backend.info.heads, backend.info.kv_heads, backend.info.dtype) == (6, 8, 4, "float32")
+    assert any("weights" in line for line in seen)
+
+
+def test_dtype_is_obeyed(folder: Path) -> None:
+    backend = load(str(folder), LoadOptions(dtype="bfloat16"))
+    assert backend.info.dtype == "bfloat16"
+    frame = backend.prefill(backend.encode("It is"), frozenset({"residual.after"}))
+    assert frame.logits.dtype == torch.float32
+
+
+def test_an_empty_folder(tmp_path: Path) -> None:
+    assert "config.json" in refusal(tmp_path)
+
+
+def test_a_folder_without_weights(folder: Path) -> None:
+    (folder / "model.safetensors").unlink()
+    assert "safetensors" in refusal(folder)
+
+
+def test_pickled_weights_are_refused(folder: Path) -> None:
+    (folder / "model.safetensors").unlink()
+    torch.save({}, folder / "pytorch_model.bin")
+    assert "pickle" in refusal(folder)
+
+
+def test_truncated_weights(folder: Path) -> None:
+    weights = folder / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:1_000_000])
+    assert "damaged or incomplete" in refusal(folder)
+
+
+def test_missing_weights_are_never_made_up(folder: Path) -> None:
+    from safetensors.torch import load_file, save_file
+
+    weights = load_file(folder / "model.safetensors")
+    del weights["model.layers.2.mlp.up_proj.weight"]
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    assert "lacks 1 weights (model.layers.2.mlp.up_proj.weight" in refusal(folder)
+
+
+def test_no_tokenizer(folder: Path) -> None:
+    for file in folder.glob("tokenizer*"):
+        file.unlink()
+    assert "tokenizer" in refusal(folder)
+
+
+def test_a_broken_configuration(folder: Path) -> None:
+    (folder / "config.json").write_text("{")
+    assert "can't be loaded" in refusal(folder)
+
+
+@pytest.mark.parametrize(("kind", "named"), [("t5", "T5ForConditionalGeneration"), ("bert", "BertForMaskedLM"), ("vit", "ViTModel")])
+def test_not_a_causal_model(folder: Path, kind: str, named: str) -> None:
+    (folder / "config.json").write_text(json.dumps({"model_type": kind, "architectures": [named]}))
+    assert "not a causal language model" in refusal(folder)
+
+
+def test_an_unknown_architecture(folder: Path) -> None:
+    (folder / "config.json").write_text(json.dumps({"model_type": "nothing_like_it", "architectures": ["NothingForCausalLM"]}))
+    assert "nothing_like_it" in refusal(folder)
+
+
+def test_a_path_that_is_not_there() -> None:
+    assert "no folder" in refusal("/nowhere/at/all")
+    assert "is a file" in refusal(Path(__file__))
+
+
+def test_the_hub_can_not_be_reached() -> None:
+    line = refusal("gpt2")
+    assert "gpt2" in line
+    assert "can't be reached" in line
+
+
+@pytest.mark.parametrize("device", ["cuda", "cuda:7", "mps", "tpu", "cpu:x:y"])
+def test_devices_that_are_not_there(device: str) -> None:
+    if (device.startswith("cuda") and torch.cuda.is_available()) or (device == "mps" and torch.backends.mps.is_available()):
+        pytest.skip("this machine has one")
+    assert device.split(":")[0].upper() in refusal("demo", device=device).upper()
+
+
+def test_an_unknown_dtype() -> None:
+    assert "float32" in refusal("demo", dtype="int3")
+
+
+class _Answer:
+    """As much of an HTTP answer as the hub's errors look at."""
+
+    headers: ClassVar[dict] = {}
+    status_code = 403
+    request = None
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (hub.GatedRepoError("gated", response=_Answer()), "hf auth login"),
+        (hub.RepositoryNotFoundError("404", response=_Answer()), "knows no model"),
+        (hub.LocalEntryNotFoundError("offline"), "can't be reached"),
+        (ConnectionError("no route"), "can't be reached"),
+        (MemoryError(), "memory"),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 99 bytes"), "memory"),
+        (ImportError("needs `tiktoken`"), "not installed"),
+        (ValueError("set trust_remote_code=True to run"), "--trust-remote-code"),
+    ],
+)
+def test_each_kind_of_failure_has_its_line(error: Exception, said: str) -> None:
+    wrapped = OSError("it did not work")
+    wrapped.__cause__ = error
+    for shown in (error, wrapped):
+        line = loading._explain("some/model", shown)
+        assert "some/model" in line
+        if said != "not installed" or shown is error:
+            assert said in line

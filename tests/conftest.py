@@ -1,0 +1,77 @@
+"""Fixtures that several layers of tests share: small models in memory, the demo model, the real one."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+
+import pytest
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as a shell starts what runs behind it; the commands under test would inherit it
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+os.environ["MAV_CONFIG"] = os.devnull  # the file of whoever runs the tests must not change them
+REAL = Path(__file__).parents[1] / "models" / "SmolLM2-135M-Instruct"
+
+
+@pytest.fixture(scope="session")
+def real_folder() -> Path:
+    """The real test model; `make real-model` fetches it, and CI does so before the tests."""
+    if not (REAL / "tokenizer.json").exists():
+        if os.environ.get("CI"):
+            pytest.fail("the real test model is not there: run make real-model")
+        pytest.skip("the real test model is not there: run make real-model")
+    return REAL
+
+
+@pytest.fixture(scope="session")
+def tiny_llama():
+    """A random Llama with grouped queries; strong weights, so that its parts differ clearly."""
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    torch.manual_seed(1)
+    config = LlamaConfig(
+        vocab_size=300,
+        hidden_size=64,
+        intermediate_size=96,
+        num_hidden_layers=3,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=700,
+        initializer_range=0.2,
+        eos_token_id=None,
+        bos_token_id=None,
+    )
+    return LlamaForCausalLM(config).eval()
+
+
+class IdTokenizer:
+    """Ids 0..255 are bytes, more are written as <n>; enough of a tokenizer for sessions on random models."""
+
+    all_special_ids = (299,)
+    eos_token_id = None
+    chat_template = None
+
+    def __call__(self, text: str) -> dict[str, list[int]]:
+        return {"input_ids": list(text.encode())}
+
+    def decode(self, ids, skip_special_tokens=False, clean_up_tokenization_spaces=False) -> str:
+        out, run = [], bytearray()
+        for i in ids:
+            if i < 256:
+                run.append(i)
+                continue
+            out.append(run.decode("utf-8", "replace"))
+            run.clear()
+            out.append(f"<{i}>")
+        return "".join(out) + run.decode("utf-8", "replace")
+
+    def __len__(self) -> int:
+        return 300
+
+
+@pytest.fixture
+def id_tokenizer() -> IdTokenizer:
+    return IdTokenizer()

@@ -1,0 +1,194 @@
+"""The real command in a real terminal: it starts, obeys keys, resizes, ends, and leaves the terminal as it was."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from e2e.tmux import PROMPT, TMUX, Terminal, mav
+
+pytestmark = [pytest.mark.skipif(TMUX is None, reason="needs tmux"), pytest.mark.slow]
+TOY = ["--backend", "toy", "--model"]
+ENDLESS = [*TOY, "toy?endless=1&slow=0.02", "--prompt", "Hi", "--max-new-tokens", "900", "--refresh-rate", "0"]
+
+
+@pytest.fixture(params=[(80, 24)], ids=["80x24"])
+def terminal(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Terminal]:
+    with Terminal(*request.param, home=tmp_path) as made:
+        made.type("echo BEFORE")
+        made.wait_for(r"(?m)^BEFORE")
+        yield made
+
+
+def ended(terminal: Terminal, before: dict[str, str]) -> tuple[int, str]:
+    """The exit status and the screen, once the shell is back; the terminal is as it was and no process is left."""
+    text = terminal.wait_for(r"status=\d+=")
+    terminal.wait_for(PROMPT + r"\s*$")
+    assert terminal.state() == before
+    assert "Traceback" not in text
+    assert terminal.processes() == []
+    return int(re.findall(r"status=(\d+)=", text)[-1]), text
+
+
+def test_watch_pause_resize_and_quit(terminal: Terminal) -> None:
+    before = terminal.state()
+    terminal.type(mav(*ENDLESS))
+    terminal.wait_for("toy.*tok/s")
+    assert terminal.state()["alternate_on"] == "1"
+    terminal.keys("Space")
+    time.sleep(1)
+    paused = terminal.text()
+    time.sleep(0.5)
+    assert terminal.text() == paused
+    for width, height in ((160, 45), (60, 16), (20, 5), (240, 70), (80, 24)):
+        terminal.resize(width, height)
+        time.sleep(0.3)
+    terminal.wait_for("toy")
+    terminal.keys("q")
+    status, text = ended(terminal, before)
+    assert status == 0
+    assert re.search(r"\d+ tokens · [\d.]+ tokens/s · mean surprisal [\d.]+ nats · perplexity [\d.]+", text)
+
+
+def test_each_key_makes_one_token(terminal: Terminal) -> None:
+    before = terminal.state()
+    terminal.type(mav(*TOY, "toy", "--prompt", "Hi", "--interactive"))
+    terminal.wait_for(r"toy")
+    terminal.wait_for(r"Hi")
+    for count in range(3):
+        terminal.keys(".")
+        terminal.wait_for(re.escape("Hi" + "".join([" it", " is", " a"][: count + 1])))
+    terminal.keys("q")
+    status, text = ended(terminal, before)
+    assert status == 0
+    assert "Hi it is a\n" in text
+    assert "3 tokens" in text
+
+
+def test_hostile_tokens_leave_the_screen_alone(terminal: Terminal) -> None:
+    before = terminal.state()
+    terminal.type(mav(*TOY, "toy", "--prompt", "Hi", "--refresh-rate", "0", "--selected-panels", "generated_text"))
+    text = terminal.wait_for(r"&amp; end\.")
+    assert "[bold]" in text
+    assert "[red]red[/red]" in text
+    assert "␛[2J" in text
+    assert "文字" in text
+    terminal.keys("q")
+    status, text = ended(terminal, before)
+    assert status == 0
+    assert "BEFORE" in text or "␛[2J" in text
+
+
+def test_ctrl_c_pauses_first_and_then_quits(terminal: Terminal) -> None:
+    before = terminal.state()
+    terminal.type(mav(*ENDLESS))
+    terminal.wait_for("tok/s")
+    terminal.keys("C-c")
+    terminal.wait_for("paused")
+    terminal.keys("C-c")
+    assert ended(terminal, before)[0] == 0
+
+
+@pytest.mark.parametrize("args", [[*TOY, "toy?slow=30", "--prompt", "Hi"], ["--prompt", "Hi"]], ids=["in a long pass", "while loading"])
+def test_quitting_early_takes_no_long_time(terminal: Terminal, args: list[str]) -> None:
+    before = terminal.state()
+    terminal.type(mav(*args))
+    terminal.wait_for("quit|loading|starting|reading")
+    pressed = time.monotonic()
+    terminal.keys("q")
+    assert ended(terminal, before)[0] == 0
+    assert time.monotonic() - pressed < 15
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_signal_restores_the_terminal(terminal: Terminal, number: int, code: int) -> None:
+    before = terminal.state()
+    terminal.type(mav(*ENDLESS))
+    terminal.wait_for("tok/s")
+    terminal.process("-m openmav --backend").send_signal(number)
+    assert ended(terminal, before)[0] == code
+
+
+def test_the_app_survives_the_end_of_the_models_process(terminal: Terminal) -> None:
+    before = terminal.state()
+    terminal.type(mav(*TOY, "toy?crash=3", "--prompt", "Hi"))
+    terminal.wait_for("ended unexpectedly")
+    terminal.keys("q")
+    status, text = ended(terminal, before)
+    assert status == 1
+    assert re.search(r"mav: the model's process ended\s+unexpectedly", text)
+    assert "3 tokens" in text
+
+
+def test_a_model_that_cannot_be_loaded(terminal: Terminal, tmp_path: Path) -> None:
+    before = terminal.state()
+    terminal.type(mav("--model", str(tmp_path)))
+    terminal.wait_for("mav  .*|q quit|config")
+    terminal.wait_for(re.escape(tmp_path.name))
+    terminal.keys("q")
+    status, text = ended(terminal, before)
+    assert status == 2
+    assert "mav: " in text
+
+
+BROKEN = """
+import sys
+from openmav.apps.tui.app import MavApp
+from openmav.cli import main
+
+def redraw(self):
+    raise ZeroDivisionError("drawn badly")
+
+MavApp.redraw = redraw
+sys.exit(main(["--backend", "toy", "--model", "toy", "--prompt", "Hi"]))
+"""
+
+
+def test_a_bug_in_the_app_is_one_line_and_not_a_normal_end(terminal: Terminal, tmp_path: Path) -> None:
+    before = terminal.state()
+    script = tmp_path / "broken.py"
+    script.write_text(BROKEN)
+    terminal.type(f"{shlex.join([sys.executable, str(script)])}; echo status=$?=")
+    status, text = ended(terminal, before)
+    assert status == 1
+    assert "mav: internal error: ZeroDivisionError: drawn badly" in text
+
+
+@pytest.mark.parametrize("flag", ["--plain", "--json"])
+def test_ctrl_c_on_a_stream_in_a_terminal(terminal: Terminal, flag: str) -> None:
+    before = terminal.state()
+    terminal.type(mav(*ENDLESS, flag))
+    terminal.wait_for("truth" if flag == "--plain" else '"nonfinite"')
+    terminal.keys("C-c")
+    assert ended(terminal, before)[0] == 130
+
+
+def test_the_bundled_model_lives(terminal: Terminal) -> None:
+    before = terminal.state()
+    terminal.type(mav("--max-new-tokens", "20"))
+    terminal.wait_for("demo")
+    terminal.wait_for(r"tok/s")
+    time.sleep(3)
+    terminal.keys("q")
+    status, text = ended(terminal, before)
+    assert status == 0
+    assert "universally acknowledged" in text
+
+
+def test_a_script_without_a_guard_may_call_the_old_door(terminal: Terminal, tmp_path: Path) -> None:
+    before = terminal.state()
+    script = tmp_path / "script.py"
+    script.write_text("from openmav.mav import MAV\n\nMAV('toy?endless=1', 'Hi', backend='toy')\nprint('after')\n")
+    terminal.type(f"{shlex.join([sys.executable, str(script)])}; echo status=$?=")
+    terminal.wait_for("tok/s")
+    terminal.keys("q")
+    status, text = ended(terminal, before)
+    assert status == 0
+    assert "after" in text

@@ -1,0 +1,53 @@
+"""`mav tour` in a real terminal, on the bundled model: real keys, real answers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from e2e.test_terminal import ended
+from e2e.tmux import TMUX, Terminal, mav
+
+pytestmark = [pytest.mark.skipif(TMUX is None, reason="needs tmux"), pytest.mark.slow]
+
+
+@pytest.fixture(params=[(80, 24), (160, 45)], ids=["80x24", "160x45"])
+def terminal(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Terminal]:
+    with Terminal(*request.param, home=tmp_path) as made:
+        yield made
+
+
+def test_the_tour_on_the_bundled_model(terminal: Terminal) -> None:
+    before = terminal.state()
+    terminal.type(mav("tour"))
+    terminal.wait_for(r"Press \. \(a dot\)")
+    terminal.keys(".")
+    terminal.wait_for(r"✓ The model wrote")
+    terminal.keys("n", "Down", "Down", "Enter")
+    terminal.wait_for(r"✓ You wrote")
+    terminal.keys("n", "Space")
+    terminal.wait_for(r"token (9|1\d)")
+    terminal.keys("Space")
+    terminal.wait_for(r"✓ \d+ tokens")
+    terminal.wait_for(r"space run ")
+    terminal.keys("n", "Left")
+    terminal.wait_for(r"✓ Here the entropy was \d")
+    terminal.keys("n", *"++++++++")
+    terminal.wait_for(r"temperature 0\.8")
+    terminal.keys(*"...")
+    terminal.wait_for(r"✓ At temperature 0\.8, \d+ of [34]")
+    terminal.keys("n", "}")
+    terminal.wait_for(r"✓ Head 1 of layer 5 looks most at “.+”, with \d+ %")
+    terminal.keys("n", "[")
+    terminal.wait_for(r"✓ Layer 4: attention added a vector of length \d")
+    terminal.keys("n", ".")
+    terminal.wait_for(r"✓ (After layer 0 it would have said|The final answer)")
+    terminal.keys("n", "1")
+    terminal.wait_for(r"✓ Look around")
+    terminal.keys("Escape")
+    status, text = ended(terminal, before)
+    assert status == 0
+    assert "universally acknowledged" in text
+    assert "nats · perplexity" in text

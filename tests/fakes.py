@@ -1,0 +1,239 @@
+"""Models, steps and sources made up for tests: seeded, any size, with every token that ever broke a screen."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from itertools import pairwise
+
+import numpy as np
+
+from openmav.record import RANK_EDGES, Candidates, ModelInfo, Prompt, Step, Timing, freeze_values, frozen
+from openmav.sampling import Sampling
+from openmav.source import Advance, Back, Command, Force, History, Pause, Run, SetSampling, Snapshot, Want
+
+TEXT = (
+    "the river that divides it and the bridges that tie it together , and for a tower that nobody wanted at first , which is now"
+    " the picture by which the whole world knows it best . Its art , its museums and its old streets are famous"
+)
+WORDS = TEXT.split(" ")
+HOSTILE = (
+    "[/]",
+    "[bold]",
+    "\x1b[2J",
+    "\ufffd",
+    "日本語",
+    "\n",
+    "\u202eשלום\u202c",
+    "مرحبا",
+    "\r",
+    "\x07",
+    "👩\u200d👩\u200d👧",
+    "🇫🇷",
+    "e\u0301",
+    "\u0301",
+    "\t",
+    "   ",
+    "",
+    "\u200b",
+    "\ud800",
+    "\x9b31m",
+    "[@click=app.bell]x[/]",
+    "{x}",
+    "$a",
+    "\\",
+    "❤\ufe0f",
+)
+ALL_COMMANDS = frozenset({"Run", "Pause", "Advance", "Back", "Force", "Want", "SetSampling"})
+
+
+def make_info(layers: int = 30, heads: int = 9, missing: dict[str, dict[int, str]] | None = None, **changes: object) -> ModelInfo:
+    """A model of any size; `missing` as in ModelInfo."""
+    known = ModelInfo(
+        name="SmolLM2-135M",
+        backend="transformers",
+        dtype="float32",
+        device="cpu",
+        layers=layers,
+        heads=heads,
+        vocab=49152,
+        context=8192,
+        missing=missing or {},
+    )
+    return replace(known, **changes)  # type: ignore[arg-type]
+
+
+def make_prompt(text: str = "The capital of France is Paris. The city is known for its museums,") -> Prompt:
+    """A prompt with a token a word."""
+    tokens = tuple(part if at == 0 else f" {part}" for at, part in enumerate(text.split(" ")))
+    return Prompt(text=text, token_ids=tuple(range(len(tokens))), tokens=tokens, special=(False,) * len(tokens))
+
+
+def _candidates(rng: np.random.Generator, token_id: int, token: str, count: int) -> tuple[Candidates, np.ndarray]:
+    logits = np.sort(rng.normal(0, 3, 2000).astype(np.float32))[::-1] + 20
+    probs = np.exp(logits - logits.max())
+    probs /= probs.sum()
+    chosen = min(int(rng.exponential(1.2)), count - 1)
+    ids = 1000 + np.arange(count)
+    ids[chosen] = token_id
+    names = [f" {WORDS[int(i)]}" for i in rng.integers(0, len(WORDS), count)]
+    names[chosen] = token
+    kept = np.where(np.arange(count) < max(5, chosen + 1), probs[:count], 0)
+    made = Candidates(
+        token_ids=frozen(ids.astype(np.int64)),
+        tokens=tuple(names),
+        logits=frozen(logits[:count].copy()),
+        probs=frozen(probs[:count].astype(np.float32)),
+        sampled_probs=frozen((kept / kept.sum()).astype(np.float32)),
+    )
+    return made, probs
+
+
+def make_step(
+    index: int, token: str | None = None, info: ModelInfo | None = None, seed: int = 0, candidates: int = 20, **changes: object
+) -> Step:
+    """One step with all core measures; the same arguments give the same step."""
+    info = info or make_info()
+    rng = np.random.default_rng([seed, index])
+    token = f" {WORDS[index % len(WORDS)]}" if token is None else token
+    token_id = 5000 + index
+    made, probs = _candidates(rng, token_id, token, candidates)
+    chosen = int(np.nonzero(made.token_ids == token_id)[0][0])
+    edges = [0, *RANK_EDGES, len(probs)]
+    mass = [float(probs[a:b].sum()) for a, b in pairwise(edges)]
+    kept = np.zeros(len(probs))
+    kept[: len(made)] = made.sampled_probs
+    after = [float(kept[a:b].sum()) for a, b in pairwise(edges)]
+    depth = np.linspace(0.1, 1, info.layers)
+    values = {
+        "mlp_norm": 30 + 250 * depth**3 * rng.uniform(0.8, 1.2, info.layers),
+        "attention_norm": 15 + 60 * depth * rng.uniform(0.4, 1.3, info.layers),
+        "residual_norm": 80 + 820 * depth**2.2 * rng.uniform(0.97, 1.03, info.layers),
+        "attention_entropy": np.abs(rng.normal(1.1, 0.9, (info.layers, info.heads))),
+        "distribution": np.stack([mass, after], axis=1),
+    }
+    for measure, layers in info.missing.items():
+        for layer in layers:
+            values[measure][layer] = np.nan
+    step = Step(
+        index=index,
+        position=14 + index,
+        token_id=token_id,
+        token=token,
+        text=token,
+        logprob=float(np.log(made.probs[chosen])),
+        entropy=float(-(probs * np.log(probs)).sum()),
+        candidates=made,
+        values=freeze_values(values),
+        timing=Timing(model=0.043, capture=0.001, sample=0.0005),
+    )
+    return replace(step, **changes)  # type: ignore[arg-type]
+
+
+def make_steps(count: int, info: ModelInfo | None = None, tokens: Sequence[str] | None = None, seed: int = 0) -> tuple[Step, ...]:
+    """`count` steps; `tokens` are gone through again and again."""
+    return tuple(make_step(i, tokens[i % len(tokens)] if tokens else None, info, seed) for i in range(count))
+
+
+def with_values(step: Step, **values: np.ndarray) -> Step:
+    """The step with some measures replaced."""
+    return replace(step, values=freeze_values({**step.values, **values}))
+
+
+def with_nan(step: Step, measure: str, *place: int, value: float = float("nan")) -> Step:
+    """The step with one number spoilt."""
+    array = step.values[measure].copy()
+    array[place] = value
+    return with_values(step, **{measure: array})
+
+
+class ListSource:
+    """A source with a fixed list of steps; it obeys no command."""
+
+    def __init__(self, steps: Sequence[Step] = (), info: ModelInfo | None = None, **changes: object) -> None:
+        known = {"status": "ended", "reason": "length", "prompt": make_prompt(), "version": 1, **changes}
+        self._now = Snapshot(info=info or make_info(), steps=tuple(steps), **known)  # type: ignore[arg-type]
+        self.sent: list[Command] = []
+        self.closed = False
+
+    @property
+    def can(self) -> frozenset[str]:
+        return frozenset()
+
+    def snapshot(self) -> Snapshot:
+        return self._now
+
+    def send(self, command: Command) -> None:
+        self.sent.append(command)
+
+    def close(self) -> None:
+        self.closed = True
+
+
+class ScriptedSource:
+    """A source that makes up a step whenever it is asked to; while it runs, each call of `beat` makes one.
+
+    `sent` holds the commands in their order. A forced token is one of the last step's candidates, or is named by its id.
+    """
+
+    can = ALL_COMMANDS
+
+    def __init__(self, steps: Sequence[Step] = (), info: ModelInfo | None = None, limit: int = 200, **changes: object) -> None:
+        self.info = info or make_info()
+        self.limit = limit
+        self.sent: list[Command] = []
+        self.closed = False
+        known = {"status": "paused", "info": self.info, "prompt": make_prompt(), "version": 1, **changes}
+        self.history = History(Snapshot(steps=tuple(steps), **known))  # type: ignore[arg-type]
+
+    def snapshot(self) -> Snapshot:
+        return self.history.snapshot()
+
+    @property
+    def steps(self) -> Sequence[Step]:
+        return self.history.snapshot().steps
+
+    def beat(self, **changes: object) -> None:
+        """One token, where it runs."""
+        if self.history.snapshot().status == "running":
+            self._append(**changes)
+
+    def _append(self, **changes: object) -> None:
+        self.history.append(replace(make_step(len(self.steps), None, self.info), **changes))  # type: ignore[arg-type]
+        if len(self.steps) >= self.limit:
+            self.history.update(status="ended", reason="length")
+
+    def send(self, command: Command) -> None:
+        self.sent.append(command)
+        match command:
+            case Run():
+                self.history.update(status="running")
+            case Pause():
+                self.history.update(status="paused")
+            case Advance(count):
+                for _ in range(count):
+                    self._append()
+                self.history.update(status="paused")
+            case Back(count):
+                self.history.truncate(max(0, len(self.steps) - count))
+                self.history.update(status="paused")
+            case Force(token_id):
+                self._force(token_id)
+            case SetSampling(sampling):
+                self.history.update(sampling=sampling)
+            case Want():
+                pass
+
+    def _force(self, token_id: int) -> None:
+        step = make_step(len(self.steps), None, self.info)
+        rows = np.nonzero(step.candidates.token_ids == token_id)[0]
+        token = step.candidates.tokens[int(rows[0])] if len(rows) else f" #{token_id}"
+        self.history.append(replace(step, token_id=token_id, token=token, text=token, forced=True))
+
+    def close(self) -> None:
+        self.closed = True
+
+
+def sampled() -> Sampling:
+    """A choice that is not greedy."""
+    return Sampling(temperature=0.8, top_k=40, top_p=0.95)

@@ -1,0 +1,87 @@
+"""Neurons: numbers, activations and tokens are the Step's; what is not known is told apart from what is none."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from drawing import draw, make_view, note
+
+from everything import whole_step
+from fakes import HOSTILE, make_info, with_nan, with_values
+from openmav.panels._view import View
+
+INFO = make_info(6, 4)
+
+
+def view_of(layer: int = 3, **changes: object) -> View:
+    return replace(make_view([whole_step(0, INFO)], INFO), layer=layer, **changes)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("size", [(140, 10), (50, 24)])
+def test_neurons_and_activations(size: tuple[int, int]) -> None:
+    view = view_of()
+    assert view.step is not None
+    text = "\n".join(draw("neurons", view, *size))
+    said = re.findall(r"#(\d+) .*?([+-][\d.]+)", text)
+    assert [int(number) for number, _ in said] == view.step.values["neurons.ids"][3].tolist()
+    assert [float(value) for _, value in said] == pytest.approx(view.step.values["neurons"][3], abs=0.0051)
+
+
+def test_tokens_and_how_far_they_move() -> None:
+    view = view_of()
+    step = view.step
+    assert step is not None
+    for row, line in enumerate(draw("neurons", view, 200, 8)):
+        raised, lowered = line.split("▲")[1].split("▼")
+        for way, text in enumerate((raised, lowered)):
+            found = re.findall(r"(\S+) ([+-][\d.]+)", text)
+            assert len(found) >= 3
+            for (name, moved), token, logit in zip(
+                found, step.values["neuron_tokens.token_ids"][3, row, way], step.values["neuron_tokens"][3, row, way]
+            ):
+                assert name == step.pieces[int(token)].replace(" ", "·")
+                assert float(moved) == pytest.approx(float(logit), abs=0.0051)
+
+
+def test_another_layer_has_its_own() -> None:
+    assert draw("neurons", view_of(1), 140, 8) != draw("neurons", view_of(2), 140, 8)
+
+
+def test_tokens_that_were_not_computed_for_this_layer_are_said() -> None:
+    step = whole_step(0, INFO)
+    only = {name: step.values[name][2:3] for name in ("neuron_tokens", "neuron_tokens.token_ids")}
+    step = with_values(step, **only, **{"neuron_tokens.layers": np.array([2])})
+    view = replace(make_view([step], INFO), layer=3)
+    assert not any("▲" in row for row in draw("neurons", view, 140, 8))
+    assert "another layer was selected" in note("neurons", view, 140, 8)
+    there = replace(view, layer=2)
+    assert all("▲" in row for row in draw("neurons", there, 140, 8))
+    assert "another layer" not in note("neurons", there, 140, 8)
+
+
+def test_why_there_are_none() -> None:
+    info = make_info(6, 4, missing={"neurons": {3: "mixture of experts: see router"}, "neuron_tokens": {4: "a norm stands between"}})
+    view = make_view([whole_step(0, info)], info)
+    assert draw("neurons", replace(view, layer=3), 60, 5) == ["none: mixture of experts: see router"]
+    step = with_values(whole_step(0, info), **{"neuron_tokens.layers": np.array([9] * 6)})
+    assert "a norm stands between" in note("neurons", replace(make_view([step], info), layer=4), 140, 8)
+
+
+def test_how_many_do_not_fit() -> None:
+    assert "5 of 8 neurons more" in note("neurons", view_of(), 50, 9)
+    assert "more" not in note("neurons", view_of(), 140, 8)
+
+
+def test_a_neuron_that_is_not_a_number() -> None:
+    step = with_nan(whole_step(0, INFO), "neurons", 3, 1)
+    assert "! NaN" in draw("neurons", replace(make_view([step], INFO), layer=3), 140, 8)[1]
+
+
+def test_hostile_tokens_show_as_symbols() -> None:
+    step = whole_step(0, INFO)
+    pieces = {token: HOSTILE[at % len(HOSTILE)] for at, token in enumerate(step.pieces)}
+    view = replace(make_view([replace(step, pieces=pieces)], INFO), layer=3)
+    assert all(char.isprintable() for row in draw("neurons", view, 160, 8) for char in row)

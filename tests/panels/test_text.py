@@ -1,0 +1,130 @@
+"""The text panel: wrap, limits, marks."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from drawing import draw, make_view, note, panel
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fakes import HOSTILE, make_step, make_steps
+from openmav.apps.options import AppOptions
+from openmav.paint import PALETTES
+from openmav.panels._view import View
+from openmav.panels._wrap import wrap
+from openmav.record import Prompt
+from openmav.source import Snapshot
+
+
+def written(*tokens: str, **changes: object) -> View:
+    return make_view([make_step(i, token) for i, token in enumerate(tokens)], **changes)  # type: ignore[arg-type]
+
+
+def test_prompt_and_text_read_as_one() -> None:
+    rows = draw("generated_text", written(" the", " river"), 30, 6)
+    assert rows == ["The capital of France is", "Paris. The city is known for", "its museums, the river"]
+
+
+def test_words_are_not_broken_and_long_ones_are() -> None:
+    view = replace(written("a" * 25, " bb"), prompt=None)
+    assert draw("generated_text", view, 11, 6) == ["a" * 10, "a" * 10, "aaaaa bb"]
+
+
+@given(st.lists(st.text(), max_size=20), st.integers(4, 30))
+def test_the_wrap_loses_nothing_but_spaces(texts: list[str], width: int) -> None:
+    from openmav.paint import printable
+
+    chunks = [(printable(text), at) for at, text in enumerate(texts)]
+    rows = wrap(chunks, width)
+    assert all(sum(glyph.width for glyph in row) <= width for row in rows)
+    shown = "".join(glyph.text for row in rows for glyph in row)
+    assert shown.replace(" ", "") == "".join(text for text, _ in chunks).replace("\n", "⏎").replace(" ", "")
+
+
+def test_written_lines_stay_where_they_are() -> None:
+    before = draw("generated_text", make_view(60), 40, 20)
+    after = draw("generated_text", make_view(61), 40, 20)
+    assert after[: len(before) - 1] == before[:-1]
+
+
+def test_wide_characters() -> None:
+    assert draw("generated_text", replace(written("日本語", "日本語"), prompt=None), 8, 3) == ["日本語", "日本語"]
+
+
+def test_a_newline_is_seen_and_breaks() -> None:
+    assert draw("generated_text", replace(written("a", "\n", "b"), prompt=None), 20, 3) == ["a⏎", "b"]
+
+
+def test_a_split_character_appears_once() -> None:
+    steps = [make_step(0, "\ufffd", text=""), make_step(1, "\ufffd", text="é"), make_step(2, " x")]
+    assert draw("generated_text", make_view(steps, prompt=None), 20, 3) == ["é x"]
+
+
+def test_the_newest_token_is_marked_even_without_text() -> None:
+    steps = [make_step(0, "a"), make_step(1, "\ufffd", text="")]
+    assert draw("generated_text", make_view(steps, prompt=None), 20, 3) == ["a…"]
+
+
+def test_a_special_token_is_named() -> None:
+    steps = [make_step(0, "a"), make_step(1, "<|end|>", text="", special=True)]
+    assert draw("generated_text", make_view(steps, prompt=None), 20, 3) == ["a<|end|>"]
+
+
+def test_markup_is_text() -> None:
+    view = replace(written("[bold]", "[/]", "[@click=app.bell]x[/]"), prompt=None)
+    assert draw("generated_text", view, 40, 2) == ["[bold][/][@click=app.bell]x[/]"]
+
+
+def test_the_limit_counts_generated_characters_only() -> None:
+    view = written(" one", " two", " three", options=AppOptions(limit_chars=10))
+    text = draw("generated_text", view, 120, 3)[0]
+    assert text.strip() == "… two three"
+    assert "▲" in note("generated_text", view, 120, 3)
+    assert draw("generated_text", written(" one", options=AppOptions(limit_chars=10)), 120, 3)[0].endswith("museums, one")
+
+
+def test_no_limit() -> None:
+    steps = make_steps(150)
+    text = "".join(draw("generated_text", make_view(steps, options=AppOptions(limit_chars=0)), 100, 40))
+    assert text.startswith("The capital of France")
+
+
+def test_going_back_far_brings_the_token_into_sight() -> None:
+    view = make_view(make_steps(600)).at_step(2)
+    lines = panel("generated_text").render(view, 40, 6)
+    amber = [segment.text for line in lines for segment in line if segment.style and segment.style.bgcolor]
+    assert view.step is not None
+    accent = [s.text for line in lines for s in line if s.style and s.style.bgcolor and s.style.bgcolor.name == PALETTES["dark"].accent]
+    assert amber
+    assert "".join(accent).strip() == view.step.token.strip()
+
+
+def test_a_click_goes_to_the_token() -> None:
+    view = replace(written("ab", "cd", "ef"), prompt=None)
+    assert panel("generated_text").pick(view, 20, 3, 2, 0).cursor == 1
+    assert panel("generated_text").pick(view, 20, 3, 9, 0) == view
+    assert not panel("generated_text").pick(view, 20, 3, 2, 0).following
+
+
+def test_every_hostile_token_shows() -> None:
+    for token in HOSTILE:
+        view = replace(written("x", token, "y"), prompt=None)
+        row = "".join(draw("generated_text", view, 60, 4))
+        assert row.startswith("x")
+        assert row.endswith("y")
+        if token.strip("\u200d\ufe0f") and token.isprintable():
+            assert len(row) > 2
+
+
+def test_before_the_first_token() -> None:
+    now = Snapshot(version=1, status="loading", progress="reading weights", fraction=0.25)
+    rows = draw("generated_text", View().updated(now), 40, 5)
+    assert rows[0] == "reading weights"
+    assert rows[1].count("━") == 8
+    assert "25 %" in rows[1]
+
+
+def test_the_prompt_shows_while_it_is_read() -> None:
+    now = Snapshot(version=1, status="prefill", prompt=Prompt("Once upon", (1, 2), ("Once", " upon")))
+    assert draw("generated_text", View().updated(now), 40, 5) == ["Once upon", "reading the prompt"]

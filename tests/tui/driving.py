@@ -1,0 +1,43 @@
+"""Shared by the tests of the app: the app around a made-up source."""
+
+from __future__ import annotations
+
+from fakes import ScriptedSource, make_info, make_steps
+from openmav.apps.options import AppOptions
+from openmav.apps.tui.app import MavApp
+from openmav.apps.tui.widgets import PanelTile
+from openmav.source import Source
+
+SMALL, COMPACT, HOME = (60, 16), (80, 24), (160, 45)
+
+
+def make_app(
+    steps: int = 12, source: Source | None = None, layers: int = 30, options: AppOptions | None = None, **changes: object
+) -> MavApp:
+    """The app on a source that holds some steps and is paused."""
+    info = make_info(layers, 9)
+    made = source or ScriptedSource(make_steps(steps, info), info, **changes)  # type: ignore[arg-type]
+    return MavApp(made, options or AppOptions())
+
+
+def sent(app: MavApp) -> list[object]:
+    """The commands that reached the source, but for what is wanted."""
+    return [command for command in app.source.sent if type(command).__name__ != "Want"]  # type: ignore[attr-defined]
+
+
+def screen_text(app: MavApp) -> str:
+    """All that stands on the screen."""
+    width, height = app.size
+    lines = app.screen._compositor.render_strips()
+    assert len(lines) == height
+    assert all(line.cell_length == width for line in lines)
+    return "\n".join(line.text for line in lines)
+
+
+def shown(app: MavApp) -> list[str]:
+    """Names of the panels that can be seen."""
+    return [tile.panel for tile in app.query(PanelTile) if tile.display]
+
+
+def tile(app: MavApp, name: str) -> PanelTile:
+    return app.query_one(f"#panel-{name}", PanelTile)

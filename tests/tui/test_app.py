@@ -1,0 +1,398 @@
+"""The app: keys, mouse, sizes, states."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import pytest
+from driving import COMPACT, HOME, SMALL, make_app, screen_text, sent, shown, tile
+
+from fakes import HOSTILE, ListSource, ScriptedSource, make_info, make_step, make_steps, with_nan
+from openmav.apps.options import AppOptions
+from openmav.errors import UsageError
+from openmav.panels import needs
+from openmav.source import Advance, Back, Force, Pause, Run, Want
+
+pytestmark = pytest.mark.asyncio
+
+
+async def test_first_paint_needs_no_model() -> None:
+    app = make_app(0, status="loading", prompt=None, progress="loading weights", fraction=0.5)
+    app.source.history.update(info=None)  # type: ignore[attr-defined]
+    async with app.run_test(size=COMPACT) as pilot:
+        await pilot.pause()
+        assert "loading weights" in screen_text(app)
+        assert "50 %" in screen_text(app)
+
+
+async def test_it_asks_for_what_its_panels_need() -> None:
+    app = make_app(options=AppOptions(panels=("mlp_activations", "timeline")))
+    async with app.run_test(size=HOME):
+        assert app.source.sent == [Want(needs(["mlp_activations"]))]  # type: ignore[attr-defined]
+
+
+async def test_space_runs_and_pauses() -> None:
+    app = make_app()
+    async with app.run_test(size=COMPACT) as pilot:
+        await pilot.press("space")
+        assert "pause" in screen_text(app).splitlines()[-1]
+        await pilot.press("space")
+        assert sent(app) == [Run(), Pause()]
+
+
+@pytest.mark.parametrize("key", [".", "enter"])
+async def test_a_key_makes_one_token(key: str) -> None:
+    app = make_app(3)
+    async with app.run_test(size=COMPACT) as pilot:
+        await pilot.press("left", key)
+        assert sent(app) == [Advance(1)]
+        assert app.view.cursor == 3
+        assert app.view.following
+
+
+@pytest.mark.parametrize("key", ["b", "backspace"])
+async def test_a_key_takes_a_token_back(key: str) -> None:
+    app = make_app(3)
+    async with app.run_test(size=COMPACT) as pilot:
+        await pilot.press(key)
+        assert sent(app) == [Back(1)]
+        assert len(app.view.steps) == 2
+        assert app.view.cursor == 1
+
+
+async def test_back_at_the_start_says_so() -> None:
+    app = make_app(0)
+    async with app.run_test(size=COMPACT) as pilot:
+        await pilot.press("b")
+        assert sent(app) == []
+        assert "no token to take back" in screen_text(app)
+
+
+async def test_scrubbing() -> None:
+    app = make_app(12)
+    async with app.run_test(size=COMPACT) as pilot:
+        await pilot.press("left", "left")
+        assert (app.view.cursor, app.view.following) == (9, False)
+        await pilot.press("home")
+        assert app.view.cursor == 0
+        await pilot.press("left")
+        assert app.view.cursor == 0
+        await pilot.press("end")
+        assert (app.view.cursor, app.view.following) == (11, True)
+        assert sent(app) == []
+
+
+async def test_a_scrubbed_view_stays_while_tokens_come() -> None:
+    app = make_app(5)
+    async with app.run_test(size=COMPACT) as pilot:
+        await pilot.press("left", "left")
+        app.source.send(Run())
+        app.source.beat()  # type: ignore[attr-defined]
+        app.tick()
+        assert app.view.cursor == 2
+        assert len(app.view.steps) == 6
+
+
+async def test_a_candidate_is_put_in_the_place_of_the_shown_token() -> None:
+    app = make_app(6)
+    async with app.run_test(size=HOME) as pilot:
+        await pilot.press("left", "left", "down", "down")
+        assert app.view.candidate == 1
+        step = app.view.step
+        assert step is not None
+        wanted = int(step.candidates.token_ids[1])
+        await pilot.press("enter")
+        assert sent(app) == [Back(3), Force(wanted)]
+        assert len(app.view.steps) == 4
+        assert app.view.step is not None
+        assert (app.view.step.token_id, app.view.step.forced) == (wanted, True)
+        assert app.view.candidate is None
+
+
+async def test_forcing_waits_for_a_running_source_to_pause() -> None:
+    app = make_app(4)
+    async with app.run_test(size=HOME) as pilot:
+        await pilot.press("space", "down", "enter")
+        assert [type(command) for command in sent(app)] == [Run, Pause, Back, Force]
+
+
+async def test_escape_lets_go_of_a_candidate() -> None:
+    app = make_app()
+    async with app.run_test(size=HOME) as pilot:
+        await pilot.press("down")
+        app.source.history.update(notice="x")  # type: ignore[attr-defined]
+        app.tick()
+        assert (app.view.candidate, app.view.following) == (0, False)
+        await pilot.press("escape")
+        assert (app.view.candidate, app.view.following) == (None, True)
+
+
+async def test_layers_and_heads() -> None:
+    app = make_app()
+    async with app.run_test(size=COMPACT) as pilot:
+        assert app.view.layer == 29
+        await pilot.press("left_square_bracket", "right_curly_bracket", "right_curly_bracket", "left_curly_bracket")
+        assert (app.view.layer, app.view.head) == (28, 1)
+        await pilot.press(*["left_square_bracket"] * 40)
+        assert app.view.layer == 0
+        assert "▸ 0" in screen_text(app)
+        await pilot.press("right_square_bracket")
+        assert app.view.layer == 1
+
+
+async def test_pages_of_layers() -> None:
+    app = make_app()
+    async with app.run_test(size=COMPACT) as pilot:
+        await pilot.press("pagedown", "pagedown", "pagedown", "pagedown")
+        assert app.view.scroll == 30 - app.layer_rows()
+        await pilot.press("pageup", "pageup", "pageup", "pageup")
+        assert app.view.scroll == 0
+
+
+async def test_tab_goes_round_and_m_maximises() -> None:
+    app = make_app()
+    async with app.run_test(size=HOME) as pilot:
+        assert len(shown(app)) == 7
+        await pilot.press("tab", "m")
+        assert shown(app) == ["top_predictions"]
+        await pilot.press("shift+tab")
+        assert shown(app) == ["generated_text"]
+        await pilot.press("escape")
+        assert len(shown(app)) == 7
+
+
+async def test_a_small_screen_shows_one_panel_at_a_time() -> None:
+    app = make_app()
+    async with app.run_test(size=SMALL) as pilot:
+        assert shown(app) == ["generated_text"]
+        await pilot.press("tab")
+        assert shown(app) == ["top_predictions"]
+        await pilot.resize_terminal(*HOME)
+        await pilot.pause()
+        assert len(shown(app)) == 7
+        screen_text(app)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (10, 3), (20, 5), (72, 20), COMPACT, HOME, (240, 70)])
+async def test_any_size(size: tuple[int, int]) -> None:
+    app = make_app()
+    async with app.run_test(size=HOME) as pilot:
+        await pilot.resize_terminal(*size)
+        await pilot.pause()
+        screen_text(app)
+
+
+async def test_chosen_panels_and_a_grid() -> None:
+    app = make_app(options=AppOptions(panels=("attention_norms", "timeline", "top_predictions"), grid_rows=3))
+    async with app.run_test(size=HOME):
+        assert [(tile(app, name).region.x, tile(app, name).region.width) for name in app.modules] == [(0, 160)] * 3
+        assert len({tile(app, name).region.y for name in app.modules}) == 3
+
+
+async def test_unknown_names_stop_before_the_screen_opens() -> None:
+    with pytest.raises(UsageError, match=r"unknown panel 'mlp'\..*mlp_activations"):
+        make_app(options=AppOptions(panels=("mlp",)))
+    with pytest.raises(UsageError, match=r"unknown theme 'drak'\. Did you mean 'dark'"):
+        make_app(options=AppOptions(theme="drak"))
+
+
+async def test_mouse() -> None:
+    app = make_app(12)
+    async with app.run_test(size=HOME) as pilot:
+        await pilot.click("#panel-timeline", offset=(2 + 4, 2))
+        assert app.view.cursor == 4
+        assert app.focus_name == "timeline"
+        await pilot.click("#panel-mlp_activations", offset=(8, 1 + 3))
+        assert app.view.layer == 26
+        await pilot.click("#panel-top_predictions", offset=(8, 1 + 1 + 2))
+        assert app.view.candidate == 2
+        await pilot.click("#panel-attention_entropy", offset=(tile(app, "attention_entropy").size.width - 3, 1))
+        assert (app.view.layer, app.view.head) == (29, 8)
+        await pilot.click("Header")
+        assert sent(app) == [Run()]
+
+
+async def test_the_wheel_scrolls_layers_together() -> None:
+    app = make_app()
+    async with app.run_test(size=COMPACT) as pilot:
+        widget = tile(app, "residual_norms")
+        from openmav.apps.tui.messages import Wheeled
+
+        widget.post_message(Wheeled("residual_norms", 1))
+        await pilot.pause()
+        assert app.view.scroll == 2
+        assert " 27" in screen_text(app)
+        widget.post_message(Wheeled("timeline", -1))
+        await pilot.pause()
+        assert app.view.cursor == 10
+
+
+async def test_a_click_on_a_key_is_the_key() -> None:
+    app = make_app()
+    async with app.run_test(size=COMPACT) as pilot:
+        column = screen_text(app).splitlines()[-1].index("next")
+        await pilot.click("Footer", offset=(column, 0))
+        assert sent(app) == [Advance(1)]
+
+
+async def test_help_on_the_panel() -> None:
+    app = make_app()
+    async with app.run_test(size=HOME) as pilot:
+        await pilot.press("tab", "question_mark")
+        assert "How to read it" in screen_text(app)
+        assert "softmax(logits)" in screen_text(app)
+        await pilot.press("escape")
+        assert "How to read it" not in screen_text(app)
+
+
+async def test_themes_go_round() -> None:
+    app = make_app()
+    async with app.run_test(size=COMPACT) as pilot:
+        seen = []
+        for _ in range(3):
+            seen.append(app.view.palette.name)
+            await pilot.press("t")
+        assert seen == ["dark", "light", "contrast"]
+        assert app.view.palette.name == "dark"
+
+
+async def test_the_screen_is_saved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    app = make_app()
+    async with app.run_test(size=COMPACT) as pilot:
+        await pilot.press("s")
+        assert "saved" in screen_text(app)
+    (saved,) = tmp_path.glob("mav-*.svg")
+    assert "<svg" in saved.read_text(encoding="utf-8")
+
+
+async def test_the_palette_offers_every_key() -> None:
+    app = make_app()
+    async with app.run_test(size=HOME):
+        titles = [command.title for command in app.get_system_commands(app.screen)]
+        assert "Run or pause" in titles
+        assert "Panel: Timeline" in titles
+        assert "Theme: light" in titles
+
+
+async def test_control_c_pauses_then_quits() -> None:
+    app = make_app()
+    async with app.run_test(size=COMPACT) as pilot:
+        await pilot.press("space", "ctrl+c")
+        assert sent(app) == [Run(), Pause()]
+        assert app.is_running
+        assert "ctrl+c again quits" in screen_text(app)
+        await pilot.press("ctrl+c")
+        await pilot.pause()
+        assert not app.is_running
+
+
+async def test_a_failure_is_told_and_can_be_left() -> None:
+    app = make_app(0, status="failed", error="cannot load 'x': no such folder; give a folder or a hub name")
+    async with app.run_test(size=COMPACT) as pilot:
+        await pilot.pause()
+        assert "cannot load 'x': no such folder; give a folder or a hub name" in " ".join(screen_text(app).split())
+        await pilot.press("q")
+        await pilot.pause()
+        assert not app.is_running
+
+
+async def test_a_source_that_takes_no_commands_gets_none() -> None:
+    source = ListSource(make_steps(5))
+    app = make_app(source=source)
+    async with app.run_test(size=COMPACT) as pilot:
+        await pilot.press("space", ".", "b", "down", "enter", "ctrl+c")
+        assert source.sent == []
+
+
+async def test_nothing_is_drawn_where_nothing_changed(monkeypatch: pytest.MonkeyPatch) -> None:
+    app = make_app()
+    async with app.run_test(size=COMPACT):
+        drawn: list[int] = []
+        monkeypatch.setattr(app, "redraw", lambda: drawn.append(1))
+        app.tick()
+        app.tick()
+        assert drawn == []
+        app.source.send(Advance(1))
+        app.tick()
+        assert drawn == [1]
+
+
+async def test_hostile_tokens_leave_the_frames_alone() -> None:
+    app = make_app(0)
+    async with app.run_test(size=COMPACT) as pilot:
+        frame = [line[0] + line[-1] for line in screen_text(app).splitlines()[1:-1]]
+        for at, token in enumerate(HOSTILE):
+            app.source.history.append(make_step(at, token))  # type: ignore[attr-defined]
+            app.tick()
+            await pilot.pause()
+            assert [line[0] + line[-1] for line in screen_text(app).splitlines()[1:-1]] == frame, ascii(token)
+
+
+async def test_not_a_number_raises_a_flag() -> None:
+    info = make_info()
+    source = ScriptedSource([with_nan(make_step(0, info=info), "mlp_norm", 5)], info)
+    app = make_app(source=source)
+    async with app.run_test(size=COMPACT):
+        assert "! NaN or inf in mlp_norm" in screen_text(app).splitlines()[0]
+
+
+async def test_a_panel_that_fails_shows_it_and_no_other_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    app = make_app()
+    async with app.run_test(size=HOME):
+
+        def broken(*_: object) -> None:
+            raise ValueError("[bold]oops")
+
+        monkeypatch.setattr(app.modules["timeline"], "render", broken)
+        app.redraw()
+        assert "this panel failed: ValueError: [bold]oops" in screen_text(app)
+        assert "Top predictions" in screen_text(app)
+
+
+async def test_the_header_says_what_runs() -> None:
+    app = make_app()
+    async with app.run_test(size=HOME):
+        head = screen_text(app).splitlines()[0]
+        for part in (
+            "SmolLM2-135M",
+            "transformers · cpu float32 · 30 layers × 9 heads",
+            "22.5 tok/s",
+            "model 43.0 ms",
+            "capture 1.0 ms",
+            "ctx 26/8192",
+        ):
+            assert part in head
+
+
+@pytest.mark.skipif(os.name == "nt", reason="needs a pseudo-terminal")
+async def test_a_signal_ends_the_app_and_restores_the_terminal() -> None:
+    import pty
+    import signal
+
+    code = """
+import sys
+sys.path.insert(0, sys.argv[1])
+from fakes import ScriptedSource, make_steps
+from openmav.apps.options import AppOptions
+from openmav.apps.tui import run
+run(ScriptedSource(make_steps(3)), AppOptions())
+"""
+    child, terminal = pty.fork()
+    if child == 0:
+        os.environ["TERM"] = "xterm-256color"
+        os.execv(sys.executable, [sys.executable, "-c", code, str(Path(__file__).parents[1])])
+    seen = b""
+    while b"perplexity" not in seen:
+        seen += os.read(terminal, 65536)
+    os.kill(child, signal.SIGTERM)
+    while True:
+        try:
+            seen += os.read(terminal, 65536)
+        except OSError:  # how Linux says that the other side is closed
+            break
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 128 + signal.SIGTERM
+    assert b"\x1b[?1049l" in seen
+    assert seen.rindex(b"\x1b[?25h") > seen.rindex(b"\x1b[?25l")

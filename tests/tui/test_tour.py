@@ -1,0 +1,190 @@
+"""The guided tour: every stop waits for its key, answers with the source's own numbers, and goes on; it can be left at any time."""
+
+from __future__ import annotations
+
+import math
+import re
+
+import numpy as np
+import pytest
+from driving import COMPACT, HOME, SMALL, screen_text, shown
+
+from fakes import ScriptedSource, make_info, make_prompt, make_step, with_values
+from openmav.apps.options import AppOptions
+from openmav.apps.tui.tour import TourApp, wrapped
+from openmav.apps.tui.tour_stops import STOPS, Moment, _entropy, _head, _layer, _lens, _temperature
+from openmav.commands.tour import PANELS
+from openmav.panels import needs
+from openmav.panels._view import View
+from openmav.source import Snapshot, Want
+
+KEYS = {
+    "A token": ["full_stop"],
+    "Its candidates": ["down", "down", "enter"],
+    "Surprise": ["space", *["beat"] * 8, "space"],
+    "Entropy": ["left"],
+    "Temperature": [*["plus"] * 8, *["full_stop"] * 3],
+    "Attention": ["right_curly_bracket"],
+    "Layers": ["left_square_bracket"],
+    "The logit lens": ["full_stop"],
+    "It is yours": ["1"],
+}
+
+
+def tour(layers: int = 6, **changes: object) -> TourApp:
+    return TourApp(ScriptedSource((), make_info(layers, 8), **changes), AppOptions(panels=PANELS))  # type: ignore[arg-type]
+
+
+def box(app: TourApp) -> str:
+    """What the tour says, as one line without its frame."""
+    text = screen_text(app)
+    return re.sub(r"[│╭╮╰╯─\s]+", " ", text[text.index("Tour ") :])
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("size", [COMPACT, HOME, SMALL])
+async def test_the_whole_tour(size: tuple[int, int]) -> None:
+    app = tour()
+    async with app.run_test(size=size) as pilot:
+        assert app.source.sent == [Want(needs(panel for stop in STOPS for panel in stop.panels))]  # type: ignore[attr-defined]
+        for at, stop in enumerate(STOPS):
+            await pilot.pause()
+            assert f"Tour {at + 1} of {len(STOPS)}: {stop.title}" in box(app)
+            assert all(part in box(app) for part in (stop.text, stop.ask)), "nothing that the box says is cut"
+            assert set(shown(app)) == (set(stop.panels) if size != SMALL else {stop.focus})
+            assert app.answer is None
+            for key in KEYS[stop.title]:
+                assert app.answer is None, f"{stop.title} waits for all of its keys"
+                if key == "beat":
+                    app.source.beat()  # type: ignore[attr-defined]
+                    app.tick()
+                else:
+                    await pilot.press(key)
+            assert app.answer is not None
+            assert app.answer in box(app)
+            assert stop.ask not in box(app)
+            await pilot.press("n")
+        assert app.at == len(STOPS) - 1
+
+
+@pytest.mark.asyncio
+async def test_going_back_and_skipping() -> None:
+    app = tour()
+    async with app.run_test(size=COMPACT) as pilot:
+        await pilot.press("p", "n", "n")
+        assert (app.at, app.answer) == (2, None)
+        assert "n skips this" in box(app)
+        await pilot.press("p", "p", "full_stop")
+        assert app.at == 0
+        assert "n goes on" in box(app)
+        assert app.answer == "The model wrote “·the” (the · is a space), amber in the text. It held that token " + (
+            f"{100 * math.exp(app.view.steps[0].logprob):.1f} % likely. Everything below is about that one choice."
+        )
+
+
+@pytest.mark.asyncio
+async def test_an_answer_stays_when_tokens_are_taken_back() -> None:
+    app = tour()
+    async with app.run_test(size=COMPACT) as pilot:
+        await pilot.press("n", "n", "space")
+        for _ in range(9):
+            app.source.beat()  # type: ignore[attr-defined]
+        await pilot.press("space")
+        answer = app.answer
+        assert answer is not None
+        assert "9 tokens" in answer
+        await pilot.press("b")
+        answer = app.answer
+        assert answer is not None
+        assert "8 tokens" in answer
+        await pilot.press(*["b"] * 8)
+        assert app.answer == answer
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("key", ["escape", "q"])
+@pytest.mark.parametrize("stops", [0, 4, 8])
+async def test_it_can_be_left_at_any_time(key: str, stops: int) -> None:
+    app = tour()
+    async with app.run_test(size=COMPACT) as pilot:
+        await pilot.press(*["n"] * stops, key)
+        await pilot.pause()
+        assert not app.is_running
+
+
+@pytest.mark.asyncio
+async def test_help_opens_over_it_and_escape_closes_only_the_help() -> None:
+    app = tour()
+    async with app.run_test(size=HOME) as pilot:
+        await pilot.press("question_mark", "escape", "full_stop")
+        assert app.is_running
+        assert app.answer is not None
+
+
+@pytest.mark.asyncio
+async def test_while_the_model_loads_it_says_so() -> None:
+    app = tour(status="loading")
+    async with app.run_test(size=COMPACT) as pilot:
+        await pilot.pause()
+        assert "the model is being loaded" in box(app)
+
+
+# ---- what it answers: the numbers of the step -----------------------------------------------------------------------------
+
+INFO = make_info(3, 2)
+
+
+def view_of(**values: np.ndarray) -> View:
+    step = with_values(make_step(0, info=INFO), **values)
+    return View().updated(Snapshot(info=INFO, prompt=make_prompt(), steps=(step,)))
+
+
+def moment(view: View) -> Moment:
+    return Moment(View(), view, ())
+
+
+def test_a_head_is_told_by_its_row() -> None:
+    rows = np.zeros((3, 2, 14), np.float32)
+    rows[2, 0, 3], rows[2, 0, 5] = 0.75, 0.25
+    assert _head(moment(view_of(attention_rows=rows.copy()))) == "Head 0 of layer 2 looks most at “·France”, with 75 % of its attention."
+    rows[2, 0, 0] = 0.9
+    assert "Many heads rest on the first token" in _head(moment(view_of(attention_rows=rows.copy())))
+    rows[2] = np.nan
+    assert _head(moment(view_of(attention_rows=rows.copy()))).startswith("This is head 0 of layer 2.")
+    assert _head(moment(view_of())).startswith("This is head 0 of layer 2.")
+
+
+def test_a_layer_is_told_by_its_norms() -> None:
+    view = view_of(mlp_norm=np.array([1, 2, 3.04]), attention_norm=np.array([1, 2, 4.0]), residual_norm=np.array([5, 6, 7.0]))
+    assert _layer(moment(view)) == "Layer 2: attention added a vector of length 4.0, the MLP one of 3.0; the stream is then 7.0 long."
+
+
+def test_the_lens_says_where_the_answer_stays() -> None:
+    from dataclasses import replace
+
+    view = view_of(**{"logit_lens.token_ids": np.array([[1, 2], [3, 1], [3, 2]])})
+    assert view.step is not None
+    view = replace(view, steps=(replace(view.step, pieces={1: " a", 2: "b", 3: " c"}),))
+    assert _lens(moment(view)) == "After layer 0 it would have said “·a”. The final answer “·c” is on top from layer 1 on, and stays."
+    assert "taking shape" in _lens(moment(view_of()))
+
+
+def test_entropy_is_told_as_a_die() -> None:
+    from dataclasses import replace
+
+    view = view_of()
+    assert view.step is not None
+    for entropy, said in ((0.0, "1.0 sides (e to the entropy), nearly sure"), (math.log(6), "6.0 sides"), (4.0, "55 sides")):
+        assert said in _entropy(moment(replace(view, steps=(replace(view.step, entropy=entropy),))))
+    assert "NaN" in _entropy(moment(replace(view, steps=(replace(view.step, entropy=math.nan),))))
+
+
+def test_temperature_counts_tokens_that_were_not_the_likeliest() -> None:
+    steps = tuple(make_step(at, info=INFO) for at in range(12))
+    others = sum(step.candidates.token_ids[0] != step.token_id for step in steps)
+    assert 0 < others < 12
+    assert f"{others} of 12 tokens" in _temperature(moment(View(steps=steps)))
+
+
+def test_text_is_wrapped_by_cells() -> None:
+    assert wrapped("a bb 日本語 c", 6) == ["a bb", "日本語", "c"]

@@ -1,0 +1,25 @@
+"""Documents that repeat what the program says must say the same."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_the_readme_shows_the_help_as_it_is() -> None:
+    environment = {**os.environ, "COLUMNS": "80", "NO_COLOR": "1"}
+    run = subprocess.run([sys.executable, "-m", "openmav", "--help"], capture_output=True, text=True, env=environment, timeout=60)
+    block = (ROOT / "README.md").read_text(encoding="utf-8").partition("```text\n")[2].partition("\n```")[0]
+    assert block == run.stdout.rstrip()
+
+
+def test_every_picture_and_page_that_the_readme_names_is_there() -> None:
+    import re
+
+    named = re.findall(r"\]\((?!https?:)([^)#]+)", (ROOT / "README.md").read_text(encoding="utf-8"))
+    assert named
+    assert [path for path in named if not (ROOT / path).exists()] == []

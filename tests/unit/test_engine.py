@@ -1,0 +1,169 @@
+"""The model in a process of its own: events arrive, commands are obeyed, and every end is noticed."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+
+import pytest
+
+from openmav.engine import EngineSource
+from openmav.sampling import Sampling
+from openmav.session import open_session
+from openmav.settings import Settings
+from openmav.source import Advance, Back, Force, Pause, Run, SetSampling, Snapshot, Want
+
+pytestmark = pytest.mark.slow
+SETTINGS = Settings(max_new_tokens=12, threads=1)
+
+
+def wait(source: EngineSource, until: Callable[[Snapshot], bool], seconds: float = 60) -> Snapshot:
+    """The first snapshot that fulfils the condition; a failure of the engine fails the test at once."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        now = source.snapshot()
+        if until(now):
+            return now
+        assert now.status != "failed", now.error
+        time.sleep(0.01)
+    raise AssertionError(f"nothing came of it: {source.snapshot()}")
+
+
+@pytest.fixture
+def start() -> Iterator[Callable[..., EngineSource]]:
+    sources: list[EngineSource] = []
+
+    def begin(**changes) -> EngineSource:
+        sources.append(EngineSource(replace(SETTINGS, **changes)))
+        return sources[-1]
+
+    yield begin
+    for source in sources:
+        source.close()
+
+
+def test_it_says_the_same_as_a_session_in_this_process(start) -> None:
+    source = start()
+    end = wait(source, lambda s: s.status == "ended")
+    here = list(open_session(SETTINGS))
+    assert [s.token_id for s in end.steps] == [s.token_id for s in here]
+    assert all(a.candidates.logits.tobytes() == b.candidates.logits.tobytes() for a, b in zip(end.steps, here, strict=True))
+    assert end.reason == "length"
+    assert end.info.layers == 6
+    assert end.prompt.text.startswith("It is a truth")
+
+
+def test_interactive_waits_for_each_key_and_goes_back(start) -> None:
+    source = start(interactive=True)
+    wait(source, lambda s: s.status == "paused")
+    source.send(Advance())
+    one = wait(source, lambda s: len(s.steps) == 1 and s.status == "paused")
+    for _ in range(3):  # keys that come faster than tokens are not lost
+        source.send(Advance())
+    wait(source, lambda s: len(s.steps) == 4 and s.status == "paused")
+    source.send(Back(3))
+    back = wait(source, lambda s: len(s.steps) == 1)
+    assert back.steps[0].token_id == one.steps[0].token_id
+    other = int(one.steps[0].candidates.token_ids[1])
+    source.send(Back())
+    source.send(Force(other))
+    forced = wait(source, lambda s: len(s.steps) == 1 and s.steps[0].forced)
+    assert forced.steps[0].token_id == other
+
+
+def test_pause_holds_and_run_goes_on(start) -> None:
+    source = start(max_new_tokens=500, refresh_rate=0.02)
+    wait(source, lambda s: len(s.steps) > 2)
+    source.send(Pause())
+    held = wait(source, lambda s: s.status == "paused")
+    time.sleep(0.3)
+    assert len(source.snapshot().steps) == len(held.steps)
+    source.send(Run())
+    wait(source, lambda s: len(s.steps) > len(held.steps))
+
+
+def test_a_token_stays_as_long_as_asked(start) -> None:
+    source = start(refresh_rate=0.2, max_new_tokens=6)
+    wait(source, lambda s: len(s.steps) >= 1)
+    began = time.monotonic()
+    wait(source, lambda s: s.status == "ended")
+    assert time.monotonic() - began > 0.8
+
+
+def test_sampling_and_wants_change_on_the_way_and_nonsense_is_answered(start) -> None:
+    source = start(interactive=True)
+    wait(source, lambda s: s.status == "paused")
+    source.send(SetSampling(Sampling(temperature=1.5, seed=3)))
+    wait(source, lambda s: s.sampling.temperature == 1.5)
+    source.send(Want(frozenset({"mlp_norm"})))
+    source.send(Advance())
+    assert set(wait(source, lambda s: len(s.steps) == 1).steps[0].values) == {"mlp_norm"}
+    source.send(Force(10**9))
+    assert "no token" in wait(source, lambda s: bool(s.notice)).notice
+    source.send(Want(frozenset({"nonsense"})))
+    assert "unknown measure" in wait(source, lambda s: "unknown" in s.notice).notice
+
+
+def test_what_can_not_be_loaded_is_said_in_one_line(start, tmp_path) -> None:
+    source = start(model=str(tmp_path))
+    source._reader.join(60)
+    end = source.snapshot()
+    assert end.status == "failed"
+    assert "config.json" in end.error
+    assert "\n" not in end.error
+    assert source.exit_code == 2
+
+
+def test_a_killed_engine_is_noticed(start) -> None:
+    source = start(max_new_tokens=500, refresh_rate=0.05)
+    wait(source, lambda s: len(s.steps) > 1)
+    source._process.kill()
+    source._reader.join(10)
+    end = source.snapshot()
+    assert end.status == "failed"
+    assert "ended unexpectedly" in end.error
+    assert len(end.steps) > 1
+    assert source.exit_code == 1
+
+
+@pytest.mark.parametrize("when", ["at once", "loading", "running"])
+def test_closing_takes_less_than_a_second_at_any_time(start, when: str) -> None:
+    source = start(max_new_tokens=1000)
+    if when == "loading":
+        wait(source, lambda s: s.progress != "starting")
+    if when == "running":
+        wait(source, lambda s: len(s.steps) > 1)
+    began = time.monotonic()
+    source.close()
+    assert time.monotonic() - began < 1.0
+    assert not source._process.is_alive()
+
+
+@pytest.mark.skipif(os.name == "nt", reason="looks at process ids as POSIX has them")
+def test_the_engine_does_not_outlive_its_app(tmp_path) -> None:
+    import subprocess
+    import sys
+
+    script = tmp_path / "app.py"
+    script.write_text(
+        "import os, time\n"
+        "from openmav.engine import EngineSource\n"
+        "from openmav.settings import Settings\n"
+        "if __name__ == '__main__':\n"
+        "    source = EngineSource(Settings(max_new_tokens=100000, refresh_rate=0.05, threads=1))\n"
+        "    while len(source.snapshot().steps) < 1: time.sleep(0.05)\n"
+        "    print(source._process.pid, flush=True)\n"
+        "    os._exit(1)\n"
+    )
+    run = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, timeout=120)
+    pid = int(run.stdout)
+    end = time.monotonic() + 5
+    while time.monotonic() < end:
+        try:
+            os.kill(pid, 0)
+        except ProcessLookupError:
+            return
+        time.sleep(0.05)
+    raise AssertionError("the engine is still there")

@@ -1,0 +1,63 @@
+"""What must not be imported: a fresh interpreter tells. A replay, a listing and the help open without the model's libraries."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+HEAVY = ("torch", "transformers", "textual")
+LIGHT = ("record", "registry", "source", "settings", "apps.options", "apps.jsonl", "apps.plain", "apps.live", "engine", "session", "mav")
+STARTS = ("import openmav", *(f"from openmav.cli import main; main({args})" for args in (["--help"], ["--version"], ["--top-p", "2"])))
+
+
+def imported(code: str) -> set[str]:
+    """The top-level modules that a fresh interpreter has after the code."""
+    code += "\nimport sys; sys.stdout.write('\\n' + ' '.join({name.partition('.')[0] for name in sys.modules}))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    return set(done.stdout.splitlines()[-1].split())
+
+
+def test_the_check_sees_what_is_there() -> None:
+    assert "textual" in imported("import textual")
+
+
+@pytest.mark.parametrize("code", STARTS)
+def test_the_package_and_the_help_are_light(code: str) -> None:
+    assert not imported(code) & {*HEAVY, "numpy", "rich"}
+
+
+@pytest.mark.parametrize("module", LIGHT)
+def test_what_the_app_and_a_replay_need_has_no_model_library(module: str) -> None:
+    assert not imported(f"import openmav.{module}") & {*HEAVY}
+
+
+def test_panels_and_paint_need_neither_model_nor_app() -> None:
+    code = "from openmav import registry, paint\nfor name in registry.names('panels'): registry.load('panels', name)"
+    found = imported(code)
+    assert not found & {*HEAVY}
+    assert "rich" in found
+
+
+def test_the_apps_process_never_imports_torch() -> None:
+    found = imported("import openmav.apps.tui.app, openmav.engine, openmav.commands.app")
+    assert "textual" in found
+    assert not found & {"torch", "transformers"}
+
+
+def test_the_models_side_never_imports_the_screens() -> None:
+    code = "from openmav import registry, session, engine, sampler\n"
+    code += "for kind in ('measures', 'backends'):\n  for name in registry.names(kind): registry.load(kind, name)"
+    found = imported(code)
+    assert "torch" in found
+    assert "textual" not in found  # transformers itself may import Rich; mav's own imports are held by the import contracts
+
+
+def test_public_names_exist_and_are_loaded_when_used() -> None:
+    import openmav
+
+    for name in openmav.__all__:
+        assert getattr(openmav, name) is not None
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        openmav.nothing  # noqa: B018

@@ -1,0 +1,100 @@
+"""Where panels stand, at every size."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from itertools import combinations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from openmav import registry
+from openmav.apps.options import PANELS
+from openmav.apps.tui.layout import Tile, arrange, kind_of, single
+
+KINDS = {name: kind_of(name, registry.load("panels", name)) for name in (*PANELS, "attention_norms")}
+SHARES = st.sampled_from((0.25, 1.0, 4.0))
+OVERVIEW = {name: KINDS[name] for name in PANELS}
+
+
+def overlap(a: Tile, b: Tile) -> bool:
+    return a.x < b.x + b.width and b.x < a.x + a.width and a.y < b.y + b.height and b.y < a.y + a.height
+
+
+def check(tiles: list[Tile], width: int, height: int) -> None:
+    """They fill the body, inside of it, none over another."""
+    assert sum(tile.width * tile.height for tile in tiles) == width * height
+    assert all(tile.x >= 0 and tile.x + tile.width <= width for tile in tiles)
+    assert all(tile.y >= 0 and tile.y + tile.height <= height for tile in tiles)
+    assert not any(overlap(a, b) for a, b in combinations(tiles, 2))
+
+
+@given(
+    st.lists(st.sampled_from(sorted(KINDS)), min_size=1, unique=True),
+    st.integers(0, 120),
+    st.integers(72, 300),
+    st.integers(18, 100),
+    st.none() | st.integers(1, 9),
+)
+def test_any_choice_fills_the_screen(names: list[str], layers: int, width: int, height: int, grid: int | None) -> None:
+    tiles = arrange({name: KINDS[name] for name in names}, layers, width, height, grid)
+    assert [tile.name for tile in tiles] == names
+    check(tiles, width, height)
+
+
+@given(
+    st.dictionaries(
+        st.sampled_from(sorted(KINDS)), st.tuples(st.sampled_from((0.25, 1.0, 4.0)), st.sampled_from((0.25, 1.0, 4.0))), min_size=1
+    ),
+    st.integers(0, 120),
+    st.integers(72, 300),
+    st.integers(18, 100),
+    st.none() | st.integers(1, 9),
+)
+def test_any_sizes_that_a_reader_chose_fill_the_screen(
+    sizes: dict[str, tuple[float, float]], layers: int, width: int, height: int, grid: int | None
+) -> None:
+    kinds = {name: replace(KINDS[name], weight=KINDS[name].weight * wide, tall=tall) for name, (wide, tall) in sizes.items()}
+    check(arrange(kinds, layers, width, height, grid), width, height)
+
+
+def test_a_wider_and_taller_panel_takes_from_its_neighbours() -> None:
+    before = {tile.name: tile for tile in arrange(OVERVIEW, 30, 160, 43)}
+    kinds = {**OVERVIEW, "generated_text": replace(OVERVIEW["generated_text"], weight=2.0, tall=1.5)}
+    after = {tile.name: tile for tile in arrange(kinds, 30, 160, 43)}
+    assert after["generated_text"].width > before["generated_text"].width
+    assert after["generated_text"].height > before["generated_text"].height
+    assert after["top_predictions"].width < before["top_predictions"].width
+    assert after["residual_norms"].height < before["residual_norms"].height
+
+
+def test_the_overview_at_home() -> None:
+    places = {tile.name: tile for tile in arrange(OVERVIEW, 30, 160, 43)}
+    layers = [places[name] for name in ("mlp_activations", "attention_entropy", "residual_norms")]
+    assert len({(tile.y, tile.height) for tile in layers}) == 1, "rows of the same layer stand side by side"
+    assert [tile.gutter for tile in layers] == [True, False, False]
+    assert places["generated_text"].y == places["top_predictions"].y == 0
+    assert places["timeline"].width == 160
+
+
+def test_few_layers_leave_room_for_the_text() -> None:
+    small, large = ({tile.name: tile for tile in arrange(OVERVIEW, layers, 160, 43)} for layers in (6, 30))
+    assert small["generated_text"].height > large["generated_text"].height
+
+
+@pytest.mark.parametrize(("rows", "expected"), [(1, 1), (2, 2), (3, 3), (7, 7), (20, 7)])
+def test_a_grid_has_the_rows_that_were_asked_for(rows: int, expected: int) -> None:
+    tiles = arrange(OVERVIEW, 30, 160, 43, rows)
+    assert len({tile.y for tile in tiles}) == expected
+    assert all(tile.gutter for tile in tiles)
+
+
+def test_one_alone() -> None:
+    tile = arrange(OVERVIEW, 30, 60, 14, None, "timeline")
+    assert tile == [Tile("timeline", 0, 0, 60, 14)]
+
+
+def test_which_screens_are_small() -> None:
+    assert single(60, 16)
+    assert not single(80, 24)

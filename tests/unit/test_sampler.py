@@ -1,0 +1,106 @@
+"""Choosing: the ecosystem's chain, reproducible draws, and numbers that are the raw model's."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from openmav.errors import UsageError
+from openmav.sampler import Sampler, build_chain
+from openmav.sampling import Sampling
+
+LOGITS = torch.tensor([2.0, 1.0, 0.5, -1.0, -3.0])
+
+
+def test_greedy_takes_the_largest_and_shows_it_as_certain() -> None:
+    choice = Sampler(Sampling()).choose(LOGITS, [0])
+    assert choice.token_id == 0
+    assert choice.sampled_probs.tolist() == [1, 0, 0, 0, 0]
+    assert torch.allclose(choice.probs, torch.softmax(LOGITS, -1))
+
+
+def test_a_penalty_changes_the_choice_and_not_the_raw_numbers() -> None:
+    choice = Sampler(Sampling(repetition_penalty=4.0)).choose(LOGITS, [0])
+    assert choice.token_id == 1
+    assert choice.logprob == pytest.approx(float(torch.log_softmax(LOGITS, -1)[1]))
+    assert LOGITS[0] == 2.0
+
+
+@given(st.lists(st.floats(-30, 30, width=32), min_size=2, max_size=40, unique=True))
+@settings(deadline=None)
+def test_entropy_and_probabilities_keep_their_bounds(values: list[float]) -> None:
+    logits = torch.tensor(values)
+    choice = Sampler(Sampling(temperature=0.7, top_k=3, top_p=0.9)).choose(logits, [0])
+    p = np.asarray(choice.probs, dtype=np.float64)
+    assert 0 <= choice.entropy <= math.log(len(values)) + 1e-5
+    assert choice.entropy == pytest.approx(-sum(x * math.log(x) for x in p if x > 0), abs=1e-4)
+    assert float(choice.sampled_probs.sum()) == pytest.approx(1, abs=1e-5)
+    assert choice.sampled_probs[choice.token_id] > 0
+    kept = (logits / 0.7).topk(min(3, len(values))).values[-1]  # ties with the third may stay
+    assert bool((logits[choice.sampled_probs > 0] / 0.7 >= kept).all())
+
+
+def test_the_stages_stand_in_the_order_of_transformers() -> None:
+    chain = build_chain(Sampling(temperature=0.5, top_k=4, top_p=0.9, min_p=0.1, repetition_penalty=1.2))
+    names = [type(stage).__name__ for stage in chain]
+    assert names == [
+        "RepetitionPenaltyLogitsProcessor",
+        "TemperatureLogitsWarper",
+        "TopKLogitsWarper",
+        "TopPLogitsWarper",
+        "MinPLogitsWarper",
+    ]
+    assert build_chain(Sampling()) is None
+
+
+def test_draws_follow_their_probabilities() -> None:
+    sampler = Sampler(Sampling(temperature=1.0, top_k=0))
+    draws = [sampler.choose(LOGITS, [0]).token_id for _ in range(4000)]
+    seen = np.bincount(draws, minlength=5) / len(draws)
+    assert np.abs(seen - torch.softmax(LOGITS, -1).numpy()).max() < 0.03
+
+
+def test_the_state_of_the_generator_brings_a_draw_back() -> None:
+    sampler = Sampler(Sampling(temperature=1.0))
+    state = sampler.generator.get_state()
+    first = [sampler.choose(LOGITS, [0]).token_id for _ in range(20)]
+    sampler.generator.set_state(state)
+    assert [sampler.choose(LOGITS, [0]).token_id for _ in range(20)] == first
+
+
+def test_a_forced_token_draws_nothing() -> None:
+    sampler = Sampler(Sampling(temperature=1.0))
+    before = sampler.generator.get_state()
+    assert sampler.choose(LOGITS, [0], forced=4).token_id == 4
+    assert torch.equal(sampler.generator.get_state(), before)
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_nan_logits_do_not_crash_and_show_as_nan(temperature: float) -> None:
+    choice = Sampler(Sampling(temperature=temperature)).choose(LOGITS * float("nan"), [0])
+    assert math.isnan(choice.entropy)
+    assert math.isnan(choice.logprob)
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        {"temperature": -1},
+        {"temperature": float("nan")},
+        {"top_k": -1},
+        {"top_p": 2},
+        {"top_p": 0},
+        {"min_p": -0.1},
+        {"repetition_penalty": 0},
+        {"seed": -1},
+    ],
+)
+def test_nonsense_is_refused_in_one_line(bad: dict) -> None:
+    with pytest.raises(UsageError) as error:
+        Sampling(**bad)
+    assert "\n" not in str(error.value)

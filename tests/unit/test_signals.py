@@ -1,0 +1,82 @@
+"""Signals: one exception, no torn line, and a way out where a writer is stuck."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+
+import pytest
+
+from openmav.signals import Interrupted, check, hold, ignored_by_children, watch_signals
+
+pytestmark = pytest.mark.skipif(os.name == "nt", reason="sends POSIX signals")
+
+
+def send(number: int) -> None:
+    os.kill(os.getpid(), number)
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_is_an_exception_with_the_exit_code(number: int, code: int) -> None:
+    before = signal.getsignal(number)
+    with pytest.raises(Interrupted) as caught, watch_signals():
+        send(number)
+    assert caught.value.exit_code == code
+    assert signal.getsignal(number) is before
+
+
+def test_what_is_held_is_finished_first() -> None:
+    done = []
+
+    def write() -> None:
+        with hold():
+            with hold():
+                send(signal.SIGINT)
+            done.append("all")
+        done.append("never")
+
+    with watch_signals(), pytest.raises(Interrupted):
+        write()
+    assert done == ["all"]
+
+
+def test_the_second_signal_does_not_wait() -> None:
+    done = []
+
+    def write() -> None:
+        with hold():
+            send(signal.SIGINT)
+            done.append("once")
+            send(signal.SIGINT)
+            done.append("twice")
+
+    with watch_signals(), pytest.raises(Interrupted):
+        write()
+    assert done == ["once"]
+
+
+def test_a_signal_that_a_library_swallowed_comes_back() -> None:
+    with watch_signals():
+        with contextlib.suppress(BaseException):
+            send(signal.SIGTERM)
+        with pytest.raises(Interrupted) as caught:
+            check()
+    assert caught.value.exit_code == 143
+
+
+def test_an_ignored_signal_stays_ignored() -> None:
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        with watch_signals():
+            send(signal.SIGINT)
+            check()
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def test_a_child_is_born_deaf_to_ctrl_c() -> None:
+    before = signal.getsignal(signal.SIGINT)
+    with ignored_by_children():
+        assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    assert signal.getsignal(signal.SIGINT) is before
