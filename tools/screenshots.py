@@ -1,0 +1,134 @@
+"""Take pictures of the real app on a real run: `make screenshots`.
+
+    python tools/screenshots.py                             the pictures of README and gallery, into docs/images
+    python tools/screenshots.py --layout lens --out /tmp    one layout
+    python tools/screenshots.py --panels --out /tmp --png   every panel alone, to look at; PNG needs chromium
+
+Each picture is the app's own SVG: what is on it was computed by the model that its header names.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import re
+import shutil
+import subprocess
+import tempfile
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from openmav import registry
+from openmav.apps.layouts import LAYOUTS
+from openmav.apps.options import AppOptions
+from openmav.apps.tui.app import MavApp
+from openmav.engine import EngineSource
+from openmav.sampling import Sampling
+from openmav.settings import Settings
+
+HOME = (150, 45)
+PROMPT = "The history of Rome began"
+CHROMIUM = ("chromium", "chromium-browser", "google-chrome")
+
+
+@dataclass(frozen=True)
+class Shot:
+    """One picture: the panels, the size of the terminal in cells, the tokens to wait for, and the keys to press then."""
+
+    name: str
+    panels: tuple[str, ...] = LAYOUTS["overview"]
+    size: tuple[int, int] = HOME
+    tokens: int = 36
+    keys: tuple[str, ...] = ()
+    prompt: str = PROMPT
+    sampling: Sampling = field(default_factory=Sampling)
+
+
+DRAWN = Sampling(temperature=0.8, top_k=50, top_p=0.95)
+BACK = ("left",) * 7  # to a moment before the end
+KEYS = {
+    "attention": (*BACK, *["left_square_bracket"] * 17, "right_curly_bracket", "v", "v"),
+}
+FACE = (
+    Shot("overview", tokens=64, keys=BACK, prompt="Once upon a time"),
+    Shot("small", size=(80, 24), tokens=30, prompt="hello mello"),
+    Shot("light", tokens=40, keys=("t",), prompt="The history of Rome began"),
+)
+
+
+def layout_shot(name: str) -> Shot:
+    keys = KEYS.get(name, BACK)
+    return Shot(f"layout-{name}", LAYOUTS[name], keys=keys, sampling=DRAWN if name == "sampling" else Sampling())
+
+
+def panel_shots() -> list[Shot]:
+    """Every panel alone, and where it has other kinds of what it shows, each of them."""
+    shots = []
+    for name in registry.names("panels"):
+        for at, _ in enumerate(getattr(registry.load("panels", name), "MODES", ("",))):
+            sampling = DRAWN if name == "sampler_waterfall" else Sampling()
+            shots.append(Shot(f"panel-{name}-{at}", (name,), (110, 34), 32, ("left", "left", *"v" * at), sampling=sampling))
+    return shots
+
+
+async def take(shot: Shot, model: str, out: Path) -> Path:
+    """Run the app on the model until there are enough tokens, press the keys, and write the SVG."""
+    settings = Settings(model=model, prompt=shot.prompt, max_new_tokens=shot.tokens, threads=1, sampling=shot.sampling)
+    source = EngineSource(settings)
+    try:
+        app = MavApp(source, AppOptions(panels=shot.panels))
+        async with app.run_test(size=shot.size) as pilot:
+            while source.snapshot().status not in ("ended", "failed"):
+                await pilot.pause(0.1)
+            if error := source.snapshot().error:
+                raise SystemExit(error)
+            await pilot.pause(0.3)
+            await pilot.press(*shot.keys)
+            await pilot.pause(0.5)
+            path = out / f"{shot.name}.svg"
+            path.write_text(app.export_screenshot(title="mav"), encoding="utf-8")
+    finally:
+        source.close()
+    return path
+
+
+def to_png(svg: Path) -> Path:
+    """The picture as PNG, drawn by the system's chromium.
+
+    Raises SystemExit where there is none.
+    """
+    program = next((found for name in CHROMIUM if (found := shutil.which(name))), None)
+    if program is None:
+        raise SystemExit("no chromium to draw a PNG with; leave out --png")
+    box = re.search(r'viewBox="0 0 ([\d.]+) ([\d.]+)"', svg.read_text(encoding="utf-8"))
+    assert box is not None
+    png = svg.with_suffix(".png")
+    size = ",".join(str(round(float(side))) for side in box.groups())
+    with tempfile.TemporaryDirectory() as profile:
+        flags = ["--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--hide-scrollbars", f"--user-data-dir={profile}"]
+        flags += ["--disable-background-networking", "--disable-component-update", "--disable-sync"]
+        asked = [program, *flags, f"--window-size={size}", f"--screenshot={png}", svg.resolve().as_uri()]
+        subprocess.run(asked, check=True, capture_output=True, timeout=120)
+    return png
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", default="models/SmolLM2-135M-Instruct")
+    parser.add_argument("--out", type=Path, default=Path("docs/images"))
+    parser.add_argument("--layout", choices=LAYOUTS, action="append", help="only this layout; may be repeated")
+    parser.add_argument("--panels", action="store_true", help="every panel alone instead")
+    parser.add_argument("--png", action="store_true", help="a PNG beside each SVG")
+    parser.add_argument("names", nargs="*", help="only these pictures")
+    args = parser.parse_args()
+    args.out.mkdir(parents=True, exist_ok=True)
+    layouts = [layout_shot(name) for name in args.layout or LAYOUTS if name != "overview" or args.layout]
+    shots = panel_shots() if args.panels else layouts if args.layout else [*FACE, *layouts]
+    for shot in shots:
+        if not args.names or shot.name in args.names:
+            path = asyncio.run(take(shot, args.model, args.out))
+            print(to_png(path) if args.png else path, flush=True)
+
+
+if __name__ == "__main__":
+    main()
