@@ -57,12 +57,12 @@ WANT_HOW = (
 
 def run(counts: Counts) -> list[Section]:
     frames = 3 if counts.rounds == 1 else 9
-    note("drawing")
+    note("screen")
     drawn = Section("Drawing", DRAW_HOW.format(*SIZE, frames), [*_panels(frames), asyncio.run(_tick(frames))])
-    note("drawing: keys")
+    note("screen: keys")
     keys = 4 if counts.rounds == 1 else 25
     key = Section("From a key to the screen", KEY_HOW.format(*SIZE, keys), [asyncio.run(_key(keys))])
-    note("drawing: layouts")
+    note("screen: layouts")
     rounds, tokens = min(counts.rounds, 5), max(counts.tokens, 8)
     wanted = Section("What a layout's panels cost the model", WANT_HOW.format(rounds, tokens), _layouts(rounds, tokens))
     return [drawn, key, wanted]
