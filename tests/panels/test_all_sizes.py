@@ -9,8 +9,8 @@ from itertools import product
 from types import ModuleType
 
 import pytest
-
 from drawing import make_view, panel, without_colour
+
 from everything import spoilt, whole_steps
 from fakes import HOSTILE, make_info
 from openmav import registry

@@ -8,8 +8,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from deep import deep_steps, rows_of
-
 from drawing import draw, make_view, note, panel, without_colour
+
 from fakes import make_info, make_prompt, make_step, with_values
 from openmav.apps.options import AppOptions
 from openmav.panels import needs

@@ -7,8 +7,8 @@ import re
 import numpy as np
 import pytest
 from deep import deep_steps
-
 from drawing import draw, make_view, note, panel, without_colour
+
 from fakes import make_info, with_nan, with_values
 from openmav.paint import PALETTES, line_text, line_width
 from openmav.panels._diverging import diverging_bar, signed, signed_shares

@@ -8,8 +8,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from deep import deep_steps
-
 from drawing import draw, make_view, note, panel, without_colour
+
 from fakes import make_info, make_step, with_values
 from openmav.panels._lens import lens_of, mark, said
 from openmav.panels._view import View

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-
 from drawing import draw, make_view, note, panel, without_colour
+
 from fakes import make_step, make_steps
 from openmav.paint.marks import RISING
 
