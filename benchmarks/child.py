@@ -17,7 +17,8 @@ from typing import Any
 def app(flags: Sequence[str]) -> list[float]:
     """When each token reached the app's process."""
     from openmav import cli
-    from openmav.engine import EngineSource, Made
+    from openmav.engine import EngineSource
+    from openmav.engine.events import Made
 
     times: list[float] = []
     take = EngineSource._take

@@ -13,9 +13,12 @@ from typing import Literal, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from openmav.sampling import Sampling
+
 Array: TypeAlias = NDArray[np.float32]
 Ids: TypeAlias = NDArray[np.int64]
 RANK_EDGES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)  # of "distribution": a bin holds the ranks up to its edge, one more bin the rest
+TRUNK = "main"  # the name of the first branch
 SAMPLING_STAGES = ("raw", "penalty", "temperature", "top-k", "top-p", "min-p")  # of "sampling_stages": its rows
 LARGE = 1 << 14  # bytes of an entry of Step.values from which on it is large
 EndReason: TypeAlias = Literal["eos", "length", "stop", "interrupt"]
@@ -96,6 +99,20 @@ class Timing:
 
 
 @dataclass(frozen=True)
+class Before:
+    """What the untouched model says at the same place after the same tokens, beside a Step of a touched one.
+
+    `candidates` are its own likeliest tokens and all those of the Step, most likely first; `values` and `pieces` as in a Step.
+    """
+
+    candidates: Candidates
+    logprob: float  # of the Step's token, natural log of its raw probability
+    entropy: float  # nats, of the raw next-token distribution
+    values: Mapping[str, NDArray]
+    pieces: Mapping[int, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class Step:
     """One generated token and what the model did at the position that predicted it.
 
@@ -120,6 +137,9 @@ class Step:
     forced: bool = False  # put there by the reader, not drawn
     pieces: Mapping[int, str] = field(default_factory=dict)  # texts of the token ids in `values`
     dropped: tuple[str, ...] = ()  # entries of `values` that were let go to bound the memory
+    sampling: Sampling = field(default_factory=Sampling)  # how it was chosen
+    interventions: tuple[str, ...] = ()  # what was done to the model meanwhile, as interventions.parse reads it
+    before: Before | None = None  # what the untouched model says; None where nothing was done to it
 
     @property
     def surprisal(self) -> float:
@@ -130,6 +150,22 @@ class Step:
     def healthy(self) -> bool:
         """False where the model's logits held NaN or infinity."""
         return bool(np.isfinite(self.entropy) and np.isfinite(self.candidates.logits).all())
+
+
+@dataclass(frozen=True)
+class Branch:
+    """One way that the text went: a prompt and the tokens after it. `steps` before `at` are those of `parent`, None for a root."""
+
+    name: str
+    prompt: Prompt
+    steps: tuple[Step, ...] = ()
+    parent: str | None = None
+    at: int = 0
+
+    @property
+    def text(self) -> str:
+        """What was generated."""
+        return "".join(step.text for step in self.steps)
 
 
 def freeze_values(values: Mapping[str, NDArray]) -> Mapping[str, NDArray]:

@@ -1,23 +1,26 @@
-"""The loop: read a prompt, then choose, freeze and feed one token after another; take tokens back; put others in their place."""
+"""The loop: read a prompt, then choose, freeze and feed one token after another; take tokens back, branch, touch the model."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from types import ModuleType
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from openmav import registry
-from openmav.backends._base import HEAD_SITES, SITES, Backend, Frame, LoadOptions, Progress
+from openmav.backends._base import HEAD_SITES, Backend, Frame, LoadOptions, Progress
+from openmav.branches import Paths
 from openmav.detokenize import Detokenizer, Pieces
 from openmav.errors import UsageError
+from openmav.looking import Looking
 from openmav.measures._base import Context
-from openmav.record import Candidates, EndReason, ModelInfo, Prompt, Step, Timing, freeze_values, frozen
+from openmav.prompts import notes_on, read_prompt, typed
+from openmav.record import Before, Branch, EndReason, ModelInfo, Prompt, Step, Timing, measure_of
 from openmav.sampling import Sampling
 from openmav.settings import Settings
+from openmav.tape import Tape
 
 if TYPE_CHECKING:
     from openmav.sampler import Choice
@@ -36,9 +39,10 @@ def open_session(settings: Settings, progress: Progress | None = None) -> Sessio
 
 
 class Session:
-    """One text of one model. Iterate over it, or call `step` for each token.
+    """One model and the ways that its text went. Iterate over it, or call `step` for each token.
 
-    `steps` are the tokens so far, `reason` says why it ended and is None while it goes on.
+    `steps` are the tokens of the branch in force, `reason` says why it ended and is None while it goes on. Whichever way one came
+    to a text, its numbers are the same, bit for bit.
     """
 
     def __init__(self, backend: Backend, settings: Settings) -> None:
@@ -46,21 +50,30 @@ class Session:
 
         self.backend = backend
         self.settings = settings
-        self.prompt = _read_prompt(backend, settings)
-        self.info: ModelInfo = replace(
-            backend.info, missing=_missing_of_measures(backend), notes=(*backend.info.notes, *_notes_on(self.prompt))
-        )
-        self.steps: list[Step] = []
+        self.interventions: tuple[str, ...] = ()
         self.reason: EndReason | None = None
+        self.progress: Progress | None = None  # told of what takes longer than a token
+        self._paths = Paths(read_prompt(backend, settings))
         self._sampler = Sampler(settings.sampling)
-        self._draws: list[object] = []  # the generator's state before each step
-        self._prompt_frame: Frame | None = None
+        self._tape = Tape(backend)
+        self._touched: Tape | None = None  # of the model that something is done to
         self._last: tuple[Frame, Context] | None = None  # what the newest step was made from
-        self._pieces = Pieces(backend.decode, (backend.encode("a") or self.prompt.token_ids)[-1])
-        self._text = Detokenizer(backend.decode)
-        for token_id in self.prompt.token_ids:
-            self._text.add(token_id)
-        self.want(settings.measures)
+        pieces = Pieces(backend.decode, (backend.encode("a") or self.prompt.token_ids)[-1])
+        self._looking = Looking(backend, settings, pieces)
+        self._text = self._read_text()
+
+    @property
+    def prompt(self) -> Prompt:
+        return self._paths.now.prompt
+
+    @property
+    def info(self) -> ModelInfo:
+        """The model, with what is said of it and of the prompt."""
+        return replace(self.backend.info, missing=self._looking.missing, notes=(*self.backend.info.notes, *notes_on(self.prompt)))
+
+    @property
+    def steps(self) -> list[Step]:
+        return self._paths.now.steps
 
     # ---- what is asked for -----------------------------------------------------------------------------------------------
 
@@ -69,13 +82,7 @@ class Session:
 
         Raises UsageError for an unknown one.
         """
-        self._layer = layer
-        found = {name: registry.load("measures", name) for name in measures}
-        for name, module in found.items():
-            for site in frozenset(module.NEEDS) - SITES - HEAD_SITES:
-                raise UsageError(f"measure '{name}' needs the site '{site}', which there is not. Known: {', '.join(sorted(SITES))}")
-        self._measures: dict[str, ModuleType] = found
-        self._sites = frozenset(site for module in found.values() for site in module.NEEDS)
+        self._looking.want(measures, layer)
 
     def look_again(self) -> Step | None:
         """The newest step with what is wanted now, as far as its forward pass was captured for it; None where nothing is new."""
@@ -83,13 +90,17 @@ class Session:
             return None
         frame, context = self._last
         seen, step = frame.sites.keys() | HEAD_SITES, self.steps[-1]
-        possible = {name: module for name, module in self._measures.items() if seen >= set(module.NEEDS)}
-        if context.layer == self._layer and possible.keys() <= step.values.keys():
+        possible = {name: module for name, module in self._looking.measures.items() if seen >= set(module.NEEDS)}
+        if context.layer == self._looking.layer and possible.keys() <= step.values.keys():
             return None
-        self._last = frame, replace(context, layer=self._layer)
-        values = {**step.values, **self._measure(*self._last, possible)}
-        self.steps[-1] = replace(step, values=values, pieces=self._texts(values))
+        self._last = frame, replace(context, layer=self._looking.layer)
+        values = {**step.values, **self._looking.measure(*self._last, possible)}
+        self.steps[-1] = replace(step, values=values, pieces=self._looking.texts(values))
         return self.steps[-1]
+
+    def lacks(self) -> bool:
+        """Whether the newest step has no value for something that is wanted now."""
+        return bool(self.steps) and not self._looking.measures.keys() <= {measure_of(name) for name in self.steps[-1].values}
 
     @property
     def sampling(self) -> Sampling:
@@ -113,7 +124,8 @@ class Session:
 
     def prefill(self, progress: Progress | None = None) -> None:
         """Read the prompt; done by the first step where nobody has done it."""
-        self._prompt_frame = self.backend.prefill(self.prompt.token_ids, self._sites, progress)
+        tape = self._touched or self._tape
+        tape.prefill(self.prompt.token_ids, self._looking.sites, progress)
 
     def step(self) -> Step:
         """Generate one token. Raises UsageError after the end."""
@@ -121,20 +133,15 @@ class Session:
 
     def force(self, token_id: int) -> Step:
         """Put this token next instead of drawing one."""
-        if not 0 <= token_id < self.info.vocab:
-            raise UsageError(f"there is no token {token_id}; this model has tokens 0 to {self.info.vocab - 1}")
+        if not 0 <= token_id < self.backend.info.vocab:
+            raise UsageError(f"there is no token {token_id}; this model has tokens 0 to {self.backend.info.vocab - 1}")
         return self._step(token_id)
 
-    def back(self, count: int = 1) -> None:
-        """Take back the last `count` tokens, at most all; the next step is what it would have been then."""
-        keep = max(0, len(self.steps) - max(0, count))
-        if keep == len(self.steps):
-            return
-        self._sampler.generator.set_state(self._draws[keep])  # type: ignore[arg-type]
-        del self.steps[keep:], self._draws[keep:]
-        self._text.truncate(len(self.prompt.token_ids) + keep)
-        self.reason = None
-        self._last = None
+    def type(self, text: str) -> Iterator[Step]:
+        """Put these words next, token by token, as far as the text does not end. Raises UsageError for no text."""
+        for token_id in typed(self.backend, text):
+            if self.reason is None:
+                yield self.force(token_id)
 
     def __iter__(self) -> Iterator[Step]:
         while self.reason is None:
@@ -143,55 +150,28 @@ class Session:
     def _step(self, forced: int | None) -> Step:
         if self.reason is not None:
             raise UsageError(f"the text has ended ({self.reason}); take a token back to go on")
-        frame = self._frame()
-        began = time.perf_counter()
-        self._draws.append(self._sampler.generator.get_state())
-        choice = self._sampler.choose(frame.logits, self.token_ids if self._sampler.chain else (), forced)
-        chosen = time.perf_counter()
-        context = self._context(frame, choice)
-        values = self._measure(frame, context, self._measures)
-        step = self._freeze(frame, choice, values, forced is not None, (began, chosen))
-        self.steps.append(step)
-        self._last = frame, context
+        state = self._sampler.generator.get_state()
+        step = self._make(forced, forced is not None)
+        path = self._paths.now
+        if path.ahead and path.ahead[0].token_id != step.token_id:
+            self._paths.fork()
+            path = self._paths.now
+        del path.ahead[:1]
+        path.states[len(path.steps) : len(path.steps) + 1] = [state]
+        path.steps.append(step)
         return step
 
-    def _frame(self) -> Frame:
-        """The forward pass at the end of the text: the prompt's, or that of the last token, which is fed now."""
-        if self._prompt_frame is None:
-            self.prefill()
-        assert self._prompt_frame is not None
-        fed = len(self.prompt.token_ids) + max(0, len(self.steps) - 1)
-        self.backend.rewind(fed)
-        if not self.steps:
-            if self._sites - HEAD_SITES - self._prompt_frame.sites.keys():
-                self.prefill()
-            return self._prompt_frame
-        return self.backend.decode_one_token(self.steps[-1].token_id, self._sites)
-
-    def _context(self, frame: Frame, choice: Choice) -> Context:
-        return Context(
-            logits=frame.logits,
-            probs=choice.probs,
-            sampled_probs=choice.sampled_probs,
-            top_ids=choice.top_ids,
-            token_id=choice.token_id,
-            aggregation=self.settings.aggregation,
-            stages=choice.stages,
-            sampling=self.sampling,
-            layer=self._layer,
-        )
-
-    def _measure(self, frame: Frame, context: Context, measures: Mapping[str, ModuleType]) -> Mapping[str, np.ndarray]:
-        values: dict[str, np.ndarray] = {}
-        for name, module in measures.items():
-            found = module.compute(frame, context)
-            values |= found if isinstance(found, Mapping) else {name: found}
-        return freeze_values(values)
-
-    def _texts(self, values: Mapping[str, np.ndarray]) -> dict[int, str]:
-        """The pieces of all tokens that the values name, for an app that has no tokenizer."""
-        ids = [array.ravel().tolist() for name, array in values.items() if name.endswith(".token_ids")]
-        return {i: self._pieces[i] for i in sorted(set().union(*ids)) if i >= 0}
+    def _make(self, token_id: int | None, forced: bool) -> Step:
+        """The step after those there are: of this token, or of one that is drawn."""
+        frame = self._frame(self._touched or self._tape)
+        began = time.perf_counter()
+        choice = self._sampler.choose(frame.logits, self._context_ids, token_id)
+        chosen = time.perf_counter()
+        context = self._looking.context(frame, choice, self.sampling)
+        values = self._looking.measure(frame, context)
+        step = self._freeze(frame, choice, values, forced, (began, chosen))
+        self._last = frame, context
+        return step if self._touched is None else self._beside(step)
 
     def _freeze(self, frame: Frame, choice: Choice, values: Mapping[str, np.ndarray], forced: bool, clock: tuple[float, float]) -> Step:
         """All of it as a Step. `clock`: when choosing began, and when it ended."""
@@ -203,31 +183,151 @@ class Session:
             index=index,
             position=len(self.prompt.token_ids) + index,
             token_id=token_id,
-            token=self._pieces[token_id],
+            token=self._looking.pieces[token_id],
             text=text,
             logprob=choice.logprob,
             entropy=choice.entropy,
-            candidates=self._candidates(frame, choice),
+            candidates=self._looking.candidates(frame, choice),
             values=values,
             special=self.backend.is_special(token_id),
             forced=forced,
-            pieces=self._texts(values),
+            pieces=self._looking.texts(values),
+            sampling=self.sampling,
+            interventions=self.interventions,
             timing=Timing(frame.model_seconds, time.perf_counter() - chosen, chosen - began),
         )
 
-    def _candidates(self, frame: Frame, choice: Choice) -> Candidates:
-        chosen = choice.top_ids[: self.settings.candidates].tolist()
-        if choice.token_id not in chosen:
-            chosen.append(choice.token_id)
-        ids = np.array(chosen, dtype=np.int64)
-        columns = (frame.logits, choice.probs, choice.sampled_probs)
-        logits, probs, sampled = (frozen(column.numpy()[ids]) for column in columns)
-        return Candidates(frozen(ids), tuple(self._pieces[i] for i in chosen), logits, probs, sampled)
+    @property
+    def _context_ids(self) -> Sequence[int]:
+        """The tokens so far, for a sampler that looks at them."""
+        return self.token_ids if self._sampler.chain else ()
+
+    def _frame(self, tape: Tape) -> Frame:
+        """The forward pass at the end of the text."""
+        return tape.frame(self.prompt.token_ids, [step.token_id for step in self.steps], self._looking.sites, self.progress)
+
+    # ---- the ways of the text --------------------------------------------------------------------------------------------
+
+    @property
+    def ahead(self) -> int:
+        """Tokens that were taken back and can be gone forward to."""
+        return len(self._paths.now.ahead)
+
+    @property
+    def branch(self) -> str:
+        """The name of the branch in force."""
+        return self._paths.now.name
+
+    @property
+    def branches(self) -> dict[str, Branch]:
+        """All ways that the text went, by name; a step that was taken back is part of its branch."""
+        return {path.name: path.branch() for path in (self._paths.now, *self._paths.kept.values())}
+
+    def back(self, count: int = 1) -> None:
+        """Take back the last `count` tokens, at most all; the next step is what it would have been then."""
+        path, count = self._paths.now, min(max(0, count), len(self.steps))
+        if count == 0:
+            return
+        self._mark_end()
+        keep = len(path.steps) - count
+        path.ahead[:0] = path.steps[keep:]
+        del path.steps[keep:]
+        self._text.truncate(len(self.prompt.token_ids) + keep)
+        self._arrive()
+
+    def forward(self, count: int = 1) -> list[Step]:
+        """Put the next `count` tokens that were taken back in force again, as they were; these steps."""
+        path = self._paths.now
+        again = path.ahead[: max(0, count)]
+        if again:
+            del path.ahead[: len(again)]
+            path.steps.extend(again)
+            for step in again:
+                self._text.add(step.token_id)
+            self._arrive()
+        return again
+
+    def switch(self, name: str) -> None:
+        """Go to another branch, to where it was left. Raises UsageError for an unknown one."""
+        self._mark_end()
+        self._paths.switch(name)
+        self._text = self._read_text()
+        self._arrive()
+
+    def rename(self, old: str, new: str) -> None:
+        """Raises UsageError for an unknown branch, an empty name or one that is taken."""
+        self._paths.rename(old, new)
+
+    def edit_prompt(self, text: str) -> None:
+        """Begin again with another prompt, on a branch of its own, with the seed's first draw.
+
+        Raises UsageError where the prompt is empty or too long.
+        """
+        prompt = read_prompt(self.backend, replace(self.settings, prompt=text))
+        self._mark_end()
+        self._paths.root(prompt)
+        self._sampler.generator.manual_seed(self.sampling.seed)
+        self._text = self._read_text()
+        self.reason = self._last = None
+
+    def _mark_end(self) -> None:
+        """Keeps what a path needs to be gone on with from its end."""
+        path = self._paths.now
+        if not path.ahead:
+            path.tip, path.reason = self._sampler.generator.get_state(), self.reason
+
+    def _arrive(self) -> None:
+        """The generator and the end as they are at this place of the path."""
+        path = self._paths.now
+        state = path.states[len(path.steps)] if path.ahead else path.tip
+        self._sampler.generator.set_state(state)  # type: ignore[arg-type]
+        self.reason = None if path.ahead else path.reason
+        self._last = None
+
+    def _read_text(self) -> Detokenizer:
+        text = Detokenizer(self.backend.decode)
+        for token_id in self.token_ids:
+            text.add(token_id)
+        return text
+
+    # ---- a touched model -------------------------------------------------------------------------------------------------
+
+    def retake(self) -> Step | None:
+        """The newest step made again with all that is wanted now; the token stays. None where there is none."""
+        if not self.steps:
+            return None
+        old, reason = self.steps.pop(), self.reason
+        kept = len(self.prompt.token_ids) + len(self.steps)
+        self._text.truncate(kept)
+        try:
+            step = self._make(old.token_id, old.forced)
+        except BaseException:
+            self._text.truncate(kept)
+            self._text.add(old.token_id)
+            self.steps.append(old)
+            self.reason = reason
+            raise
+        self.steps.append(replace(step, sampling=old.sampling))
+        return self.steps[-1]
+
+    def _beside(self, step: Step) -> Step:
+        """The step with what the untouched model says at its place."""
+        frame = self._frame(self._tape)
+        began = time.perf_counter()
+        choice = self._sampler.choose(frame.logits, self._context_ids, step.token_id)
+        values = self._looking.measure(frame, self._looking.context(frame, choice, self.sampling))
+        shown = self._looking.candidates(frame, choice, step.candidates.token_ids.tolist())
+        before = Before(shown, choice.logprob, choice.entropy, values, self._looking.texts(values))
+        spent = time.perf_counter() - began
+        timing = replace(step.timing, model=step.timing.model + frame.model_seconds, capture=step.timing.capture + spent)
+        return replace(step, before=before, timing=timing)
+
+    # ---- the end ---------------------------------------------------------------------------------------------------------
 
     def _ends_by_count(self, index: int, token_id: int) -> EndReason | None:
         if token_id in self.backend.end_ids:
             return "eos"
-        context = self.info.context
+        context = self.backend.info.context
         full = context is not None and len(self.prompt.token_ids) + index + 1 >= context
         return "length" if full or index + 1 >= self.settings.max_new_tokens else None
 
@@ -241,38 +341,6 @@ class Session:
 
     def close(self) -> None:
         """Free the model, or give it back as it was."""
+        if self._touched is not None:
+            self._touched.backend.close()
         self.backend.close()
-
-
-def _missing_of_measures(backend: Backend) -> dict[str, dict[int, str]]:
-    """What the backend lacks, said by measure: a measure has no value where one of its sites has none."""
-    found: dict[str, dict[int, str]] = {}
-    for name in registry.names("measures"):
-        for site in registry.load("measures", name).NEEDS:
-            if backend.missing.get(site):
-                found.setdefault(name, {}).update(backend.missing[site])
-    return found
-
-
-def _notes_on(prompt: Prompt) -> list[str]:
-    """What silently harms a text: a special token that begins it twice, as when a template and a tokenizer both add one."""
-    ids = prompt.token_ids
-    if len(ids) > 1 and ids[0] == ids[1] and prompt.special[0]:
-        return [f"the prompt begins with {prompt.tokens[0]} twice; leave it out of the text, the tokenizer adds it"]
-    return []
-
-
-def _read_prompt(backend: Backend, settings: Settings) -> Prompt:
-    """The tokens to feed, checked: some, and no more than the context holds."""
-    text = settings.text
-    if not text:
-        raise UsageError("the prompt is empty; give some text with --prompt")
-    ids = backend.encode(text, chat=settings.chat)
-    if not ids:
-        raise UsageError("the prompt gives no tokens; give some text with --prompt")
-    limit = backend.info.context
-    if limit is not None and len(ids) >= limit:
-        raise UsageError(f"the prompt has {len(ids)} tokens and the context of {backend.info.name} holds {limit}; shorten the prompt")
-    written = Detokenizer(backend.decode)
-    tokens = tuple(written.add(token_id, last=i == len(ids) - 1) for i, token_id in enumerate(ids))
-    return Prompt(text, tuple(ids), tokens, tuple(backend.is_special(i) for i in ids))

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Literal, Protocol, TypeAlias
+from typing import Literal, Protocol, TypeAlias, get_args
 
-from openmav.record import EndReason, ModelInfo, Prompt, Step, large, without_large
+from openmav.record import TRUNK, Branch, EndReason, ModelInfo, Prompt, Step, large, without_large
 from openmav.sampling import Sampling
 
 BUDGET = 256 * 2**20  # bytes that a history keeps of large entries
@@ -47,10 +47,46 @@ class Back:
 
 
 @dataclass(frozen=True)
+class Forward:
+    """Put the next `count` tokens that were taken back in force again, as they were, then pause."""
+
+    count: int = 1
+
+
+@dataclass(frozen=True)
 class Force:
     """Put this token after the current ones instead of drawing one."""
 
     token_id: int
+
+
+@dataclass(frozen=True)
+class Type:
+    """Put these words after the current tokens, then pause."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class Switch:
+    """Go to another branch of the text, to where it was left, and pause."""
+
+    branch: str
+
+
+@dataclass(frozen=True)
+class Rename:
+    """Give a branch another name."""
+
+    branch: str
+    name: str
+
+
+@dataclass(frozen=True)
+class EditPrompt:
+    """Begin again with another prompt, on a branch of its own."""
+
+    text: str
 
 
 @dataclass(frozen=True)
@@ -72,7 +108,10 @@ class SetSampling:
     sampling: Sampling
 
 
-Command: TypeAlias = Run | Pause | Advance | Back | Force | Want | SetSampling
+Command: TypeAlias = Run | Pause | Advance | Back | Forward | Force | Type | Switch | Rename | EditPrompt | Want | SetSampling
+
+
+COMMANDS = frozenset(kind.__name__ for kind in get_args(Command))  # of a source that takes them all
 
 
 # ---- what an app sees ----------------------------------------------------------------------------------------------------
@@ -93,6 +132,11 @@ class Snapshot:
     reason: EndReason | None = None  # why it ended
     error: str | None = None  # one line, when failed
     notice: str = ""  # one line about the last command, such as why it could not be done
+    branch: str = TRUNK  # the one in force, whose tokens `steps` are
+    parent: str | None = None  # the branch that it left,
+    at: int = 0  # at this token
+    ahead: int = 0  # tokens that were taken back and can be gone forward to
+    branches: Mapping[str, Branch] = field(default_factory=dict)  # the others, by name
 
 
 class Source(Protocol):
@@ -146,6 +190,26 @@ class History:
         with self._lock:
             self._cut(length)
             self._now = replace(self._now, version=self._now.version + 1)
+
+    def keep(self, branch: Branch, shared: int) -> None:
+        """A branch that is left: the first `shared` steps in force are its own too, `branch` holds those after them."""
+        with self._lock:
+            whole = replace(branch, steps=(*self._steps[:shared], *branch.steps))
+            self._now = replace(self._now, version=self._now.version + 1, branches={**self._now.branches, branch.name: whole})
+
+    def stand(self, branch: str, parent: str | None, at: int, ahead: int) -> None:
+        """On this branch, which is not among the others then."""
+        with self._lock:
+            others = {name: kept for name, kept in self._now.branches.items() if name != branch}
+            self._now = replace(self._now, branch=branch, parent=parent, at=at, ahead=ahead, branches=others)
+
+    def rename(self, old: str, new: str) -> None:
+        with self._lock:
+            kept = {}
+            for branch in self._now.branches.values():
+                name, parent = (new if name == old else name for name in (branch.name, branch.parent))
+                kept[str(name)] = replace(branch, name=str(name), parent=parent)
+            self._now = replace(self._now, version=self._now.version + 1, branches=kept)
 
     def _cut(self, length: int) -> None:
         del self._steps[length:]

@@ -1,0 +1,92 @@
+"""What is looked at in a forward pass: the wanted measures, the sites that they need, and how what was found is frozen."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from types import ModuleType
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from openmav import registry
+from openmav.backends._base import HEAD_SITES, SITES, Backend, Frame
+from openmav.detokenize import Pieces
+from openmav.errors import UsageError
+from openmav.measures._base import Context
+from openmav.record import Candidates, freeze_values, frozen
+from openmav.sampling import Sampling
+from openmav.settings import Settings
+
+if TYPE_CHECKING:
+    from openmav.sampler import Choice
+
+
+class Looking:
+    """Measures frames of one model. `sites` are what the wanted measures need, `layer` is the one that the reader looks at."""
+
+    def __init__(self, backend: Backend, settings: Settings, pieces: Pieces) -> None:
+        self.missing = missing_of_measures(backend)
+        self.pieces = pieces
+        self._aggregation = settings.aggregation
+        self._candidates = settings.candidates
+        self.want(settings.measures)
+
+    def want(self, measures: Sequence[str], layer: int | None = None) -> None:
+        """From the next step on, compute exactly these measures; those that cost too much for all layers, for `layer` only.
+
+        Raises UsageError for an unknown one.
+        """
+        self.layer = layer
+        found = {name: registry.load("measures", name) for name in measures}
+        for name, module in found.items():
+            for site in frozenset(module.NEEDS) - SITES - HEAD_SITES:
+                raise UsageError(f"measure '{name}' needs the site '{site}', which there is not. Known: {', '.join(sorted(SITES))}")
+        self.measures: dict[str, ModuleType] = found
+        self.sites = frozenset(site for module in found.values() for site in module.NEEDS)
+
+    def context(self, frame: Frame, choice: Choice, sampling: Sampling) -> Context:
+        """What measures may see of a forward pass besides its sites."""
+        return Context(
+            logits=frame.logits,
+            probs=choice.probs,
+            sampled_probs=choice.sampled_probs,
+            top_ids=choice.top_ids,
+            token_id=choice.token_id,
+            aggregation=self._aggregation,
+            stages=choice.stages,
+            sampling=sampling,
+            layer=self.layer,
+        )
+
+    def measure(self, frame: Frame, context: Context, measures: Mapping[str, ModuleType] | None = None) -> Mapping[str, np.ndarray]:
+        """The arrays of these measures; of all that are wanted where none are named."""
+        values: dict[str, np.ndarray] = {}
+        for name, module in (self.measures if measures is None else measures).items():
+            found = module.compute(frame, context)
+            values |= found if isinstance(found, Mapping) else {name: found}
+        return freeze_values(values)
+
+    def texts(self, values: Mapping[str, np.ndarray]) -> dict[int, str]:
+        """The pieces of all tokens that the values name, for an app that has no tokenizer."""
+        ids = [array.ravel().tolist() for name, array in values.items() if name.endswith(".token_ids")]
+        return {i: self.pieces[i] for i in sorted(set().union(*ids)) if i >= 0}
+
+    def candidates(self, frame: Frame, choice: Choice, others: Sequence[int] = ()) -> Candidates:
+        """The likeliest, the chosen one, and others that are asked for; those in the order of their logits."""
+        chosen = choice.top_ids[: self._candidates].tolist()
+        more = {choice.token_id, *others} - {*chosen}
+        chosen += sorted(more, key=lambda token_id: -float(frame.logits[token_id]))
+        ids = np.array(chosen, dtype=np.int64)
+        columns = (frame.logits, choice.probs, choice.sampled_probs)
+        logits, probs, sampled = (frozen(column.numpy()[ids]) for column in columns)
+        return Candidates(frozen(ids), tuple(self.pieces[i] for i in chosen), logits, probs, sampled)
+
+
+def missing_of_measures(backend: Backend) -> dict[str, dict[int, str]]:
+    """What the backend lacks, said by measure: a measure has no value where one of its sites has none."""
+    found: dict[str, dict[int, str]] = {}
+    for name in registry.names("measures"):
+        for site in registry.load("measures", name).NEEDS:
+            if backend.missing.get(site):
+                found.setdefault(name, {}).update(backend.missing[site])
+    return found

@@ -1,0 +1,60 @@
+"""From text to the tokens that are really fed: a prompt, checked, or a few words that a reader types after it."""
+
+from __future__ import annotations
+
+from openmav.backends._base import Backend
+from openmav.detokenize import Detokenizer
+from openmav.errors import UsageError
+from openmav.record import Prompt
+from openmav.settings import Settings
+
+
+def read_prompt(backend: Backend, settings: Settings) -> Prompt:
+    """The prompt of the settings as tokens: some, and no more than the context holds.
+
+    Raises UsageError where it is empty or too long.
+    """
+    text = settings.text
+    if not text:
+        raise UsageError("the prompt is empty; give some text with --prompt")
+    ids = backend.encode(text, chat=settings.chat)
+    if not ids:
+        raise UsageError("the prompt gives no tokens; give some text with --prompt")
+    limit = backend.info.context
+    if limit is not None and len(ids) >= limit:
+        raise UsageError(f"the prompt has {len(ids)} tokens and the context of {backend.info.name} holds {limit}; shorten the prompt")
+    written = Detokenizer(backend.decode)
+    tokens = tuple(written.add(token_id, last=i == len(ids) - 1) for i, token_id in enumerate(ids))
+    return Prompt(text, tuple(ids), tokens, tuple(backend.is_special(i) for i in ids))
+
+
+def notes_on(prompt: Prompt) -> list[str]:
+    """What silently harms a text: a special token that begins it twice, as when a template and a tokenizer both add one."""
+    ids = prompt.token_ids
+    if len(ids) > 1 and ids[0] == ids[1] and prompt.special[0]:
+        return [f"the prompt begins with {prompt.tokens[0]} twice; leave it out of the text, the tokenizer adds it"]
+    return []
+
+
+def typed(backend: Backend, text: str) -> list[int]:
+    """The tokens of words that go on after other text: no special tokens are added, and a leading space counts.
+
+    They are those after a line break, which hardly any vocabulary joins with what follows. Raises UsageError for no tokens.
+    """
+    before, whole = _without_special(backend, "\n"), _without_special(backend, "\n" + text)
+    ids = whole[len(before) :] if whole[: len(before)] == before else _without_special(backend, text)
+    if not ids:
+        raise UsageError("type at least one character to put there")
+    return ids
+
+
+def _without_special(backend: Backend, text: str) -> list[int]:
+    """Ids of the text without the special tokens that a tokenizer puts around any text."""
+    ids, empty = backend.encode(text), backend.encode("")
+    start = 0
+    while start < min(len(empty), len(ids)) and ids[start] == empty[start] and backend.is_special(ids[start]):
+        start += 1
+    end = len(ids)
+    while end > start and len(empty) > start and backend.is_special(ids[end - 1]) and ids[end - 1] == empty[-1]:
+        end -= 1
+    return ids[start:end]
