@@ -23,10 +23,11 @@ a reason can be given where it is missing:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol, TypeAlias, runtime_checkable
 
+from openmav.interventions import Intervention
 from openmav.record import ModelInfo
 
 if TYPE_CHECKING:
@@ -151,3 +152,28 @@ class Inspectable(Protocol):
 
     def checks(self) -> list[Check]:
         """What was compared at load."""
+
+
+@runtime_checkable
+class Intervening(Protocol):
+    """A backend whose model can be touched while it runs.
+
+    Nothing that is changed outlives the forward pass that it was changed in, so the backend itself is never touched by this: its
+    logits are bit-identical before, beside and after.
+    """
+
+    def intervened(self, interventions: Sequence[Intervention], prompt_ids: Sequence[int]) -> Backend:
+        """A backend over the same model, with a cache of its own, in whose forward passes these are in force, in this order.
+
+        Means, differences of texts and patches are computed now, in untouched runs. Closing it leaves this one as it is.
+        Raises UsageError for what this model or this prompt does not have.
+        """
+
+    def why_not(self, intervention: Intervention) -> str | None:
+        """Why its site can't be touched in this model, one line; None where it can."""
+
+    def variants(self, interventions: Sequence[Intervention], prompt_ids: Sequence[int]) -> Iterator[Tensor]:
+        """The logits [vocab] fp32 at the end of the prompt with each of them in force alone, in their order, as they come.
+
+        Many are computed in one forward pass, as many as memory allows. Raises as `intervened` does.
+        """

@@ -14,9 +14,10 @@ WORDS in order and then ends. The name may carry switches, such as "toy?slow=0.0
 
 from __future__ import annotations
 
+import copy
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from urllib.parse import parse_qsl
 
@@ -24,7 +25,9 @@ import torch
 from torch import Tensor
 
 from openmav.backends._base import Direction, Frame, LoadOptions, Progress
-from openmav.errors import LoadError
+from openmav.backends._edits import Edit, Site, edits, need_range, site_of
+from openmav.errors import LoadError, UsageError
+from openmav.interventions import Intervention
 from openmav.record import ModelInfo
 
 WORDS = (
@@ -71,12 +74,13 @@ def load(name: str, options: LoadOptions, progress: Progress | None = None) -> T
 
 
 class Toy:
-    """Satisfies backends._base.Backend. It keeps no cache: each pass reads the whole text again."""
+    """Satisfies backends._base.Backend and Intervening. It keeps no cache: each pass reads the whole text again."""
 
     def __init__(self, name: str, switches: Mapping[str, float]) -> None:
         self.switches = switches
         self.ids: list[int] = []
         self.prompt_length = 0
+        self.edits: tuple[Edit, ...] = ()  # in force in each forward pass
         self.end_ids = frozenset({END})
         self.bare = int(switches.get("bare", -1))
         self.missing = {site: dict.fromkeys(range(LAYERS), "no router") for site in ("router.experts", "router.weights")}
@@ -151,24 +155,34 @@ class Toy:
     def _forward(self, want: frozenset[str]) -> Frame:
         began = time.perf_counter()
         time.sleep(self.switches.get("slow", 0.0))
-        x = self.embedding[self.ids] + self.positions[: len(self.ids)]  # [tokens, width]
         sites: dict[str, list[Tensor | None]] = {site: [] for site in want}
-        for number, layer in enumerate(self.layers):
-            values: dict[str, Tensor] = {"residual.before": x}
-            if number != self.bare:
-                values |= _attention(x, layer)
-                x = x + values["attention.out"]
-                values["mlp.hidden"] = torch.relu(x @ layer["up"].T)
-                values["mlp.out"] = values["mlp.hidden"] @ layer["down"].T
-                x = x + values["mlp.out"]
-            if number == LAYERS - 1 and len(self.ids) - self.prompt_length >= self.switches.get("nan", float("inf")):
-                x = x * float("nan")
-            values["residual.after"] = x
+        for values in self._layers(self.ids):
             for site in want:
                 value = values.get(site)
                 sites[site].append(None if value is None else value[..., -1, :].clone())
         head = ToyHead(self.embedding, self._next(), [layer["down"] for layer in self.layers])
-        return Frame(head.logits(x[-1:])[0], sites, time.perf_counter() - began, len(self.ids), head)
+        return Frame(head.logits(values["residual.after"][-1:])[0], sites, time.perf_counter() - began, len(self.ids), head)
+
+    def _layers(self, ids: Sequence[int]) -> Iterator[dict[str, Tensor]]:
+        """What each layer computes at all tokens, with the edits in force; attention.heads [tokens, width] is what "o" takes."""
+        x = self.embedding[list(ids)] + self.positions[: len(ids)]  # [tokens, width]
+        for number, layer in enumerate(self.layers):
+            values: dict[str, Tensor] = {"residual.before": x}
+            if number != self.bare:
+                values |= _attention(x, layer)
+                values["attention.heads"] = self._edited(number, "head", values["attention.heads"])
+                values["attention.out"] = self._edited(number, "attn", values["attention.heads"] @ layer["o"].T)
+                x = x + values["attention.out"]
+                values["mlp.hidden"] = self._edited(number, "neuron", torch.relu(x @ layer["up"].T))
+                values["mlp.out"] = self._edited(number, "mlp", values["mlp.hidden"] @ layer["down"].T)
+                x = x + values["mlp.out"]
+            if any(edit.site == Site(number, "layer") for edit in self.edits):
+                x = values["residual.before"] + self._edited(number, "layer", x - values["residual.before"])
+            x = self._edited(number, "resid", x)
+            if number == LAYERS - 1 and len(ids) - self.prompt_length >= self.switches.get("nan", float("inf")):
+                x = x * float("nan")
+            values["residual.after"] = x
+            yield values
 
     def _next(self) -> int:
         """The word after the last token; the first one where that is no word."""
@@ -176,6 +190,62 @@ class Toy:
         if following < len(VOCABULARY):
             return following
         return FIRST if self.switches.get("endless") else END
+
+    # ---- touched ---------------------------------------------------------------------------------------------------------
+
+    def intervened(self, interventions: Sequence[Intervention], prompt_ids: Sequence[int]) -> Toy:
+        """See backends._base.Intervening."""
+        touched = copy.copy(self)
+        touched.ids, touched.edits = [], tuple(edits(interventions, prompt_ids, self))
+        return touched
+
+    def why_not(self, intervention: Intervention) -> str | None:
+        """See backends._base.Intervening."""
+        try:
+            self.width_of(site_of(intervention))
+        except UsageError as error:
+            return str(error)
+        return None
+
+    def variants(self, interventions: Sequence[Intervention], prompt_ids: Sequence[int]) -> Iterator[Tensor]:
+        """See backends._base.Intervening; one at a time."""
+        for one in interventions:
+            yield self.intervened([one], prompt_ids).prefill(prompt_ids, frozenset()).logits
+
+    def width_of(self, site: Site) -> int:
+        """See backends._edits.Model."""
+        need_range("layer", site.layer, LAYERS, self.info.name)
+        if site.layer == self.bare and site.name not in ("layer", "resid"):
+            raise UsageError(f"not available: layer {site.layer} has neither attention nor MLP")
+        if site.name in ("head", "neuron"):
+            need_range(site.name, site.index or 0, HEADS if site.name == "head" else HIDDEN, f"layer {site.layer}")
+        return {"head": WIDTH // HEADS, "neuron": 1}.get(site.name, WIDTH)
+
+    def values_of(self, sites: Sequence[Site], ids: Sequence[int]) -> dict[Site, Tensor]:
+        """See backends._edits.Model."""
+        names = {"head": "attention.heads", "attn": "attention.out", "neuron": "mlp.hidden", "mlp": "mlp.out", "resid": "residual.after"}
+        layers = list(self._layers(ids))
+        found: dict[Site, Tensor] = {}
+        for site in sites:
+            values = layers[site.layer]
+            if site.name == "layer":
+                found[site] = values["residual.after"] - values["residual.before"]
+            else:
+                found[site] = values[names[site.name]][:, _columns(site)]
+        return found
+
+    def _edited(self, layer: int, name: str, x: Tensor) -> Tensor:
+        for edit in self.edits:
+            if edit.site.layer == layer and edit.site.name == name:
+                x, at = x.clone(), _columns(edit.site)
+                x[:, at] = edit.apply(x[None, :, at], 0)[0]
+        return x
+
+
+def _columns(site: Site) -> slice:
+    """Where a site's value stands in what is computed for all heads, or for all neurons."""
+    width = {"head": WIDTH // HEADS, "neuron": 1}.get(site.name)
+    return slice(None) if width is None or site.index is None else slice(site.index * width, (site.index + 1) * width)
 
 
 @dataclass(frozen=True)
@@ -202,11 +272,11 @@ class ToyHead:
 
 
 def _attention(x: Tensor, layer: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """[tokens, width] -> what causal attention adds, and its scores and rows [heads, tokens, keys]."""
+    """[tokens, width] -> what the heads give [tokens, width], and their scores and rows [heads, tokens, keys]."""
     tokens = len(x)
     q, k, v = ((x @ layer[name].T).view(tokens, HEADS, -1).transpose(0, 1) for name in "qkv")
     scores = q @ k.transpose(1, 2) / q.shape[-1] ** 0.5
     scores = scores.masked_fill(torch.ones(tokens, tokens).triu(1).bool(), float("-inf"))
     rows = torch.softmax(scores, dim=-1)
-    out: Tensor = (rows @ v).transpose(0, 1).reshape(tokens, WIDTH) @ layer["o"].T
-    return {"attention.out": out, "attention.probs": rows, "attention.scores": scores}
+    heads: Tensor = (rows @ v).transpose(0, 1).reshape(tokens, WIDTH)
+    return {"attention.heads": heads, "attention.probs": rows, "attention.scores": scores}

@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
 from openmav.backends._base import Check, Frame, LoadOptions, Progress
+from openmav.backends._edits import Site, edits, site_of
 from openmav.backends._hf import anatomy, attention, head, loading, naming, placing, quantised, report, verify
 from openmav.backends._hf import cache as caches
 from openmav.backends._hf.decoding import Decoder
 from openmav.backends._hf.hooks import Capture
 from openmav.backends._hf.tokens import Tokens
+from openmav.backends._hf.touchable import Touchable
+from openmav.backends._hf.touching import Hands, Touch
 from openmav.errors import UsageError
+from openmav.interventions import Intervention
 from openmav.record import ModelInfo
 
 if TYPE_CHECKING:
@@ -37,7 +42,7 @@ def wrap(model: PreTrainedModel, tokenizer: Any, name: str | None = None) -> Tra
 
 
 class TransformersBackend:
-    """Satisfies backends._base.Backend."""
+    """Satisfies backends._base.Backend, Inspectable and Intervening."""
 
     def __init__(self, model: PreTrainedModel, tokenizer: Any, name: str, notes: tuple[str, ...] = ()) -> None:
         self.model = model
@@ -51,6 +56,7 @@ class TransformersBackend:
         self.missing = _merged(self.anatomy.missing, self.checked.missing)
         self._capture = Capture(self.anatomy, self.checked.inside, from_outputs=self.checked.from_outputs)
         self._decoder = Decoder(model)
+        self._touchable = Touchable(model, self.anatomy, self.checked.inside, self.missing, from_outputs=self.checked.from_outputs)
         self.end_ids = _end_ids(model, tokenizer)
         self.info = self._describe(name, notes)
 
@@ -105,7 +111,7 @@ class TransformersBackend:
 
         if not self.checked.from_outputs or total == 1:
             return self._forward(want, lambda: self._decoder.prefill(ids, self._arguments, between))
-        with quantised.without_gradients(self.model):  # the last token alone, so that no [queries, keys] matrix of attention is kept
+        with self._running():  # the last token alone, so that no [queries, keys] matrix of attention is kept
             self._decoder.prefill(ids[:-1], {}, between)
         return self.decode_one_token(ids[-1], want)
 
@@ -118,11 +124,15 @@ class TransformersBackend:
         self._capture.begin()
         rows = self._capture.rows if self._capture.wants_rows else None
         began = time.perf_counter()
-        with quantised.without_gradients(self.model), attention.listening(rows):
+        with self._running(), attention.listening(rows):
             logits: Tensor = forward().logits[0, -1].float().cpu()
             seconds = time.perf_counter() - began
             held = partial(caches.held_bytes, self._decoder.cache)
             return Frame(logits, self._capture.sites(), seconds, self.length, self.checked.head, held)
+
+    def _running(self) -> AbstractContextManager[object]:
+        """Within this block the model runs."""
+        return quantised.without_gradients(self.model)
 
     def found(self) -> list[tuple[str, str]]:
         """See backends._base.Inspectable."""
@@ -135,9 +145,39 @@ class TransformersBackend:
         logits = Check("attention logits = eager's", errors.get("attention logits"), head.tolerance(dtype), "of the largest logit")
         return [rows, logits]
 
+    # ---- touched ---------------------------------------------------------------------------------------------------------
+
+    def intervened(self, interventions: Sequence[Intervention], prompt_ids: Sequence[int]) -> TransformersBackend:
+        """See backends._base.Intervening."""
+        return Touched(self, interventions, prompt_ids)
+
+    def why_not(self, intervention: Intervention) -> str | None:
+        """See backends._base.Intervening."""
+        try:
+            self._touchable.places(site_of(intervention))
+        except UsageError as error:
+            return str(error)
+        return None
+
+    def variants(self, interventions: Sequence[Intervention], prompt_ids: Sequence[int]) -> Iterator[Tensor]:
+        """See backends._base.Intervening."""
+        for one in interventions:
+            yield self.intervened([one], prompt_ids).prefill(prompt_ids, frozenset()).logits
+
+    def width_of(self, site: Site) -> int:
+        """See backends._edits.Model."""
+        self._touchable.places(site)
+        return self.info.width
+
+    def values_of(self, sites: Sequence[Site], ids: Sequence[int]) -> dict[Site, Tensor]:
+        """See backends._edits.Model."""
+        return self._touchable.values_of(sites, ids)
+
+    # ---- the end ---------------------------------------------------------------------------------------------------------
+
     def rewind(self, length: int) -> None:
         if length < self.length:
-            with quantised.without_gradients(self.model):
+            with self._running():
                 self._decoder.rewind(length)
 
     def close(self) -> None:
@@ -146,6 +186,27 @@ class TransformersBackend:
         self._decoder = Decoder(self.model)
         loading.use_attention(self.model, self._own_attention)
         self.model.train(self._was_training)
+
+
+class Touched(TransformersBackend):
+    """A backend over the model of another one, with a cache of its own and edits in each of its forward passes."""
+
+    def __init__(self, owner: TransformersBackend, interventions: Sequence[Intervention], prompt_ids: Sequence[int]) -> None:
+        vars(self).update(vars(owner))
+        touches = [Touch(edit, owner._touchable.places(edit.site)) for edit in edits(interventions, prompt_ids, owner)]
+        self._capture = Capture(self.anatomy, self.checked.inside, from_outputs=self.checked.from_outputs)
+        self._decoder = Decoder(self.model)
+        self._hands = Hands(touches, lambda: self.length)
+
+    @contextmanager
+    def _running(self) -> Iterator[None]:
+        with quantised.without_gradients(self.model), self._hands.on():
+            yield
+
+    def close(self) -> None:
+        """The model stays its owner's."""
+        self._capture.close()
+        self._decoder = Decoder(self.model)
 
 
 def _merged(*parts: Mapping[str, Mapping[int, str]]) -> dict[str, dict[int, str]]:

@@ -118,7 +118,7 @@ class Observer:
         layer, made = self.anatomy.layers[index], self._made[index]
         if self._experts[index] is not None:
             return None
-        linear = [p for p in made if p != INPUT and _is_linear(layer.get_submodule(p)) and role_in_layer(layer, p) == MLP]
+        linear = [p for p in made if p != INPUT and is_linear(layer.get_submodule(p)) and role_in_layer(layer, p) == MLP]
         if not linear:
             return None
         last = linear[-1]
@@ -140,7 +140,7 @@ class Observer:
         return absent or "the linear map that the neurons go through last was not found"
 
 
-def _is_linear(module: nn.Module) -> bool:
+def is_linear(module: nn.Module) -> bool:
     return has_matrix(module) and not any(True for _ in module.children())
 
 

@@ -1,0 +1,99 @@
+"""Interventions written a second time: plain hooks on a raw transformers model, one full forward pass, nothing of mav's."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+Change = Callable[[Tensor], Tensor]  # [tokens, columns] -> the same
+Place = tuple[str, str, slice]  # module, "in" | "out" | "layer", columns
+
+
+@dataclass(frozen=True)
+class Paths:
+    """Where things stand in a model of some family, written down by hand."""
+
+    layers: str
+    attn: str  # whose output is added to the residual stream
+    mlp: str
+    heads: str  # the map that the heads' outputs go through
+    neurons: str = ""  # the last map of the MLP; none in a mixture of experts
+    times: float = 1.0  # what the sub-blocks' outputs are multiplied by before they are added
+
+
+PATHS = {
+    "gpt2": Paths("transformer.h", "attn", "mlp", "attn.c_proj", "mlp.c_proj"),
+    "llama": Paths("model.layers", "self_attn", "mlp", "self_attn.o_proj", "mlp.down_proj"),
+    "gemma2": Paths("model.layers", "post_attention_layernorm", "post_feedforward_layernorm", "self_attn.o_proj", "mlp.down_proj"),
+    "phi": Paths("model.layers", "self_attn", "mlp", "self_attn.dense", "mlp.fc2"),
+    "mixtral": Paths("model.layers", "self_attn", "mlp", "self_attn.o_proj"),
+    "granite": Paths("model.layers", "self_attn", "mlp", "self_attn.o_proj", "mlp.down_proj", times=0.5),
+}
+
+
+class Raw:
+    """A raw model and its paths; `head_width` is that of one head in the input of the output projection."""
+
+    def __init__(self, model: nn.Module, paths: Paths, head_width: int) -> None:
+        self.model = model
+        self.paths = paths
+        self.head_width = head_width
+
+    def place(self, site: str) -> Place:
+        """Of a site written as in a spec: "L1.H2"."""
+        layer, _, inside = site[1:].partition(".")
+        at = f"{self.paths.layers}.{layer}"
+        if inside in ("attn", "mlp"):
+            return f"{at}.{getattr(self.paths, inside)}", "out", slice(None)
+        if inside.startswith("H"):
+            head = int(inside[1:])
+            return f"{at}.{self.paths.heads}", "in", slice(head * self.head_width, (head + 1) * self.head_width)
+        if inside.startswith("N"):
+            return f"{at}.{self.paths.neurons}", "in", slice(int(inside[1:]), int(inside[1:]) + 1)
+        return at, "out" if inside == "resid" else "layer", slice(None)
+
+    def logits(self, ids: Sequence[int], changes: Sequence[tuple[str, Change]] = ()) -> Tensor:
+        """[tokens, vocab] with each site's value changed."""
+        with ExitStack() as stack, torch.no_grad():
+            for site, change in changes:
+                path, side, columns = self.place(site)
+                module = self.model.get_submodule(path)
+                if side == "in":
+                    hook = module.register_forward_pre_hook(lambda m, a, c=change, k=columns: (_changed(a[0], c, k),))
+                elif side == "out":
+                    hook = module.register_forward_hook(lambda m, a, out, c=change: _first_changed(out, c))
+                else:
+                    hook = module.register_forward_hook(
+                        lambda m, a, out, c=change: _first_changed(out, lambda x, a=a: a[0][0] + c(x - a[0][0]))
+                    )
+                stack.callback(hook.remove)
+            found: Tensor = self.model(input_ids=torch.tensor([list(ids)]), use_cache=False).logits[0]
+        return found
+
+    def values(self, ids: Sequence[int], site: str) -> Tensor:
+        """[tokens, columns] of an untouched run."""
+        kept: list[Tensor] = []
+
+        def keep(x: Tensor) -> Tensor:
+            kept.append(x.clone())
+            return x
+
+        self.logits(ids, [(site, keep)])
+        return kept[0]
+
+
+def _changed(x: Tensor, change: Change, columns: slice) -> Tensor:
+    made = x.clone().reshape(-1, x.shape[-1])
+    made[:, columns] = change(made[:, columns])
+    return made.view_as(x)
+
+
+def _first_changed(output: object, change: Change) -> object:
+    if isinstance(output, tuple):
+        return (_first_changed(output[0], change), *output[1:])
+    assert isinstance(output, Tensor)
+    return change(output.reshape(-1, output.shape[-1])).view_as(output)
