@@ -10,7 +10,7 @@ import numpy as np
 
 from openmav.record import RANK_EDGES, Candidates, ModelInfo, Prompt, Step, Timing, freeze_values, frozen
 from openmav.sampling import Sampling
-from openmav.source import Advance, Back, Command, Force, History, Pause, Run, SetSampling, Snapshot, Want
+from openmav.source import COMMANDS, Advance, Back, Command, Force, History, Pause, Run, SetSampling, Snapshot, Want
 
 TEXT = (
     "the river that divides it and the bridges that tie it together , and for a tower that nobody wanted at first , which is now"
@@ -44,7 +44,6 @@ HOSTILE = (
     "\\",
     "❤\ufe0f",
 )
-ALL_COMMANDS = frozenset({"Run", "Pause", "Advance", "Back", "Force", "Want", "SetSampling"})
 
 
 def make_info(layers: int = 30, heads: int = 9, missing: dict[str, dict[int, str]] | None = None, **changes: object) -> ModelInfo:
@@ -176,7 +175,7 @@ class ScriptedSource:
     `sent` holds the commands in their order. A forced token is one of the last step's candidates, or is named by its id.
     """
 
-    can = ALL_COMMANDS
+    can = COMMANDS
 
     def __init__(self, steps: Sequence[Step] = (), info: ModelInfo | None = None, limit: int = 200, **changes: object) -> None:
         self.info = info or make_info()

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from openmav import registry
-from openmav.backends._base import HEAD_SITES, Backend, Frame, LoadOptions, Progress
+from openmav import interventions, registry
+from openmav.backends._base import HEAD_SITES, Backend, Frame, Intervening, LoadOptions, Progress
 from openmav.branches import Paths
 from openmav.detokenize import Detokenizer, Pieces
 from openmav.errors import UsageError
@@ -61,6 +61,7 @@ class Session:
         pieces = Pieces(backend.decode, (backend.encode("a") or self.prompt.token_ids)[-1])
         self._looking = Looking(backend, settings, pieces)
         self._text = self._read_text()
+        self.intervene(settings.interventions)
 
     @property
     def prompt(self) -> Prompt:
@@ -250,9 +251,12 @@ class Session:
     def switch(self, name: str) -> None:
         """Go to another branch, to where it was left. Raises UsageError for an unknown one."""
         self._mark_end()
+        before = self.prompt
         self._paths.switch(name)
         self._text = self._read_text()
         self._arrive()
+        if self.prompt is not before:
+            self._touch_or_leave()
 
     def rename(self, old: str, new: str) -> None:
         """Raises UsageError for an unknown branch, an empty name or one that is taken."""
@@ -269,6 +273,7 @@ class Session:
         self._sampler.generator.manual_seed(self.sampling.seed)
         self._text = self._read_text()
         self.reason = self._last = None
+        self._touch_or_leave()
 
     def _mark_end(self) -> None:
         """Keeps what a path needs to be gone on with from its end."""
@@ -291,6 +296,42 @@ class Session:
         return text
 
     # ---- a touched model -------------------------------------------------------------------------------------------------
+
+    def intervene(self, specs: Sequence[str]) -> Step | None:
+        """From now on do exactly this to the model, on all tokens of the text; the newest step, made again in this light.
+
+        Nothing of it is left where `specs` is empty: the logits are those of before, bit for bit. Raises UsageError for what
+        cannot be done, and then all stays as it was.
+        """
+        before = self.interventions
+        self.interventions = tuple(str(interventions.parse(spec)) for spec in specs)
+        try:
+            self._touch()
+        except Exception:
+            self.interventions = before
+            raise
+        return self.retake() if self.interventions != before else None
+
+    def _touch(self) -> None:
+        """A cache of its own for the model as it is touched now; values from other runs are of this prompt."""
+        touched = None
+        if self.interventions:
+            if not isinstance(self.backend, Intervening):
+                raise UsageError(f"the backend '{self.backend.info.backend}' cannot touch its model")
+            parsed = [interventions.parse(spec) for spec in self.interventions]
+            touched = Tape(self.backend.intervened(parsed, self.prompt.token_ids))
+        if self._touched is not None:
+            self._touched.backend.close()
+        self._touched = touched
+
+    def _touch_or_leave(self) -> None:
+        """Touches the model for another prompt; what cannot be done there is taken off, and a UsageError says so."""
+        try:
+            self._touch()
+        except UsageError as error:
+            done, self.interventions = ", ".join(self.interventions), ()
+            self._touch()
+            raise UsageError(f"{done}: taken off, since with this prompt {error}") from error
 
     def retake(self) -> Step | None:
         """The newest step made again with all that is wanted now; the token stays. None where there is none."""

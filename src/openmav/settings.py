@@ -35,6 +35,7 @@ class Settings:
     sampling: Sampling = field(default_factory=Sampling)
     measures: tuple[str, ...] = CORE_MEASURES
     measure_files: tuple[str, ...] = ()  # Python files with measures of the reader's own, by absolute path
+    interventions: tuple[str, ...] = ()  # what is done to the model, as interventions.parse reads it
     aggregation: Aggregation = "l2"
     candidates: int = 20
     interactive: bool = False  # start paused: each key makes a token

@@ -90,6 +90,13 @@ class EditPrompt:
 
 
 @dataclass(frozen=True)
+class Intervene:
+    """Do exactly this to the model, on all tokens of the text; nothing where empty."""
+
+    specs: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class Want:
     """Compute exactly these measures: for the newest token as far as it was looked at for them, and from the next one on.
 
@@ -108,7 +115,7 @@ class SetSampling:
     sampling: Sampling
 
 
-Command: TypeAlias = Run | Pause | Advance | Back | Forward | Force | Type | Switch | Rename | EditPrompt | Want | SetSampling
+Command: TypeAlias = Run | Pause | Advance | Back | Forward | Force | Type | Switch | Rename | EditPrompt | Intervene | Want | SetSampling
 
 
 COMMANDS = frozenset(kind.__name__ for kind in get_args(Command))  # of a source that takes them all
@@ -137,6 +144,7 @@ class Snapshot:
     at: int = 0  # at this token
     ahead: int = 0  # tokens that were taken back and can be gone forward to
     branches: Mapping[str, Branch] = field(default_factory=dict)  # the others, by name
+    interventions: tuple[str, ...] = ()  # what is done to the model, as interventions.parse reads it
 
 
 class Source(Protocol):

@@ -9,16 +9,16 @@ import sys
 import pytest
 from driving import COMPACT, HOME, SMALL, make_app, screen_text
 
-from fakes import ALL_COMMANDS
 from openmav.apps.options import AppOptions
 from openmav.apps.tui.first import empty_screen
 from openmav.errors import UsageError
 from openmav.paint import line_text, line_width
+from openmav.source import COMMANDS
 
 
 @pytest.mark.parametrize("size", [SMALL, COMPACT, HOME])
 async def test_it_is_what_the_app_draws_then(size: tuple[int, int]) -> None:
-    lines = empty_screen(ALL_COMMANDS, AppOptions(), *size)
+    lines = empty_screen(COMMANDS, AppOptions(), *size)
     assert {line_width(line) for line in lines} == {size[0]}
     app = make_app(0, status="loading", prompt=None)
     app.source.history.update(info=None)  # type: ignore[attr-defined]
@@ -29,9 +29,9 @@ async def test_it_is_what_the_app_draws_then(size: tuple[int, int]) -> None:
 
 def test_unknown_names_stop_it() -> None:
     with pytest.raises(UsageError):
-        empty_screen(ALL_COMMANDS, AppOptions(panels=("nothing",)), *HOME)
+        empty_screen(COMMANDS, AppOptions(panels=("nothing",)), *HOME)
     with pytest.raises(UsageError):
-        empty_screen(ALL_COMMANDS, AppOptions(theme="nothing"), *HOME)
+        empty_screen(COMMANDS, AppOptions(theme="nothing"), *HOME)
 
 
 @pytest.mark.parametrize("module", ["openmav.apps.tui", "openmav.paint", "openmav.panels.timeline"])

@@ -13,7 +13,22 @@ from openmav.engine import EngineSource
 from openmav.sampling import Sampling
 from openmav.session import open_session
 from openmav.settings import Settings
-from openmav.source import Advance, Back, Force, Pause, Run, SetSampling, Snapshot, Want
+from openmav.source import (
+    Advance,
+    Back,
+    EditPrompt,
+    Force,
+    Forward,
+    Intervene,
+    Pause,
+    Rename,
+    Run,
+    SetSampling,
+    Snapshot,
+    Switch,
+    Type,
+    Want,
+)
 
 pytestmark = pytest.mark.slow
 SETTINGS = Settings(max_new_tokens=12, threads=1)
@@ -167,3 +182,63 @@ def test_the_engine_does_not_outlive_its_app(tmp_path) -> None:
             return
         time.sleep(0.05)
     raise AssertionError("the engine is still there")
+
+
+def test_branches_prompts_and_words_reach_the_app(start) -> None:
+    source = start(model="toy?endless=1", backend="toy", prompt="abc", interactive=True, max_new_tokens=30)
+    wait(source, lambda s: s.status == "paused")
+    source.send(Advance(10))
+    trunk = wait(source, lambda s: len(s.steps) == 10 and s.status == "paused")
+    source.send(Back(6))
+    assert wait(source, lambda s: len(s.steps) == 4).ahead == 6
+    source.send(Forward(2))
+    assert wait(source, lambda s: len(s.steps) == 6).ahead == 4
+    source.send(Type("xy"))
+    side = wait(source, lambda s: len(s.steps) == 8 and s.branch != "main" and s.status == "paused")
+    assert (side.branch, side.parent, side.at, side.ahead) == ("branch 1", "main", 6, 0)
+    assert [s.token_id for s in side.branches["main"].steps] == [s.token_id for s in trunk.steps]
+    assert [s.text for s in side.steps[6:]] == ["x", "y"]
+    source.send(Rename("branch 1", "words"))
+    assert wait(source, lambda s: s.branch == "words").steps == side.steps
+    source.send(Switch("main"))
+    main = wait(source, lambda s: s.branch == "main" and len(s.steps) == 10)
+    assert main.branches["words"].text == "".join(s.text for s in side.steps)
+    assert set(main.branches) == {"words"}
+    source.send(EditPrompt("xyz"))
+    other = wait(source, lambda s: s.prompt.text == "xyz" and not s.steps and s.status == "paused")
+    assert (other.branch, other.parent, set(other.branches)) == ("branch 2", None, {"main", "words"})
+    source.send(Switch("nowhere"))
+    assert "unknown branch 'nowhere'" in wait(source, lambda s: bool(s.notice)).notice
+    source.send(Switch("words"))
+    back = wait(source, lambda s: s.branch == "words" and len(s.steps) == 8)
+    assert back.prompt.text == "abc"
+
+
+def test_the_model_is_touched_and_left_as_it_was(start) -> None:
+    source = start(model="toy?endless=1", backend="toy", prompt="abc", interactive=True)
+    wait(source, lambda s: s.status == "paused")
+    source.send(Advance(3))
+    plain = wait(source, lambda s: len(s.steps) == 3 and s.status == "paused").steps
+    source.send(Intervene(("ablate L1.mlp",)))
+    touched = wait(source, lambda s: bool(s.interventions)).steps[-1]
+    assert touched.interventions == ("ablate L1.mlp",)
+    assert touched.before.entropy == plain[-1].entropy
+    assert touched.before.candidates.logits[: len(plain[-1].candidates)].tobytes() == plain[-1].candidates.logits.tobytes()
+    assert touched.candidates.logits.tobytes() != plain[-1].candidates.logits.tobytes()
+    source.send(Intervene(("ablate L9.mlp",)))
+    assert "0 to 3" in wait(source, lambda s: bool(s.notice)).notice
+    source.send(Intervene())
+    after = wait(source, lambda s: not s.interventions).steps[-1]
+    assert after.before is None
+    assert after.candidates.logits.tobytes() == plain[-1].candidates.logits.tobytes()
+
+
+def test_what_a_new_layout_wants_is_computed_while_paused(start) -> None:
+    source = start(model="toy", backend="toy", prompt="abc", interactive=True, measures=("mlp_norm",))
+    wait(source, lambda s: s.status == "paused")
+    source.send(Advance(3))
+    before = wait(source, lambda s: len(s.steps) == 3 and s.status == "paused").steps
+    source.send(Want(frozenset({"mlp_norm", "attention_entropy"})))
+    again = wait(source, lambda s: "attention_entropy" in s.steps[-1].values).steps
+    assert again[:2] == before[:2]
+    assert again[-1].candidates.logits.tobytes() == before[-1].candidates.logits.tobytes()

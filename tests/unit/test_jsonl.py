@@ -149,3 +149,15 @@ def _fields(schema: Any) -> list[str]:
     for name, inner in schema.get("properties", {}).items():
         found += [name, *_fields(inner), *_fields(inner.get("items", {}))]
     return found
+
+
+def test_a_touched_run_says_what_the_untouched_model_says() -> None:
+    lines = lines_of(session_of(max_new_tokens=3, interventions=("ablate L1.mlp", "amplify L2.attn=0.5")))
+    plain = lines_of(session_of(max_new_tokens=1))
+    assert lines[0]["interventions"] == ["ablate L1.mlp", "amplify L2.attn=0.5"] == lines[1]["interventions"]
+    before = lines[1]["before"]
+    assert before["candidates"][:20] == plain[1]["candidates"][:20]
+    assert before["layers"] == plain[1]["layers"] != lines[1]["layers"]
+    assert "before" not in plain[1]
+    for line in lines:
+        check_line(line)

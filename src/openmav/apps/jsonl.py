@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from typing import Any
 
@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from openmav import __version__
-from openmav.record import EndReason, ModelInfo, Prompt, Step, measure_of
+from openmav.record import Before, Candidates, EndReason, ModelInfo, Prompt, Step, measure_of
 from openmav.settings import Settings
 
 SCHEMA = 1
@@ -35,14 +35,13 @@ def header(info: ModelInfo, prompt: Prompt, settings: Settings) -> dict[str, Any
         "prompt": {"text": prompt.text, "token_ids": list(prompt.token_ids), "tokens": list(prompt.tokens)},
         "sampling": asdict(settings.sampling),
         "aggregation": settings.aggregation,
+        "interventions": list(settings.interventions),
     }
 
 
 def step_line(step: Step, info: ModelInfo) -> dict[str, Any]:
     """One token and what the model did at the position that predicted it."""
-    c = step.candidates
-    columns = (c.token_ids.tolist(), c.tokens, _plain(c.logits), _plain(c.probs), _plain(c.sampled_probs))
-    names = ("token_id", "token", "logit", "prob", "sampled_prob")
+    before = {} if step.before is None else {"interventions": list(step.interventions), "before": _before(step.before, info)}
     return {
         "type": "step",
         "index": step.index,
@@ -53,10 +52,9 @@ def step_line(step: Step, info: ModelInfo) -> dict[str, Any]:
         "special": step.special,
         "logprob": _plain(step.logprob),
         "entropy": _plain(step.entropy),
-        "candidates": [dict(zip(names, row)) for row in zip(*columns)],
-        "layers": _layers(step, info),
-        "measures": {name: _plain(value) for name, value in step.values.items() if name not in PER_LAYER},
-        "pieces": {str(token_id): piece for token_id, piece in step.pieces.items()},
+        "candidates": _candidates(step.candidates),
+        **_values(step.values, step.pieces, info),
+        **before,
         "nonfinite": _nonfinite(step, info),
         "timing": {**asdict(step.timing), "total": step.timing.total},
     }
@@ -66,8 +64,29 @@ def end_line(reason: EndReason, tokens: int, seconds: float) -> dict[str, Any]:
     return {"type": "end", "reason": reason, "tokens": tokens, "seconds": seconds}
 
 
-def _layers(step: Step, info: ModelInfo) -> list[dict[str, Any]]:
-    columns = {name: _plain(step.values[name]) if name in step.values else [None] * info.layers for name in PER_LAYER}
+def _candidates(candidates: Candidates) -> list[dict[str, Any]]:
+    c = candidates
+    columns = (c.token_ids.tolist(), c.tokens, _plain(c.logits), _plain(c.probs), _plain(c.sampled_probs))
+    return [dict(zip(("token_id", "token", "logit", "prob", "sampled_prob"), row)) for row in zip(*columns)]
+
+
+def _values(values: Mapping[str, NDArray], pieces: Mapping[int, str], info: ModelInfo) -> dict[str, Any]:
+    """What the measures found: those of each layer, the others by name, and the texts of the tokens that they name."""
+    return {
+        "layers": _layers(values, info),
+        "measures": {name: _plain(value) for name, value in values.items() if name not in PER_LAYER},
+        "pieces": {str(token_id): piece for token_id, piece in pieces.items()},
+    }
+
+
+def _before(before: Before, info: ModelInfo) -> dict[str, Any]:
+    """What the untouched model says at the same place."""
+    said = {"logprob": _plain(before.logprob), "entropy": _plain(before.entropy), "candidates": _candidates(before.candidates)}
+    return {**said, **_values(before.values, before.pieces, info)}
+
+
+def _layers(values: Mapping[str, NDArray], info: ModelInfo) -> list[dict[str, Any]]:
+    columns = {name: _plain(values[name]) if name in values else [None] * info.layers for name in PER_LAYER}
     return [
         {"index": layer, **{name: None if layer in info.missing.get(name, ()) else column[layer] for name, column in columns.items()}}
         for layer in range(info.layers)

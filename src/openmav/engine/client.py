@@ -76,7 +76,14 @@ class EngineSource:
             status = "ended" if event.reason else "running" if event.running else "paused"
             history.truncate(event.length)
             history.stand(event.branch, event.parent, event.at, event.ahead)
-            history.update(status=status, progress="", reason=event.reason, sampling=event.sampling, notice=event.notice)
+            history.update(
+                status=status,
+                progress="",
+                reason=event.reason,
+                sampling=event.sampling,
+                notice=event.notice,
+                interventions=event.interventions,
+            )
         elif isinstance(event, Kept):
             history.keep(event.branch, event.shared)
         elif isinstance(event, Renamed):

@@ -60,6 +60,7 @@ class State:
     parent: str | None = None
     at: int = 0
     ahead: int = 0
+    interventions: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from openmav.engine.events import Event, Failed, Kept, Made, Ready, Renamed, Sta
 from openmav.errors import MavError
 from openmav.record import Branch, Step, without_large
 from openmav.settings import Settings
-from openmav.source import Advance, Back, EditPrompt, Force, Forward, Pause, Rename, Run, SetSampling, Switch, Type, Want
+from openmav.source import Advance, Back, EditPrompt, Force, Forward, Intervene, Pause, Rename, Run, SetSampling, Switch, Type, Want
 
 if TYPE_CHECKING:
     from openmav.session import Session
@@ -93,7 +93,7 @@ class Engine:
     def _tell_state(self, session: Session, notice: str = "") -> None:
         going, now = self.running and session.reason is None, session.branches[session.branch]
         length = len(session.steps)
-        place = (now.name, now.parent, now.at, session.ahead)
+        place = (now.name, now.parent, now.at, session.ahead, session.interventions)
         self.tell(State(going, length, session.reason, session.sampling, notice, *place))
 
     def _obey(self, session: Session) -> None:
@@ -171,6 +171,11 @@ class Engine:
         for step in steps:
             self.tell(Made(without_large(step)))
 
+    def _intervene(self, session: Session, command: Intervene) -> None:
+        again = session.intervene(command.specs)
+        if again is not None:
+            self.tell(Made(again))
+
     def _want(self, session: Session, command: Want) -> None:
         """While nothing runs, what the newest step's forward pass was not captured for is computed once more."""
         session.want(sorted(command.measures), command.layer)
@@ -194,6 +199,7 @@ _DO: dict[type, Callable[[Engine, Session, Any], None]] = {
     Switch: Engine._switch,
     Rename: Engine._rename,
     EditPrompt: Engine._edit_prompt,
+    Intervene: Engine._intervene,
     Want: Engine._want,
     SetSampling: Engine._set_sampling,
 }

@@ -9,7 +9,7 @@ import numpy as np
 
 from openmav.apps.options import AppOptions
 from openmav.paint import PALETTES, Palette
-from openmav.record import Array, ModelInfo, Prompt, Step
+from openmav.record import TRUNK, Array, Branch, ModelInfo, Prompt, Step
 from openmav.sampling import Sampling
 from openmav.source import Snapshot, Status
 
@@ -30,6 +30,13 @@ class View:
     fraction: float | None = None
     error: str | None = None
     notice: str = ""
+    branch: str = TRUNK  # the one in force
+    parent: str | None = None  # the branch that it left,
+    at: int = 0  # at this token
+    ahead: int = 0  # tokens that were taken back and can be gone forward to
+    branches: Mapping[str, Branch] = field(default_factory=dict)  # the others, by name
+    other: str | None = None  # the branch that the reader compares with; None: the one that this one left
+    interventions: tuple[str, ...] = ()  # what is done to the model now
     reason: str | None = None
     cursor: int = -1
     following: bool = True  # the cursor goes along with the newest step
@@ -65,6 +72,20 @@ class View:
 
     def why_missing(self, measure: str, layer: int) -> str | None:
         return self.info.why_missing(measure, layer) if self.info else None
+
+    @property
+    def compared(self) -> Branch | None:
+        """The branch beside the one in force: the chosen one, else the one that it left, else any; None where there is no other."""
+        for name in (self.other, self.parent, *self.branches):
+            if name in self.branches:
+                return self.branches[str(name)]
+        return None
+
+    def all_branches(self) -> dict[str, Branch]:
+        """All branches by name, the one in force among them."""
+        if self.prompt is None:
+            return dict(self.branches)
+        return {self.branch: Branch(self.branch, self.prompt, tuple(self.steps), self.parent, self.at), **self.branches}
 
     def alarms(self) -> tuple[str, ...]:
         """Where the shown step holds NaN or infinity that is the model's own: names of measures, and "logits"."""
@@ -105,6 +126,12 @@ class View:
             fraction=now.fraction,
             error=now.error,
             notice=now.notice,
+            branch=now.branch,
+            parent=now.parent,
+            at=now.at,
+            ahead=now.ahead,
+            branches=now.branches,
+            interventions=now.interventions,
             reason=now.reason,
             cursor=cursor,
             following=self.following or (cursor == last and candidate is None),

@@ -7,7 +7,7 @@ import math
 import numpy as np
 from rich.segment import Segment
 
-from openmav.paint import Line, columns, heat_runs, ink, level, number_text, shares, visible
+from openmav.paint import Line, columns, heat_runs, ink, level, number_text, one_line, shares, visible
 from openmav.panels._layers import waiting
 from openmav.panels._view import View
 
@@ -21,6 +21,9 @@ the model was by the token that was chosen. The column under the cursor is amber
 How to read it: low and dark is what the model expected; a tall bright column is a token that it held unlikely: often
 the first word of a new thought, or a name. Walk with the left and right keys, home and end, or click: all panels then
 show that token. Columns are scaled to the tallest in sight; --scale changes them, never the numbers.
+
+Where something was done, a row below the columns says so: ┬ a branch left here, ◆ the sampling was changed, ✎ you put the token
+there, ▾ the model is touched from here on and ▴ no longer.
 
 Formula: surprisal = -ln p of the chosen token under the model's raw distribution, in nats (0.69 nats = one coin
 toss). Mean surprisal is over all generated tokens; perplexity = exp(mean surprisal).
@@ -43,6 +46,34 @@ def window(view: View, width: int) -> tuple[int, int]:
     return min(first, count - width), min(first, count - width) + width
 
 
+def mark(view: View, index: int) -> str:
+    """What was done at a token, in one cell; "" for nothing."""
+    step, before = view.steps[index], view.steps[index - 1] if index else None
+    touched, was = bool(step.interventions), bool(before is not None and before.interventions)
+    if touched != was or (touched and before is not None and step.interventions != before.interventions):
+        return "▾" if touched else "▴"
+    if before is not None and step.sampling != before.sampling:
+        return "◆"
+    if any(branch.parent == view.branch and branch.at == index for branch in view.branches.values()):
+        return "┬"
+    if view.parent is not None and view.at == index:
+        return "┬"
+    return "✎" if step.forced else ""
+
+
+def done(view: View, index: int) -> str:
+    """What was done at a token, in words."""
+    step, sign = view.steps[index], mark(view, index)
+    words = {
+        "▾": f"touched: {', '.join(step.interventions)}",
+        "▴": "no longer touched",
+        "◆": f"sampling from here: {step.sampling.describe()}",
+        "┬": "a branch leaves here",
+        "✎": "put there by you",
+    }
+    return words.get(sign, "")
+
+
 def heading(view: View, width: int) -> str:
     return "Timeline · surprisal, nats"
 
@@ -57,7 +88,8 @@ def note(view: View, width: int, height: int) -> str:
         return ""
     step, mean = view.step, float(np.mean([step.surprisal for step in view.steps]))
     first, last = window(view, width)
-    parts = [f"token {step.index} {visible(step.token)} {number_text(step.surprisal, 2)} nats"]
+    told = done(view, view.cursor)
+    parts = [f"token {step.index} {visible(step.token)} {number_text(step.surprisal, 2)} nats", *([one_line(told)] if told else [])]
     parts.append(f"mean {number_text(mean, 2)} · perplexity {_perplexity(mean)}")
     if last - first < len(view.steps):
         parts.insert(1, f"{'◂ ' * (first > 0)}{first}–{last - 1} of {len(view.steps)}{' ▸' * (last < len(view.steps))}")
@@ -80,7 +112,9 @@ def render(view: View, width: int, height: int) -> list[Line]:
     surprisals = np.array([step.surprisal for step in view.steps[first:last]], dtype=np.float64)
     finite = np.isfinite(surprisals)
     heights = shares(surprisals, view.options.scale)
-    rows = columns([float(share) if good else 1.0 for share, good in zip(heights, finite)], max(1, height))
+    marks = [mark(view, index) for index in range(first, last)]
+    marked = height > 1 and any(marks)
+    rows = columns([float(share) if good else 1.0 for share, good in zip(heights, finite)], max(1, height - marked))
     palette, codes = view.palette, _codes(view, first, heights, finite)
     cursor = ink(palette, "accent", "select")
     lines: list[Line] = []
@@ -94,6 +128,8 @@ def render(view: View, width: int, height: int) -> list[Line]:
                 line.append(Segment(text, cursor if code == -1 else ink(palette, _colour(view, code))))
             at += count
         lines.append(line)
+    if marked:
+        lines.append([Segment("".join(sign or " " for sign in marks), ink(palette, "key"))])
     return lines
 
 

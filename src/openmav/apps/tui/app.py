@@ -27,6 +27,7 @@ from openmav.apps.tui.looks import register
 from openmav.apps.tui.messages import Clicked, Wheeled
 from openmav.apps.tui.own import failure, is_own, picked
 from openmav.apps.tui.signals import catch_signals, leave_if_orphaned
+from openmav.apps.tui.touching import Touching
 from openmav.apps.tui.widgets import Footer, Header, Notice, PanelTile
 from openmav.paint import PALETTES
 from openmav.panels import needs
@@ -36,7 +37,7 @@ from openmav.source import Advance, Back, Command, Force, Pause, Run, SetSamplin
 TICK = 1 / 12  # seconds between two looks at the source
 
 
-class MavApp(Arranging):
+class MavApp(Arranging, Touching):
     """The screen around a source. All that it shows is in `view`; every key makes a new view or sends a command."""
 
     CSS_PATH = "tui.tcss"

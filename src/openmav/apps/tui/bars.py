@@ -9,7 +9,7 @@ from rich.segment import Segment
 from openmav.apps.tui.hints import LAST_TO_GO, Hint, with_keys
 from openmav.paint import Line, cells, fit, fit_line, ink, line_width, one_line
 from openmav.panels._view import View
-from openmav.record import ModelInfo
+from openmav.record import TRUNK, ModelInfo
 
 RECENT = 16  # tokens that the speed is taken from
 GLYPHS = {"loading": "…", "prefill": "…", "running": "▶", "paused": "▮▮", "ended": "■", "failed": "✖"}
@@ -36,6 +36,13 @@ def _facts(view: View) -> list[tuple[str, str]]:
     alarms = view.alarms()
     if alarms:
         facts.append((f"! NaN or inf in {', '.join(alarms)}", "warning"))
+    if view.interventions:
+        more = f" and {len(view.interventions) - 1} more" if len(view.interventions) > 1 else ""
+        facts.append((f"▾ {fit(one_line(view.interventions[0]), min(24, cells(view.interventions[0])))}{more}", "warning"))
+    if view.branch != TRUNK:
+        facts.append((f"└ {one_line(view.branch)}", "accent"))
+    if view.ahead:
+        facts.append((f"{view.ahead} ahead", "accent"))
     if not view.following and view.step is not None:
         facts.append((f"token {view.cursor} of {len(view.steps)}", "accent"))
     now = speed(view)
