@@ -16,12 +16,11 @@ from fakes import HOSTILE, make_info
 from openmav import registry
 from openmav.apps.layouts import LAYOUTS
 from openmav.apps.tui.layout import Tile, kind_of, place_all
-from openmav.paint import line_text, line_width, tile
+from openmav.paint import Edges, line_text, line_width, tile
 from openmav.panels._view import View
 
 NAMES = registry.names("panels")
 TERMINALS = [(60, 16), (80, 24), (160, 45), (240, 70)]
-LEAST = 24  # cells of width that a panel keeps to; where a reader squeezes it more, the frame cuts it
 LAYERS, HEADS, HISTORIES = (2, 32, 80), (8, 128), (0, 5, 5000)
 SAYS = ("▲", "▼", "◂", "▸ ", "◀", "▶", "…", " of ", "/cell", "more", "newest", "last ")  # how a panel tells that there is more
 every = pytest.mark.parametrize("name", NAMES)
@@ -63,7 +62,7 @@ def framed(module: ModuleType, view: View, place: Tile) -> str:
     view = replace(view, gutter=place.gutter)
     lines = module.render(view, width, height)
     assert len(lines) <= height, "more rows than the box has"
-    assert width < LEAST or all(line_width(line) <= width for line in lines), "a row is wider than the box"
+    assert all(line_width(line) <= width for line in lines), "a row is wider than the box"
     title = module.heading(view, place.width - 5) if hasattr(module, "heading") else module.TITLE
     note = module.note(view, width, height) if hasattr(module, "note") else ""
     legend = module.legend(view, width) if hasattr(module, "legend") else None
@@ -94,6 +93,18 @@ def test_it_stays_in_its_box(name: str, terminal: tuple[int, int]) -> None:
         view = run_of(layers, heads, tokens)
         for place in boxes(name, terminal, layers):
             assert framed(module, view, place)
+
+
+@every
+def test_a_reader_squeezes_it(name: str) -> None:
+    """Every width that the keys can give it: what does not fit is left out whole, or the panel says that it has no room."""
+    module = panel(name)
+    for layers, heads, beside in ((2, 8, False), (80, 128, True)):
+        view = run_of(layers, heads, 5)
+        edges = Edges(left_open=beside, right_open=beside)
+        for width, height in product(range(8, 60), (3, 9)):
+            text = framed(module, view, Tile(name, 0, 0, width, height, edges, gutter=not beside))
+            assert text.split("\n")[1].strip("│ "), (width, height)
 
 
 @every

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from rich.segment import Segment
 
-from openmav.paint import Line, bar, cells, fit, ink, number, number_text, one_line, shares
+from openmav.paint import Line, bar, cells, fit, ink, line_width, number, number_text, one_line, shares
 from openmav.panels._view import View
 
 NUMBER_ROOM = 5  # cells that a number takes at least
@@ -51,7 +51,7 @@ def layer_lines(view: View, width: int, height: int, cell: Callable[[int, int], 
         return waiting(view, width)
     rows = shown_layers(view, height)
     room = max(0, width - gutter_width(view))
-    return [[*_gutter(view, rows, at), *cell(layer, room)] for at, layer in enumerate(rows)]
+    return that_fit(view, width, [[*_gutter(view, rows, at), *cell(layer, room)] for at, layer in enumerate(rows)])
 
 
 def waiting(view: View, width: int) -> list[Line]:
@@ -64,6 +64,11 @@ def waiting(view: View, width: int) -> list[Line]:
 def too_narrow(view: View, width: int) -> list[Line]:
     """What stands where numbers would have to be cut: the key m gives the panel all of the screen."""
     return [[Segment(fit("no room: m", width), ink(view.palette, "secondary"))]]
+
+
+def that_fit(view: View, width: int, lines: list[Line]) -> list[Line]:
+    """The lines, or what says that the box is too narrow where the frame would cut one of them."""
+    return lines if all(line_width(line) <= width for line in lines) else too_narrow(view, width)
 
 
 def not_captured(view: View, width: int, measure: str = "") -> list[Line]:

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-import numpy as np
-
 from openmav.apps.options import AppOptions
 from openmav.paint import PALETTES, Palette
+from openmav.panels._finite import wrong
 from openmav.record import TRUNK, Array, Branch, ModelInfo, Prompt, Step
 from openmav.sampling import Sampling
 from openmav.source import Snapshot, Status
@@ -92,14 +91,7 @@ class View:
         if self.step is None:
             return ()
         found = () if self.step.healthy else ("logits",)
-        return found + tuple(name for name, array in self.step.values.items() if self._bad(name, array))
-
-    def _bad(self, measure: str, array: Array) -> bool:
-        if np.isfinite(array).all():
-            return False
-        known = self.info.missing.get(measure.partition(".")[0], {}) if self.info else {}  # an entry may be a part: "measure.part"
-        rows = [row for row in range(len(array)) if row not in known]
-        return not np.isfinite(array[rows]).all()
+        return found + tuple(name for name in self.step.values if wrong(self.step, name, self.info).any())
 
     def mode(self, panel: str, known: Sequence[str]) -> str:
         """Which of its `known` kinds a panel shows; the first where the reader chose none."""

@@ -41,7 +41,7 @@ LABEL, NUMBER = 14, 11
 SAMPLE = 512  # steps from which on the history's size is taken from so many
 SPEED_ROWS = 6  # of the sparkline at most
 ROWS = 9 + SPEED_ROWS
-LEAST = LABEL + NUMBER + 1  # cells; where there are fewer, numbers would have to be cut
+LEAST = LABEL + NUMBER + 2  # cells; where there are fewer, numbers would have to be cut
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from rich.segment import Segment
 
 from openmav.paint import Line, bar, columns, fit, ink, one_line, percent, shares
 from openmav.panels._grid import fitting
-from openmav.panels._layers import not_captured, waiting
+from openmav.panels._layers import not_captured, that_fit, waiting
 from openmav.panels._sequence import step_at, token_at
 from openmav.panels._view import View
 
@@ -116,7 +116,7 @@ def render(view: View, width: int, height: int) -> list[Line]:
     if _as_columns(view, row, height):
         return _column_lines(view, row, width, height)
     lengths = shares(row.values, view.options.scale)
-    return [_token_line(view, row, at, float(lengths[at]), width) for at in _listed(view, row, height)]
+    return that_fit(view, width, [_token_line(view, row, at, float(lengths[at]), width) for at in _listed(view, row, height)])
 
 
 def _without(view: View, width: int, row: Row | None) -> Line:
@@ -140,13 +140,14 @@ def _token_line(view: View, row: Row, at: int, share: float, width: int) -> Line
     selected = step_at(view, position) is not None
     room = max(4, min(20, width * 3 // 10))
     longest = max(0, width - POSITION - 1 - room - 1 - 7 - 1)
+    number = f"{position:>{POSITION}} " if width > POSITION + 1 + room + 1 + 7 else ""
     longest = min(longest, view.options.max_bar_length or longest)
     quiet = ink(view.palette, "secondary")
     return [
-        Segment(f"{position:>{POSITION}} ", quiet),
+        Segment(number, quiet),
         Segment(f"{fit(token_at(view, position), room)} ", ink(view.palette, "text", bold=selected)),
         Segment(percent(float(row.values[at])), ink(view.palette, "text")),
-        Segment(f" {bar(share, longest)}", ink(view.palette, "attention")),
+        Segment(f" {bar(share, longest)}" if longest else "", ink(view.palette, "attention")),
     ]
 
 

@@ -11,8 +11,9 @@ from rich.segment import Segment
 
 from openmav.paint import Line, fit, ink, number_text, one_line, visible
 from openmav.panels._diverging import diverging_bar, signed, signed_shares
+from openmav.panels._finite import hiding
 from openmav.panels._grid import fitting
-from openmav.panels._layers import gutter_width, hidden_note, layer_lines, not_captured, pick_layer, waiting
+from openmav.panels._layers import gutter_width, hidden_note, layer_lines, not_captured, pick_layer, that_fit, waiting
 from openmav.panels._view import View
 from openmav.record import Step
 
@@ -56,6 +57,7 @@ class Sum(NamedTuple):
     rest: float
     logit: float
     of: str  # the token, or "A minus B"
+    hiding: list[int]  # layers whose own parts are not known
 
     @property
     def explained(self) -> float:
@@ -92,7 +94,8 @@ def sum_of(view: View) -> Sum | None:
         drawn = drawn - step.values["attribution.top"][:, :, place]
         whole = [value - float(step.values[f"attribution.top.{part}"][0, place]) for value, part in zip(whole, (*PARTS, "logit"))]
         name = f"{name} minus {visible(step.candidates.tokens[view.candidate or 0])}"
-    return Sum(drawn, whole[0], whole[1], whole[2], whole[3], name)
+    hidden = hiding(parts, view.info.missing.get("attribution", {}) if view.info else ())
+    return Sum(drawn, whole[0], whole[1], whole[2], whole[3], name, hidden)
 
 
 def heading(view: View, width: int) -> str:
@@ -154,7 +157,8 @@ def render(view: View, width: int, height: int) -> list[Line]:
         return [*line, *_part(view, layer, why, float(found.parts[layer, 1]), float(layered[layer, 1]), space - half)]
 
     lines = layer_lines(view, width, height, cell)
-    return [*lines, *_foot(view, found, lengths[found.parts.size :], room)] if _has_foot(view, found, height) else lines
+    foot = _foot(view, found, lengths[found.parts.size :], room) if _has_foot(view, found, height) else []
+    return that_fit(view, width, [*lines, *foot])
 
 
 def _why(view: View, found: Sum, layer: int) -> str | None:
@@ -162,12 +166,8 @@ def _why(view: View, found: Sum, layer: int) -> str | None:
     own = view.why_missing("attribution", layer)
     if own is not None:
         return own
-    unknown = [
-        above
-        for above in range(layer + 1, view.layers)
-        if np.isnan(found.parts[above]).all() and view.why_missing("attribution", above) is not None
-    ]
-    return f"lost in layer {unknown[0]}" if unknown else None
+    hidden = next((above for above in found.hiding if above > layer), None)
+    return None if hidden is None else f"lost in layer {hidden}"
 
 
 def _part(view: View, layer: int, why: str | None, value: float, share: float, room: int) -> Line:
@@ -189,7 +189,7 @@ def _bar(view: View, value: float, share: float, room: int, bold: bool = False, 
 def _foot(view: View, found: Sum, lengths: NDArray[np.float64], room: int) -> list[Line]:
     """Rows for what no layer added, and the sum beside the logit."""
     quiet, gutter = ink(view.palette, "secondary"), gutter_width(view)
-    half, label = room // 2, 11
+    half, label = room // 2, max(0, min(11, room - room // 2 - 2))
     lines: list[Line] = []
     for name, value, share in zip(("embedding", "biases", "rest"), (found.embedding, found.bias, found.rest), lengths):
         bars = _bar(view, value, float(share), half, text=_whole(found, value))

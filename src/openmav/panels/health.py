@@ -9,9 +9,10 @@ import numpy as np
 from rich.segment import Segment
 
 from openmav.paint import Line, fit, ink, number_text, visible
+from openmav.panels._finite import wrong
 from openmav.panels._layers import too_narrow, waiting
 from openmav.panels._view import View
-from openmav.record import Step, measure_of
+from openmav.record import Step
 
 TITLE = "Health"
 NEEDS = ("mlp_norm", "attention_norm", "residual_norm", "sink_share")
@@ -69,13 +70,13 @@ def bad_places(view: View) -> tuple[int, str]:
     count, places = 0, []
     for name in view.alarms():
         values = view.values(name)
-        if values is None:
+        if view.step is None or values is None:
             count += 1
             places.append(name)
             continue
-        known = view.info.missing.get(measure_of(name), {}) if view.info else {}
-        rows = [row for row in range(len(values)) if row not in known and not np.isfinite(values[row]).all()]
-        count += int((~np.isfinite(values[rows])).sum())
+        bad = wrong(view.step, name, view.info)
+        rows = [row for row in range(len(bad)) if bad[row].any()]
+        count += int(bad.sum())
         layers = ", ".join(map(str, rows[:4])) + ("…" if len(rows) > 4 else "")
         places.append(f"{name} layer {layers}" if len(values) == view.layers else name)
     return count, "; ".join(places)

@@ -98,10 +98,10 @@ def _row(view: View, step: Step, lens: Lens, layer: int, share: float, widths: t
         return [Segment(fit("! NaN" if math.isnan(value) else "! inf", room), ink(palette, "warning", bold=True))]
     chosen = top == step.token_id
     role, bold = "accent" if chosen else "text", layer >= lens.stays >= 0 or layer == view.layer
-    line = [
-        Segment(f"{mark(lens, layer)} ", ink(palette, "accent" if chosen else "secondary", bold=True)),
-        Segment(f"{fit(piece(step, top), token_room)} ", ink(palette, role, bold=bold)),
-    ]
+    line = [Segment(f"{mark(lens, layer)} ", ink(palette, "accent" if chosen else "secondary", bold=True))]
+    if room < 2 + token_room + 1 + 7:  # the token alone
+        return [*line, Segment(fit(piece(step, top), max(1, room - 2)), ink(palette, role, bold=bold))]
+    line.append(Segment(f"{fit(piece(step, top), token_room)} ", ink(palette, role, bold=bold)))
     if longest:
         shown = bar(share, longest)
         line += [Segment(shown, ink(palette, "accent" if chosen else "probability")), Segment(" " * (longest - len(shown) + 1))]

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 from rich.segment import Segment
 
 from openmav.paint import Line, bar, ink, number_text, percent, shares
-from openmav.panels._layers import not_captured, waiting
+from openmav.panels._layers import not_captured, that_fit, waiting
 from openmav.panels._view import View
 from openmav.record import RANK_EDGES
 
@@ -77,4 +77,4 @@ def render(view: View, width: int, height: int) -> list[Line]:
         if sampled:
             line.append(Segment("     cut" if left == 0 else f" {percent(left)}", quiet))
         lines.append([*line, Segment(" " + bar(float(share), longest), ink(view.palette, "probability"))])
-    return lines
+    return that_fit(view, width, lines)

@@ -77,7 +77,7 @@ def _shown(view: View, height: int) -> tuple[list[Stage], bool]:
         return every, True
     if room < len(every):
         every = [stage for stage in every if stage.on]
-    return every[: max(1, room)], room > len(every)
+    return every[: max(0, room)], room > len(every)
 
 
 def note(view: View, width: int, height: int) -> str:
@@ -97,12 +97,12 @@ def render(view: View, width: int, height: int) -> list[Line]:
         return waiting(view, width)
     if width < LEAST:
         return too_narrow(view, width)[: max(height, 0)]
-    shown, headed = _shown(view, height)
-    if not shown:
+    if not stages(view):
         return not_captured(view, width)
+    shown, headed = _shown(view, height)
     lines = [_heading(view, width)] if headed else []
     lines += [_row(view, stage, width) for stage in shown]
-    return [*lines, _taken(view, view.step, stages(view), width)]
+    return [*lines, _taken(view, view.step, stages(view), width)][: max(height, 0)]
 
 
 def _rooms(width: int) -> tuple[int, int, int, int]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from rich.segment import Segment
 
 from openmav.paint import Line, bar, fit, ink, number, number_text, percent, shares, visible
-from openmav.panels._layers import waiting
+from openmav.panels._layers import that_fit, waiting
 from openmav.panels._view import View
 from openmav.record import Step
 
@@ -110,7 +110,8 @@ def render(view: View, width: int, height: int) -> list[Line]:
     heading = _has_heading(height)
     lengths = shares(step.candidates.probs, view.options.scale)
     rows = shown_rows(view, step, height - heading)
-    return [_heading(view, width)] * heading + [_row(view, step, row, float(lengths[row]), width) for row in rows]
+    lines = [_heading(view, width)] * heading + [_row(view, step, row, float(lengths[row]), width) for row in rows]
+    return that_fit(view, width, lines)
 
 
 def pick(view: View, width: int, height: int, x: int, y: int) -> View:
