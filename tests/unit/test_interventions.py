@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from openmav.apps.sweep_table import COLUMNS, MINUS_COLUMNS
 from openmav.errors import UsageError
-from openmav.interventions import Intervention, parse
+from openmav.interventions import KINDS, Intervention, parse
 
 SPECS = {
     "ablate L5.H3": Intervention("ablate", 5, "head", 3),
@@ -82,3 +86,11 @@ def test_only_its_own_error_ever_comes_out(noise: str, spec: str) -> None:
         except UsageError:
             continue
         assert parse(str(found)) == found
+
+
+def test_the_page_shows_specs_that_are_read() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "interventions.md").read_text(encoding="utf-8")
+    flags = [(kind, quoted or plain) for kind, quoted, plain in re.findall(r"--(ablate|amplify|steer|patch) (?:'([^']+)'|(L\S+))", page)]
+    assert len(flags) == 7
+    assert {parse(f"{kind} {spec}").kind for kind, spec in flags} == set(KINDS)
+    assert [name for name in (*COLUMNS, *MINUS_COLUMNS) if f"`{name}`" not in page] == []

@@ -25,18 +25,23 @@ PER_LAYER = ("mlp_norm", "attention_norm", "residual_norm", "attention_entropy")
 
 def header(info: ModelInfo, prompt: Prompt, settings: Settings) -> dict[str, Any]:
     """What was run: the model, the tokens really fed, how tokens are chosen."""
-    model = {key: value for key, value in asdict(info).items() if key not in ("missing", "notes")}
-    missing = {name: {str(layer): why for layer, why in layers.items()} for name, layers in info.missing.items()}
     return {
         "type": "header",
         "schema": SCHEMA,
         "version": __version__,
-        "model": {**model, "missing": missing, "notes": list(info.notes)},
+        "model": model_of(info),
         "prompt": {"text": prompt.text, "token_ids": list(prompt.token_ids), "tokens": list(prompt.tokens)},
         "sampling": asdict(settings.sampling),
         "aggregation": settings.aggregation,
         "interventions": list(settings.interventions),
     }
+
+
+def model_of(info: ModelInfo) -> dict[str, Any]:
+    """What is known of a model."""
+    model = {key: value for key, value in asdict(info).items() if key not in ("missing", "notes")}
+    missing = {name: {str(layer): why for layer, why in layers.items()} for name, layers in info.missing.items()}
+    return {**model, "missing": missing, "notes": list(info.notes)}
 
 
 def step_line(step: Step, info: ModelInfo) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from openmav.backends._base import Check, Frame, LoadOptions, Progress
 from openmav.backends._edits import Site, edits, site_of
-from openmav.backends._hf import anatomy, attention, head, loading, naming, placing, quantised, report, verify
+from openmav.backends._hf import anatomy, attention, head, loading, naming, placing, quantised, report, variants, verify
 from openmav.backends._hf import cache as caches
 from openmav.backends._hf.decoding import Decoder
 from openmav.backends._hf.hooks import Capture
@@ -149,7 +149,10 @@ class TransformersBackend:
 
     def intervened(self, interventions: Sequence[Intervention], prompt_ids: Sequence[int]) -> TransformersBackend:
         """See backends._base.Intervening."""
-        return Touched(self, interventions, prompt_ids)
+        return Touched(self, self._touches(interventions, prompt_ids))
+
+    def _touches(self, interventions: Sequence[Intervention], prompt_ids: Sequence[int]) -> list[Touch]:
+        return [Touch(edit, self._touchable.places(edit.site)) for edit in edits(interventions, prompt_ids, self)]
 
     def why_not(self, intervention: Intervention) -> str | None:
         """See backends._base.Intervening."""
@@ -161,8 +164,13 @@ class TransformersBackend:
 
     def variants(self, interventions: Sequence[Intervention], prompt_ids: Sequence[int]) -> Iterator[Tensor]:
         """See backends._base.Intervening."""
-        for one in interventions:
-            yield self.intervened([one], prompt_ids).prefill(prompt_ids, frozenset()).logits
+        touches = self._touches(interventions, prompt_ids)
+        alone = Touched(self, []).prefill(prompt_ids, frozenset()).logits
+        for logits in variants.logits_of(self.model, touches, prompt_ids, alone):
+            if logits is None:
+                yield from (Touched(self, [touch]).prefill(prompt_ids, frozenset()).logits for touch in touches)
+            else:
+                yield logits
 
     def width_of(self, site: Site) -> int:
         """See backends._edits.Model."""
@@ -191,9 +199,8 @@ class TransformersBackend:
 class Touched(TransformersBackend):
     """A backend over the model of another one, with a cache of its own and edits in each of its forward passes."""
 
-    def __init__(self, owner: TransformersBackend, interventions: Sequence[Intervention], prompt_ids: Sequence[int]) -> None:
+    def __init__(self, owner: TransformersBackend, touches: Sequence[Touch]) -> None:
         vars(self).update(vars(owner))
-        touches = [Touch(edit, owner._touchable.places(edit.site)) for edit in edits(interventions, prompt_ids, owner)]
         self._capture = Capture(self.anatomy, self.checked.inside, from_outputs=self.checked.from_outputs)
         self._decoder = Decoder(self.model)
         self._hands = Hands(touches, lambda: self.length)

@@ -12,6 +12,7 @@ from openmav.settings import DEMO, DEMO_PROMPT, OTHER_PROMPT
 
 DTYPES = ("auto", "float32", "float16", "bfloat16")
 MODEL, TEXT, SAMPLING, OUTPUT, APP = "Model", "Text", "Sampling", "Output", "The app"
+HANDS = "Hands on"
 
 
 class Flag(click.Option):
@@ -57,6 +58,10 @@ FLAGS = [
     _flag(SAMPLING, "--min-p", "Drop tokens below this share of the likeliest; 0 is off.", default=0.0, type=float, metavar="P"),
     _flag(SAMPLING, "--repetition-penalty", "Above 1 discourages repetition; 1 is off.", default=1.0, type=float, metavar="R"),
     _flag(SAMPLING, "--seed", "The same seed gives the same text.", default=42, type=int, metavar="N"),
+    _flag(HANDS, "--ablate", "Zero a site of the model: L5.H3, L5.attn, L7.mlp, L7, L3.N120; =mean; @5.", multiple=True, metavar="SITE"),
+    _flag(HANDS, "--amplify", "Multiply a site: L5.attn=0.5.", multiple=True, metavar="SITE=X"),
+    _flag(HANDS, "--steer", 'Add a vector after a layer: L8=vector.npy*4, or L8=\'"love"-"hate"*4\'.', multiple=True, metavar="L=VECTOR"),
+    _flag(HANDS, "--patch", "Take a site's value from another text: L6.resid@5=other text.", multiple=True, metavar="SITE=TEXT"),
     _flag(OUTPUT, "--tui", "The app; the default in a terminal.", is_flag=True),
     _flag(OUTPUT, "--plain", "The text alone; the default in a pipe.", is_flag=True),
     _flag(OUTPUT, "--json", "One JSON object a line: a header, each token, an end.", is_flag=True),

@@ -10,6 +10,7 @@ import click
 import openmav
 from openmav.commands.flags import DTYPES, FLAGS, Flag
 from openmav.registry import unknown
+from openmav.settings import DEMO
 
 EXAMPLES = """\
   mav                                      the bundled model, live
@@ -18,6 +19,7 @@ EXAMPLES = """\
   mav --layout lens                        other panels
   mav --json --seed 7 | jq .entropy        numbers for scripts
   mav --prompt-file story.txt > more.txt   text for pipes"""
+SWEEPS = ("heads", "attn", "mlp", "layers")
 SETTINGS = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
 
 
@@ -148,6 +150,28 @@ def doctor(**values: Any) -> int:
     from openmav.commands.doctor import doctor_command
 
     return doctor_command(**values)
+
+
+@command.command(context_settings=SETTINGS)
+@click.option("--ablate", "ablate", help="heads, attn, mlp or layers.", default="heads", type=click.Choice(SWEEPS), metavar="KIND")
+@click.option("--mean", help="Put the mean over the prompt in its place, not 0.", is_flag=True)
+@click.option("--prompt", help="What the model goes on from.", metavar="TEXT")
+@click.option("--prompt-file", help="The prompt is in this UTF-8 file; - is stdin.", metavar="FILE")
+@click.option("--chat", help="Wrap the prompt in the model's chat template.", is_flag=True)
+@click.option("--target", help="The next token that it is about; the model's own likeliest one if left out.", metavar="TEXT")
+@click.option("--minus", help="Its logit less that of this token.", metavar="TEXT")
+@click.option("--model", help="As of mav run.", default=DEMO, metavar="NAME")
+@click.option("--backend", help="What runs the model.", default="transformers", metavar="NAME")
+@click.option("--device", help="auto, cpu, cuda, cuda:N or mps.", default="auto", metavar="DEVICE")
+@click.option("--dtype", help="Of the weights.", default="auto", type=click.Choice(DTYPES), metavar="DTYPE")
+@click.option("--trust-remote-code", help="Run code that comes with the model.", is_flag=True)
+@click.option("--json", help="JSON lines: a header, each site, an end.", is_flag=True)
+@click.option("--csv", help="A table, each site a line.", is_flag=True)
+def sweep(**values: Any) -> int:
+    """Take each head (or block, or layer) away, and map what it did for a token."""
+    from openmav.commands.sweep import sweep_command
+
+    return sweep_command(values)
 
 
 @command.command(context_settings=SETTINGS)

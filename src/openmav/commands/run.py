@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
-from openmav import registry
+from openmav import interventions, registry
 from openmav.apps.options import AppOptions
 from openmav.commands.config import Config, read_config
 from openmav.commands.own import add_measures, add_panels
@@ -62,7 +62,7 @@ def make_settings(values: dict[str, Any], face: Face, config: Config | None = No
     refresh = values["refresh_rate"]
     return Settings(
         model=values["model"],
-        prompt=_prompt(values["prompt"], values["prompt_file"]),
+        prompt=read_text(values["prompt"], values["prompt_file"]),
         backend=values["backend"],
         device=values["device"],
         dtype=values["dtype"],
@@ -73,6 +73,7 @@ def make_settings(values: dict[str, Any], face: Face, config: Config | None = No
         sampling=make_sampling(values),
         measures=tuple(dict.fromkeys((*CORE_MEASURES, *measures))),
         measure_files=tuple(dict.fromkeys((*files, *(config.measures if config else ())))),
+        interventions=interventions_of(values),
         aggregation=values["aggregation"],
         interactive=values["interactive"],
         refresh_rate=refresh if refresh is not None else APP_REFRESH if face == "tui" else 0.0,
@@ -89,6 +90,14 @@ def make_sampling(values: dict[str, Any]) -> Sampling:
         repetition_penalty=values["repetition_penalty"],
         seed=values["seed"],
     )
+
+
+def interventions_of(values: dict[str, Any]) -> tuple[str, ...]:
+    """What the flags do to the model, as whole specs; all of one kind before the next, in the order of interventions.KINDS.
+
+    Raises UsageError for one that can't be read.
+    """
+    return tuple(str(interventions.parse(f"{kind} {spec}")) for kind in interventions.KINDS for spec in values[kind])
 
 
 def make_options(values: dict[str, Any], config: Config | None = None) -> AppOptions:
@@ -125,7 +134,8 @@ def cores() -> int:
     return os.cpu_count() or 1
 
 
-def _prompt(text: str | None, file: str | None) -> str | None:
+def read_text(text: str | None, file: str | None) -> str | None:
+    """The prompt of --prompt or --prompt-file; None where there is neither. Raises UsageError."""
     if text is not None and file is not None:
         raise UsageError("--prompt and --prompt-file exclude each other; leave one out")
     prompt = _read_prompt(file) if file is not None else text

@@ -11,7 +11,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -39,11 +39,11 @@ _listening = _Listening()
 @contextmanager
 def listening(rows: Rows | None) -> Iterator[None]:
     """Within this block, attention of this thread reports into `rows`."""
-    _listening.rows = rows
+    before, _listening.rows = _listening.rows, rows
     try:
         yield
     finally:
-        _listening.rows = None
+        _listening.rows = before
 
 
 def register() -> str:
@@ -139,6 +139,19 @@ def _one_query(query: Tensor, key: Tensor, value: Tensor, scaling: float) -> tup
     return output.view(1, 1, heads, -1), scores.view(heads, -1), row.view(heads, -1)
 
 
+def _one_by_one(
+    module: nn.Module, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, bias: Tensor | None, terms: dict[str, Any]
+) -> tuple[Tensor, None]:
+    """Several sequences of one length, each as if it were alone; a mask and a bias are one for all, or one for each."""
+    made = []
+    with listening(None):
+        for at in range(query.shape[0]):
+            own_mask, own_bias = (None if x is None else x[at : at + 1] if x.shape[0] > 1 else x for x in (mask, bias))
+            one = slice(at, at + 1)
+            made.append(attention(module, query[one], key[one], value[one], own_mask, position_bias=own_bias, **terms)[0])
+    return torch.cat(made), None
+
+
 def attention(
     module: nn.Module,
     query: Tensor,  # [batch, heads, queries, d]
@@ -153,10 +166,12 @@ def attention(
 ) -> tuple[Tensor, None]:
     """transformers' attention function: returns ([batch, queries, heads, dv], None).
 
-    Causal self attention of one sequence; dropout is not applied, mav never trains through it.
+    Causal self attention; dropout is not applied, mav never trains through it. Of several sequences no rows are told.
     """
     if query.shape[0] != 1:
-        raise ValueError(f"mav's attention takes one sequence at a time, not {query.shape[0]}")
+        return _one_by_one(
+            module, query, key, value, attention_mask, position_bias, {"scaling": scaling, "softcap": softcap, "s_aux": s_aux}
+        )
     sinks = s_aux if s_aux is not None else module._parameters.get("sinks")
     terms = _Terms(query.shape[-1] ** -0.5 if scaling is None else scaling, softcap, sinks, position_bias)
     plain = softcap is None and sinks is None and position_bias is None

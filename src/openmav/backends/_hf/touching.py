@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Literal
 
@@ -39,13 +39,17 @@ class Touch:
     edit: Edit
     places: tuple[Place, ...]
 
+    def in_row(self, row: int) -> Touch:
+        """The same for one text of a batch."""
+        return Touch(replace(self.edit, row=row), self.places)
+
     def at(self, place: Place) -> Edit:
         """The edit of this place's part of the sum: a value that is set is given by the first place alone, nothing by the others."""
         edit = self.edit
         if edit.action == "scale" or (len(self.places) == 1 and place.coefficient == 1):
             return edit
         value = edit.value / place.coefficient if place is self.places[0] else 0.0
-        return Edit(edit.site, edit.action, value, edit.first, edit.last, edit.row)
+        return replace(edit, value=value)
 
 
 class Hands:
@@ -77,9 +81,9 @@ class Hands:
                 stack.callback(hook.remove)
                 if side == "change":
                     stack.callback(module.register_forward_pre_hook(self._keep, prepend=True, with_kwargs=True).remove)
+            stack.callback(self._came.clear)
             self.runs.clear()
             yield
-        self._came.clear()
 
     def _input(self, edits: Sequence[tuple[Place, Edit]], module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         name, x = taken(args, kwargs)
@@ -117,7 +121,7 @@ class Hands:
         mark = x.new_zeros(*x.shape[:-1], 1).reshape(self.batch, -1, 1)
         start = self.length() - mark.shape[1]
         for _, edit in edits:
-            mark = Edit(edit.site, "set", 1.0, edit.first, edit.last, edit.row).apply(mark, start)
+            mark = replace(edit, action="set", value=1.0).apply(mark, start)
         return mark.view(*x.shape[:-1], 1) == 0
 
 

@@ -1,0 +1,167 @@
+"""`mav sweep`: runs a sweep in this process and shows it as a live map, as text, JSON lines or CSV."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Literal, Protocol
+
+from openmav.commands.config import read_config
+from openmav.commands.run import read_text
+from openmav.commands.stream import Output, ProgressLine, ReaderGoneError
+from openmav.errors import UsageError
+from openmav.logs import redirect
+from openmav.settings import Settings
+from openmav.signals import Interrupted, check, finish, hold
+from openmav.sweep import Effect, Plan, Sweep
+
+PLAIN_WIDTH = 100  # cells where there is no terminal
+LEAST_ROWS = 3
+EVERY = 0.1  # seconds between two drawings
+
+
+class Face(Protocol):
+    """A way to show a sweep."""
+
+    def begin(self, plan: Plan) -> None: ...
+
+    def add(self, effect: Effect) -> None: ...
+
+    def end(self, reason: Literal["done", "interrupt"], count: int, seconds: float) -> None: ...
+
+
+def sweep_command(values: dict[str, Any]) -> int:
+    """Run it; 0, or 130 after Ctrl-C, which keeps and shows what is done.
+
+    Raises MavError where the model can't be loaded, or for a target that is not one token.
+    """
+    if values["json"] and values["csv"]:
+        raise UsageError("--json and --csv exclude each other; leave one out")
+    settings = Settings(
+        model=values["model"],
+        prompt=read_text(values["prompt"], values["prompt_file"]),
+        backend=values["backend"],
+        device=values["device"],
+        dtype=values["dtype"],
+        trust_remote_code=values["trust_remote_code"],
+        chat=values["chat"],
+        measures=(),
+    )
+    out = Output(sys.stdout)
+    theme = read_config().theme if out.terminal else None
+    redirect(descriptors=True)
+    try:
+        return _run(settings, values, _face(values, out, theme))
+    except ReaderGoneError:
+        return 0
+
+
+def _face(values: dict[str, Any], out: Output, theme: str | None) -> Face:
+    if values["json"] or values["csv"]:
+        from openmav.apps.sweep_table import CsvTable, JsonTable
+
+        return (JsonTable if values["json"] else CsvTable)(out.write)
+    return Map(out, theme)
+
+
+def _run(settings: Settings, values: dict[str, Any], face: Face) -> int:
+    progress, count, exit_code = ProgressLine(), 0, 0
+    reason: Literal["done", "interrupt"] = "done"
+    with _opened(settings, progress) as session:
+        progress("trying where the model can be touched")
+        sweep = Sweep(session, values["ablate"], values["target"], values["minus"], "mean" if values["mean"] else "zero")
+        progress.clear()
+        face.begin(sweep.plan)
+        started = time.perf_counter()
+        try:
+            for effect in sweep:
+                with hold():  # what is shown is counted
+                    face.add(effect)
+                    count += 1
+                check()
+        except Interrupted as interrupt:
+            reason, exit_code = "interrupt", interrupt.exit_code
+        finish()
+        face.end(reason, count, time.perf_counter() - started)
+    return exit_code
+
+
+@contextmanager
+def _opened(settings: Settings, progress: ProgressLine) -> Iterator[Any]:
+    """A session with the model; closed at the end, and the line of its progress gone."""
+    from openmav.session import open_session
+
+    try:
+        session = open_session(settings, progress)
+        check()
+        try:
+            yield session
+        finally:
+            session.close()
+    finally:
+        progress.clear()
+
+
+class Map:
+    """The heat map: redrawn as effects come in a terminal, written once at the end elsewhere."""
+
+    def __init__(self, out: Output, theme: str | None) -> None:
+        from rich.console import Console
+        from rich.live import Live
+
+        from openmav.paint import PALETTES
+
+        colour = out.terminal and not os.environ.get("NO_COLOR")
+        self._out = out
+        self._palette = PALETTES[theme or "dark"] if colour else PALETTES["mono"]
+        self._effects: list[Effect] = []
+        self._plan: Plan | None = None
+        self._next = 0.0  # when it may be drawn again
+        self._console = Console(highlight=False, markup=False)
+        self._live = Live(console=self._console, auto_refresh=False, transient=True, redirect_stdout=False, redirect_stderr=False)
+
+    def begin(self, plan: Plan) -> None:
+        self._plan = plan
+        if self._out.terminal:
+            self._live.start()
+            self._redraw()
+
+    def add(self, effect: Effect) -> None:
+        self._effects.append(effect)
+        if self._out.terminal and time.monotonic() >= self._next:
+            self._redraw()
+            self._next = time.monotonic() + EVERY
+
+    def end(self, reason: Literal["done", "interrupt"], count: int, seconds: float) -> None:
+        """The whole map stays, however many layers it has."""
+        from rich.console import Console
+
+        self._live.stop()
+        writer = Console(width=self._width, highlight=False, markup=False, force_terminal=self._out.terminal, legacy_windows=False)
+        with writer.capture() as written:
+            writer.print(self._drawing(None, ended=True))
+        self._out.write(written.get() + "\n")
+
+    @property
+    def _width(self) -> int:
+        return shutil.get_terminal_size((PLAIN_WIDTH, 24)).columns if self._out.terminal else PLAIN_WIDTH
+
+    def _redraw(self) -> None:
+        from openmav.apps.sweep_map import height_around
+
+        assert self._plan is not None
+        room = self._console.size.height - height_around(self._plan) - 1
+        self._live.update(self._drawing(max(LEAST_ROWS, room), ended=False), refresh=True)
+
+    def _drawing(self, rows: int | None, *, ended: bool) -> Any:
+        from rich.segment import Segment, Segments
+
+        from openmav.apps.sweep_map import draw
+
+        assert self._plan is not None
+        lines = draw(self._plan, self._effects, self._width, self._palette, rows, ended)
+        return Segments([segment for at, line in enumerate(lines) for segment in [*[Segment.line()] * (at > 0), *line]])

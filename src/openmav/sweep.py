@@ -1,0 +1,139 @@
+"""A sweep: take each head, sub-block or layer away alone, and see what that does to one token's chance at the end of a prompt."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, TypeAlias
+
+from openmav.backends._base import Intervening
+from openmav.detokenize import Pieces
+from openmav.errors import UsageError
+from openmav.interventions import How, Intervention
+from openmav.prompts import typed
+from openmav.record import ModelInfo, Prompt
+from openmav.session import Session
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+What: TypeAlias = Literal["heads", "attn", "mlp", "layers"]
+WHATS: tuple[What, ...] = ("heads", "attn", "mlp", "layers")
+
+
+@dataclass(frozen=True)
+class Token:
+    """A token and its text inside a text."""
+
+    token_id: int
+    text: str
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What a forward pass says of the target: its raw logit, probability and log-probability (nats), and the logit of `minus`."""
+
+    logit: float
+    prob: float
+    logprob: float
+    minus_logit: float | None = None
+
+    @property
+    def score(self) -> float:
+        """The logit, or the difference of the two logits where there is a `minus`."""
+        return self.logit if self.minus_logit is None else self.logit - self.minus_logit
+
+
+@dataclass(frozen=True)
+class Effect:
+    """One site that was taken away, and what was read then."""
+
+    intervention: Intervention
+    before: Reading
+    after: Reading
+
+    @property
+    def layer(self) -> int:
+        return self.intervention.layer
+
+    @property
+    def column(self) -> int:
+        """Its place in its layer's row: the head, else 0."""
+        return self.intervention.index or 0
+
+    @property
+    def change(self) -> float:
+        """Of the score, in logits: below 0 where the site speaks for the target."""
+        return self.after.score - self.before.score
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a sweep is about. `sites` are taken away one after another; `missing` are those that this model does not have, and why."""
+
+    info: ModelInfo
+    prompt: Prompt
+    what: What
+    how: How
+    target: Token
+    minus: Token | None
+    before: Reading
+    sites: tuple[Intervention, ...]
+    missing: Mapping[Intervention, str]
+
+    @property
+    def columns(self) -> int:
+        """Of the map: one a head, else one."""
+        return self.info.heads if self.what == "heads" else 1
+
+
+class Sweep:
+    """All sites of one kind. Iterate over it for the effects, as they come; `plan` is known before.
+
+    `target` None is the model's own likeliest token. Raises UsageError for a target that is not one token, and for a model that
+    can't be touched.
+    """
+
+    def __init__(self, session: Session, what: What, target: str | None = None, minus: str | None = None, how: How = "zero") -> None:
+        backend, prompt = session.backend, session.prompt
+        if not isinstance(backend, Intervening):
+            raise UsageError(f"the backend {backend.info.backend} can't touch a model while it runs")
+        self._backend = backend
+        pieces = Pieces(backend.decode, (backend.encode("a") or prompt.token_ids)[-1])
+        named, against = (None if text is None else _one_token(session, pieces, text) for text in (target, minus))
+        logits = backend.prefill(prompt.token_ids, frozenset()).logits
+        top = int(logits.argmax())
+        chosen = named or Token(top, pieces[top])
+        every = _sites(what, session.info.layers, session.info.heads, how)
+        reasons = {one: backend.why_not(one) for one in every}
+        missing = {one: why for one, why in reasons.items() if why is not None}
+        if len(missing) == len(every):
+            raise UsageError(": ".join([f"{session.info.name} has no {what} to take away", *list(missing.values())[:1]]))
+        sites = tuple(one for one in every if one not in missing)
+        self.plan = Plan(session.info, prompt, what, how, chosen, against, _read(logits, chosen, against), sites, missing)
+
+    def __iter__(self) -> Iterator[Effect]:
+        plan = self.plan
+        for one, logits in zip(plan.sites, self._backend.variants(plan.sites, plan.prompt.token_ids)):
+            yield Effect(one, plan.before, _read(logits, plan.target, plan.minus))
+
+
+def _read(logits: Tensor, target: Token, minus: Token | None) -> Reading:
+    logprob = float(logits.double().log_softmax(-1)[target.token_id])
+    other = None if minus is None else float(logits[minus.token_id])
+    return Reading(float(logits[target.token_id]), math.exp(logprob), logprob, other)
+
+
+def _one_token(session: Session, pieces: Pieces, text: str) -> Token:
+    ids = typed(session.backend, text)
+    if len(ids) > 1:
+        raise UsageError(f"'{text}' is {len(ids)} tokens for this model ({', '.join(repr(pieces[i]) for i in ids)}); give text that is one")
+    return Token(ids[0], pieces[ids[0]])
+
+
+def _sites(what: What, layers: int, heads: int, how: How) -> Sequence[Intervention]:
+    if what == "heads":
+        return [Intervention("ablate", layer, "head", head, how=how) for layer in range(layers) for head in range(heads)]
+    site: Literal["attn", "mlp", "layer"] = "layer" if what == "layers" else what
+    return [Intervention("ablate", layer, site, how=how) for layer in range(layers)]
