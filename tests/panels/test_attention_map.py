@@ -85,5 +85,5 @@ def test_the_selected_head_is_marked_and_a_click_selects() -> None:
     rows = draw("attention_map", view, 70, 30)
     assert [at for at, row in enumerate(rows) if "◆" in row] == [2]
     assert rows[2][: rows[2].index("◆")].count(".") == 5
-    picked = panel("attention_map").pick(view, 70, 30, 5 + 6 * 7 + 2, 3)
+    picked = panel("attention_map").pick(view, 70, 30, 5 + 7 * 7 + 2, 3)
     assert (picked.layer, picked.head) == (26, 7)

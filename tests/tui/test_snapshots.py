@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 from driving import COMPACT, HOME, SMALL, make_app
 
+from everything import whole_steps
 from fakes import HOSTILE, ScriptedSource, make_info, make_step, make_steps, sampled, with_nan
+from openmav.apps.layouts import LAYOUTS
 from openmav.apps.options import AppOptions
 from openmav.apps.tui.app import MavApp
+from openmav.apps.tui.costs import Costs
 
 Compare = Callable[..., bool]
 
@@ -51,6 +55,19 @@ SCREENS: dict[str, tuple[Callable[[], MavApp], tuple[int, int], list[str]]] = {
     "help": (lambda: make_app(10), (100, 30), ["question_mark"]),
     "grid": (lambda: make_app(30, options=AppOptions(grid_rows=4)), HOME, []),
 }
+
+
+def in_layout(name: str) -> MavApp:
+    """A layout on a run that has all that there is to measure."""
+    info = make_info(12, 8)
+    source = ScriptedSource(whole_steps(48, info), info, sampling=sampled())
+    return make_app(source=source, options=AppOptions(panels=LAYOUTS[name], aggregation="l2"))
+
+
+@pytest.mark.parametrize("name", [name for name in LAYOUTS if name not in ("overview", "minimal")])
+def test_layout(name: str, snap_compare: Compare, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Costs, "noted", lambda self, view, seconds: replace(view, draw_seconds=0.0123, memory={"app": 80_000_000}))
+    assert snap_compare(in_layout(name), press=["left", "left"], terminal_size=HOME)
 
 
 @pytest.mark.parametrize("name", SCREENS)

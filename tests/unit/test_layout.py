@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from openmav import registry
+from openmav.apps.layouts import LAYOUTS
 from openmav.apps.options import PANELS
 from openmav.apps.tui.layout import Tile, arrange, kind_of, single
 
@@ -98,3 +99,28 @@ def test_one_alone() -> None:
 def test_which_screens_are_small() -> None:
     assert single(60, 16)
     assert not single(80, 24)
+
+
+def shown(layout: str, layers: int, width: int = 160, height: int = 43) -> dict[str, Tile]:
+    kinds = {name: kind_of(name, registry.load("panels", name)) for name in LAYOUTS[layout]}
+    return {tile.name: tile for tile in arrange(kinds, layers, width, height)}
+
+
+def test_few_layers_have_the_other_panels_below_them() -> None:
+    few, many = shown("layers", 6), shown("layers", 30)
+    assert few["neurons"].width == 160
+    assert few["neurons"].y == few["residual_norms"].y + few["residual_norms"].height
+    assert many["neurons"].y == many["residual_norms"].y
+
+
+def test_a_text_alone_takes_no_more_rows_than_it_fills() -> None:
+    assert shown("attention", 30)["generated_text"].height <= 9
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("layers", [2, 6, 30, 80])
+@pytest.mark.parametrize(("width", "height"), [(80, 22), (160, 43), (240, 68)])
+def test_every_layout_fills_the_screen(layout: str, layers: int, width: int, height: int) -> None:
+    tiles = list(shown(layout, layers, width, height).values())
+    check(tiles, width, height)
+    assert all(tile.height >= 3 for tile in tiles)

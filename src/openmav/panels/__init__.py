@@ -8,6 +8,7 @@ what is normal) and `render(view, width, height)`. It may have:
     STRIP = True                        lies across the whole screen, few rows high
     WEIGHT = 1.5                        how wide beside its neighbours
     ROWS = 12                           rows beyond which it gains nothing
+    FOOT = 4                            rows of a layer panel that stand below its layers
     heading(view, width) -> str         a title that depends on what is shown, for so many cells
     note(view, width, height) -> str    a line for the lower edge of the frame; parts are set apart by " · "
     legend(view, width) -> Line         what the colours mean, for the right end of the frame's upper edge

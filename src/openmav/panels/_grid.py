@@ -127,25 +127,27 @@ def _light(colour: str) -> bool:
     return 0.299 * red + 0.587 * green + 0.114 * blue > 120
 
 
-def heat_line(palette: Palette, shares: Sequence[float | None], wide: int, marked: int = -1, diverging: bool = False) -> Line:
-    """Cells of `wide` characters; `marked` is the selected one, or -1."""
+def heat_line(
+    palette: Palette, shares: Sequence[float | None], wide: int, marked: int = -1, diverging: bool = False, sign: str = MARK
+) -> Line:
+    """Cells of `wide` characters; `marked` is the selected one, or -1, and bears the `sign`."""
     steps = _steps(palette, diverging)
     line: Line = []
     codes = [2 * code_of(share, steps, diverging) + (at == marked) for at, share in enumerate(shares)]
     for packed, count in heat_runs(codes):
         code, mark = divmod(packed, 2)
-        line.append(_run(palette, code, count * wide, bool(mark), diverging))
+        line.append(_run(palette, code, count * wide, sign if mark else "", diverging))
     return line
 
 
-def _run(palette: Palette, code: int, room: int, mark: bool, diverging: bool) -> Segment:
+def _run(palette: Palette, code: int, room: int, mark: str, diverging: bool) -> Segment:
     if code == _BAD:
         return Segment("!" * room, ink(palette, "warning", bold=True))
     if code == _NONE:
-        return Segment((MARK if mark else "·").center(room) if mark else "·" * room, ink(palette, "accent" if mark else "frame"))
+        return Segment(mark.center(room) if mark else "·" * room, ink(palette, "accent" if mark else "frame"))
     if not palette.color:
-        return Segment(glyph(code, diverging) * room, ink(palette, "text", underline=mark))
-    return Segment(MARK.center(room) if mark else " " * room, heat_style(palette, code, diverging))
+        return Segment(glyph(code, diverging) * room, ink(palette, "text", underline=bool(mark)))
+    return Segment(mark.center(room) if mark else " " * room, heat_style(palette, code, diverging))
 
 
 def text_cell(palette: Palette, text: str, share: float | None, wide: int, marked: bool = False, diverging: bool = False) -> Segment:
@@ -154,7 +156,7 @@ def text_cell(palette: Palette, text: str, share: float | None, wide: int, marke
     if code == _BAD:
         return Segment(fit("!" + text, wide), ink(palette, "warning", bold=True))
     if code == _NONE:
-        return Segment(fit(text or "·", wide), ink(palette, "secondary", underline=marked))
+        return Segment(fit(text or "·", wide), ink(palette, "accent" if marked else "secondary"))
     if palette.color:
         return Segment(fit(text, wide), heat_style(palette, code, diverging, bold=marked))
     return Segment(glyph(code, diverging) + fit(text, wide - 1), ink(palette, "text", bold=marked, underline=marked))

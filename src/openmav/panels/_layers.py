@@ -11,6 +11,7 @@ from rich.segment import Segment
 from openmav.paint import Line, bar, cells, fit, ink, line_width, number, number_text, one_line, shares
 from openmav.panels._view import View
 
+SHORT_TITLE = 5  # letters of a title that has no room
 NUMBER_ROOM = 5  # cells that a number takes at least
 
 
@@ -132,4 +133,4 @@ def pick_layer(view: View, width: int, height: int, x: int, y: int) -> View:
 def norm_title(view: View, what: str, width: int) -> str:
     """The title of a norm, with how the chosen aggregation is written where there is room."""
     full = f"{what} {'‖x‖₂' if view.options.aggregation == 'l2' else 'max |x|'}"
-    return full if cells(full) <= width else what
+    return next((title for title in (full, what) if cells(title) <= width), what[:SHORT_TITLE])

@@ -55,7 +55,7 @@ What is normal: a few heads near 0 in every layer, many sink heads in the middle
 broad heads at the bottom. "none" means that the layer has no softmax attention. Where there are more heads than cells, a
 cell is the mean of neighbours, and the lower edge says how many.
 """
-NUMBER_CELL = 6  # cells of a head from which on its number is written in it
+NUMBER_CELL, MOST = 6, 12  # cells of a head from which on its number is written in it, and at most
 DECIMALS = 2
 
 
@@ -64,7 +64,7 @@ def _kind(view: View) -> Kind:
 
 
 def _columns(view: View, room: int) -> Columns:
-    wide = NUMBER_CELL if room >= view.heads * NUMBER_CELL else 4
+    wide = MOST if room >= view.heads * NUMBER_CELL else 4
     return condensed(view.heads, room, wide)
 
 
@@ -146,7 +146,8 @@ def _cells(view: View, layer: int, values: Array, heat: Array, columns: Columns)
     for at, (value, share) in enumerate(zip(values.tolist(), heat.tolist())):
         text = number_text(value, DECIMALS)
         text = f"{text:>4}{_grid.MARK if at == marked else ' '}"
-        line.append(text_cell(view.palette, text.rjust(NUMBER_CELL - (not view.palette.color)), share, NUMBER_CELL, at == marked))
+        wide = columns.wide - (not view.palette.color)
+        line.append(text_cell(view.palette, text.center(wide).rstrip().ljust(wide), share, columns.wide, at == marked))
     return line
 
 

@@ -21,6 +21,7 @@ TITLE = "Attribution"
 NEEDS = ("attribution",)
 LAYERS = True
 WEIGHT = 1.6
+FOOT = 4
 HELP = """\
 What it shows: one row a layer, the highest layer on top, with two bars around 0: what the layer's attention (left) and its
 MLP (right) add to the logit of the chosen token. Orange to the right raises it, blue to the left lowers it. Below the
@@ -42,6 +43,7 @@ only what it adds directly, not what later layers make of it. "none" means that 
 """
 NUMBER = 7
 DECIMALS = 2
+LEAST_BAR = 3  # cells; where there are fewer, the number stands alone
 PARTS = ("embedding", "bias", "rest")
 COLUMNS = ("attention", "MLP")
 
@@ -176,6 +178,8 @@ def _part(view: View, layer: int, why: str | None, value: float, share: float, r
         text = f"none: {one_line(why)}" if why is not None else f"! {number_text(value, 0)}"
         style = ink(view.palette, "secondary" if why is not None else "warning", bold=why is None)
         return [Segment(fit(text, room), style)] if why is None or room >= 14 else [Segment(fit("none", room, ">"), style)]
+    if room < NUMBER + LEAST_BAR + 1:
+        return [Segment(f"{signed(value, DECIMALS):>{max(0, room - 1)}} ", ink(view.palette, "text", bold=layer == view.layer))]
     return [*_bar(view, value, share, room, bold=layer == view.layer), Segment(" ")]
 
 

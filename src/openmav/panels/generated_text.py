@@ -17,6 +17,7 @@ from openmav.record import Step
 TITLE = "Text"
 NEEDS = ()
 MODES = KINDS
+ROWS = 7
 MODE_NEEDS = {"attention": ("attention_rows",)}
 HELP = """\
 What it shows: the prompt in grey, then the text that the model wrote. The token under the cursor (the newest one,

@@ -17,6 +17,7 @@ NEEDS = ("logit_lens",)
 MODES = ("tokens", "compact")
 LAYERS = True
 WEIGHT = 3.0
+FOOT = 1  # the text itself
 HELP = """\
 What it shows: one row a layer, the highest on top, and one column for each generated token, the newest on the right. A
 cell holds the token that this layer would say next; its colour says how likely the layer held it, from dark (0) to bright
@@ -37,7 +38,6 @@ What is normal: a bright band on top whose lower edge goes up and down with how 
 WIDE = 10  # cells of a column with text
 LEAST_WIDE = 7
 COMPACT = 2
-FOOT_FROM = 1  # rows beyond the layers from which on the text itself is shown
 
 
 def _compact(view: View) -> bool:
@@ -53,7 +53,7 @@ def _columns(view: View, width: int) -> Columns:
 
 
 def _has_foot(view: View, height: int) -> bool:
-    return not _compact(view) and height >= view.layers + FOOT_FROM
+    return not _compact(view) and height >= view.layers + FOOT
 
 
 def heading(view: View, width: int) -> str:

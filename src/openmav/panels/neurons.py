@@ -38,8 +38,9 @@ What is normal: in late layers many neurons raise words that a reader would grou
 because other layers read what they write. A mixture of experts has no such neurons here: see the router.
 """
 ID, VALUE = 7, 8
+MOST_BAR = 49  # cells of a bar that has a line of its own
 LEAST_TOKENS = 24  # cells of the tokens beside the neuron; where there are fewer, they stand below it
-LEAST = ID + VALUE + 6  # cells; where there are fewer, numbers would have to be cut
+LEAST = ID + VALUE  # cells; where there are fewer, numbers would have to be cut
 
 
 Tokens: TypeAlias = tuple[tuple[str, float], ...]  # each with the change of its logit
@@ -99,15 +100,17 @@ def note(view: View, width: int, height: int) -> str:
     if view.step is None:
         return ""
     found = neurons_of(view, view.step)
-    each = _rows_each(width, found)
+    each = _rows_each(width, height, found)
     hidden = len(found) - _count(height, each)
     parts = [f"{hidden} of {len(found)} neurons more" if found and hidden > 0 else "", _why_no_tokens(view, view.step) if found else ""]
     return " · ".join(part for part in (*parts, f"logit changes of token {view.cursor}" if found else "") if part)
 
 
-def _rows_each(width: int, found: list[Neuron]) -> int:
-    """Lines of a neuron: one where its tokens fit beside it, else one more for what it raises and one for what it lowers."""
-    return 1 if width >= ID + VALUE + 2 * LEAST_TOKENS + 12 or not found or found[0].raises is None else 3
+def _rows_each(width: int, height: int, found: list[Neuron]) -> int:
+    """Lines of a neuron: one more for what it raises and one for what it lowers, where that does not fit beside it or all have the room."""
+    if not found or found[0].raises is None:
+        return 1
+    return 3 if width < ID + VALUE + 2 * LEAST_TOKENS + 12 or height >= 3 * len(found) else 1
 
 
 def _count(height: int, each: int) -> int:
@@ -128,7 +131,7 @@ def render(view: View, width: int, height: int) -> list[Line]:
         why = view.why_missing("neurons", view.layer)
         return [[Segment(fit(f"none: {one_line(why)}" if why else "none in this layer", width), ink(view.palette, "secondary"))]]
     lengths = signed_shares([neuron.value for neuron in found], view.options.scale)
-    each = _rows_each(width, found)
+    each = _rows_each(width, height, found)
     lines: list[Line] = []
     for neuron, share in list(zip(found, lengths))[: _count(height, each)]:
         lines += _beside(view, neuron, float(share), width) if each == 1 else _below(view, neuron, float(share), width)
@@ -154,7 +157,7 @@ def _beside(view: View, neuron: Neuron, share: float, width: int) -> list[Line]:
 
 
 def _below(view: View, neuron: Neuron, share: float, width: int) -> list[Line]:
-    start = _start(view, neuron, share, max(0, width - ID - VALUE))
+    start = _start(view, neuron, share, max(0, min(width - ID - VALUE, MOST_BAR)))
     ways = (("▲", neuron.raises), ("▼", neuron.lowers))
     return [start, *([Segment("  "), *_way(view, mark, tokens, max(0, width - 2))] for mark, tokens in ways if tokens is not None)]
 

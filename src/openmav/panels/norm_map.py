@@ -39,6 +39,7 @@ token was made before the map was shown.
 """
 MEASURES = dict(zip(MODES, NEEDS))
 WIDE = 2  # characters of a cell
+COLUMN = "·"  # the cursor's column beside the selected layer
 RANGE = 1000.0  # between the brightest colour and the darkest, at most
 SHORT = 48  # cells below which the lower edge is brief
 LEAST_MAP = 12  # characters that the cells keep before the numbers get a place
@@ -126,8 +127,9 @@ def render(view: View, width: int, height: int) -> list[Line]:
         none = view.why_missing(measure, layer) is not None
         row = [None if not known or (none and share != share) else float(share) for share, known in zip(heat[layer], captured)]
         marked = columns.cell(view.cursor) if layer == view.layer or not view.following else -1
+        sign = _grid.MARK if layer == view.layer else COLUMN
         gap = [Segment(" " * (room - columns.room - digits))]
-        return [*gap, *heat_line(view.palette, row, WIDE, marked), *_number(view, layer, digits)]
+        return [*heat_line(view.palette, row, WIDE, marked, sign=sign), *gap, *_number(view, layer, digits)]
 
     return layer_lines(view, width, height, cell)
 
@@ -149,6 +151,6 @@ def pick(view: View, width: int, height: int, x: int, y: int) -> View:
     """The layer of the row, and the token of the column."""
     rows = shown_layers(view, height)
     columns = _columns(view, width)
-    index = columns.column(x - (width - columns.room - _digits(view, width)))
+    index = columns.column(x - gutter_width(view))
     view = view.at_layer(rows[y]) if 0 <= y < len(rows) else view
     return view if index is None else view.at_step(index)

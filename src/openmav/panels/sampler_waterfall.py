@@ -9,6 +9,7 @@ import numpy as np
 from rich.segment import Segment
 
 from openmav.paint import Line, bar, fit, ink, number_text, percent, visible
+from openmav.panels._grid import fitting
 from openmav.panels._layers import not_captured, too_narrow, waiting
 from openmav.panels._view import View
 from openmav.record import SAMPLING_STAGES, Step
@@ -41,7 +42,7 @@ NARROW_NAME, NARROW_COUNT, LEAST_BAR = 11, 7, 4
 PERCENT = 7
 ABBREVIATED = {"temperature": "temp.", "penalty": "pen."}  # where there is no room for the whole name
 UNITS = {"penalty": 2, "temperature": 2, "top-p": 2, "min-p": 2, "top-k": 0}  # decimals of what a stage is set to
-LEAST = NARROW_NAME + NARROW_COUNT + PERCENT + 1  # cells; where there are fewer, numbers would have to be cut
+LEAST = NARROW_NAME + PERCENT + 1  # cells; where there are fewer, numbers would have to be cut
 
 
 @dataclass(frozen=True)
@@ -107,7 +108,7 @@ def render(view: View, width: int, height: int) -> list[Line]:
 
 def _rooms(width: int) -> tuple[int, int, int, int]:
     """Cells of (name, survivors, bar, chosen); 0 for a bar or column that has no room."""
-    name, count = (NAME, COUNT) if width >= 44 else (NARROW_NAME, NARROW_COUNT)
+    name, count = (NAME, COUNT) if width >= 44 else (NARROW_NAME, NARROW_COUNT if width > LEAST + NARROW_COUNT else 0)
     chosen = 8 if width >= 52 else 0
     bars = width - name - count - PERCENT - chosen - 2
     return name, count, bars if bars >= LEAST_BAR else 0, chosen
@@ -115,7 +116,7 @@ def _rooms(width: int) -> tuple[int, int, int, int]:
 
 def _heading(view: View, width: int) -> Line:
     name, count, bars, chosen = _rooms(width)
-    text = "stage".ljust(name) + "tokens".rjust(count) + " " * (bars + 1 + bool(bars)) + "kept".rjust(PERCENT)
+    text = "stage".ljust(name) + ("tokens".rjust(count) if count else "") + " " * (bars + 1 + bool(bars)) + "kept".rjust(PERCENT)
     return [Segment(text + ("chosen".rjust(chosen) if chosen else ""), ink(view.palette, "secondary"))]
 
 
@@ -126,7 +127,7 @@ def _row(view: View, stage: Stage, width: int) -> Line:
     label = stage.name
     for whole, short in ABBREVIATED.items() if name < NAME else ():
         label = label.replace(whole, short)
-    line = [Segment(fit(label, name), main), Segment(_count(stage.survivors).rjust(count), main)]
+    line = [Segment(fit(label, name), main), Segment(_count(stage.survivors).rjust(count) if count else "", main)]
     if not stage.on:
         return [*line, Segment(" off" if bars else "off".rjust(PERCENT + 1), quiet)]
     longest = min(bars, view.options.max_bar_length or bars)
@@ -148,12 +149,14 @@ def _taken(view: View, step: Step, every: list[Stage], width: int) -> Line:
     settings = view.values("sampling_stages.settings")
     greedy = settings is not None and settings[SAMPLING_STAGES.index("temperature")] == 0
     if step.forced:
-        how = "forced by you, not drawn"
+        ways = ["forced by you, not drawn", "forced"]
     elif greedy:
-        how = "greedy: the most likely is taken"
+        ways = ["greedy: the most likely is taken", "greedy"]
     else:
-        how = f"drawn with p {percent(last.chosen).strip()} of {_count(last.survivors)} tokens"
+        chance = percent(last.chosen).strip()
+        ways = [f"drawn with p {chance} of {_count(last.survivors)} tokens", f"drawn, p {chance}", chance]
     mark = "● "
+    how = fitting(ways, width - len(mark) - 6)
     token = fit(visible(step.token), min(24, max(4, width - len(mark) - len(how) - 2))).rstrip()
     room = max(0, width - len(mark) - len(token) - 2)
     return [Segment(mark + token + "  ", ink(view.palette, "accent", bold=True)), Segment(fit(how, room), ink(view.palette, "secondary"))]

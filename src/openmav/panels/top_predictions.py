@@ -11,6 +11,7 @@ from openmav.record import Step
 
 TITLE = "Top predictions"
 NEEDS = ()
+ROWS = 21
 HELP = """\
 What it shows: the tokens that the model held most likely at the place of the token under the cursor, most likely
 first. Columns: the token, its probability, (when sampling is on) the probability after temperature and filters, a

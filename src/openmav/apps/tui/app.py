@@ -18,6 +18,7 @@ from textual.screen import Screen
 
 from openmav import registry
 from openmav.apps.options import AppOptions
+from openmav.apps.tui import bars
 from openmav.apps.tui.arranging import Arranging
 from openmav.apps.tui.costs import Costs
 from openmav.apps.tui.draw import LOOKS, palette_of
@@ -56,6 +57,7 @@ class MavApp(Arranging, Touching):
         self.alone = False  # the focused panel has the screen to itself
         self.killed_by: int | None = None  # a signal that ended the app
         self.note = ""  # the app's own last word; the source's notice where empty
+        self._read_notes: tuple[str, ...] = ()  # notes on the model that the reader has read
         self._wanted: Want | None = None  # what the source was asked for
         self._seen: int | None = None  # version of the snapshot that is shown
         self._standing = False
@@ -114,7 +116,7 @@ class MavApp(Arranging, Touching):
         self._keep_layer_in_sight(places)
         with self.batch_update():
             base.query_one(Header).show(self.view, width)
-            base.query_one(Footer).show(self.view, width)
+            base.query_one(Footer).show(self.view, width, self.modules[self.focus_name])
             for panel in base.query(PanelTile):
                 place = places.get(panel.panel)
                 panel.stand(place)
@@ -123,7 +125,7 @@ class MavApp(Arranging, Touching):
 
     def rows_taken(self, base: Screen, width: int) -> int:
         """Shows what stands between the panels and the keys; its rows."""
-        return base.query_one(Notice).show(self.view, self.note or self.view.notice, width)
+        return base.query_one(Notice).show(self.view, self.note or self.view.notice or self._notes(), width)
 
     def places(self, taken: int) -> list[Tile]:
         """Where the panels stand, with `taken` rows for other things."""
@@ -146,6 +148,10 @@ class MavApp(Arranging, Touching):
         if view != self.view:
             self.view = view
             self.redraw()
+
+    def _notes(self) -> str:
+        """What is to be known of this model, until the reader has closed it."""
+        return "" if self.view.info is None or self.view.info.notes == self._read_notes else bars.notes(self.view)
 
     def say(self, text: str) -> None:
         """A line above the keys."""
@@ -270,7 +276,7 @@ class MavApp(Arranging, Touching):
 
     def action_escape(self) -> None:
         self.alone = self.alone and self.view.candidate is not None
-        self.note = ""
+        self.note, self._read_notes = "", self.view.info.notes if self.view.info else ()
         self.view = replace(self.view, candidate=None).at_step(self.view.cursor)
         self.redraw()
 
@@ -300,7 +306,7 @@ class MavApp(Arranging, Touching):
 
         module, place = self.modules[self.focus_name], self.query_one(f"#panel-{self.focus_name}", PanelTile).place
         why = failure(module, self.view, *place.inner) if place is not None and is_own(module) else ""
-        self.push_screen(HelpScreen(str(module.TITLE), str(module.HELP), self.view.palette, self.view.options.keys, why))
+        self.push_screen(HelpScreen(str(module.TITLE), str(module.HELP), self.view, why))
 
     def action_theme(self) -> None:
         """The next look; without colour there is but one."""

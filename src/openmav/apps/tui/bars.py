@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from types import ModuleType
 
 from rich.segment import Segment
 
-from openmav.apps.tui.hints import LAST_TO_GO, Hint, with_keys
+from openmav.apps.tui.hints import LAST_TO_GO, Hint, with_keys, written
 from openmav.paint import Line, cells, fit, fit_line, ink, line_width, one_line
 from openmav.panels._view import View
 from openmav.record import TRUNK, ModelInfo
@@ -86,6 +87,17 @@ def header(view: View, width: int) -> Line:
     end: Line = [Segment(f"  {text}", ink(palette, role, bold=role == "text")) for text, role in right] + mark
     gap = width - line_width(left) - line_width(end)
     return fit_line([*left, Segment(" " * max(0, gap)), *end], width)
+
+
+def abilities(can: frozenset[str], focused: ModuleType) -> frozenset[str]:
+    """What the keys can do now: the source's commands, and "Kinds" where the focused panel has several."""
+    return can | {"Kinds"} if len(getattr(focused, "MODES", ())) > 1 else can
+
+
+def notes(view: View) -> str:
+    """What is to be known of this model and prompt, in one line; "" where there is nothing."""
+    said = " · ".join(one_line(note) for note in view.info.notes) if view.info else ""
+    return f"note: {said} ({written(view.options.keys.get('escape', 'escape'))} closes)" if said else ""
 
 
 def hints(can: frozenset[str], running: bool, width: int, keys: Mapping[str, str]) -> list[tuple[Hint, int]]:

@@ -72,7 +72,7 @@ def draw_screen(
         for y, line in enumerate(draw_panel(modules[place.name], local, place, place.name == focused), place.y):
             rows.setdefault(y, []).append((place.x, line))
     body = [[segment for _, line in sorted(rows[y], key=_left) for segment in line] for y in sorted(rows)]
-    return [bars.header(view, width), *body, bars.footer(view, can, width)]
+    return [bars.header(view, width), *body, bars.footer(view, bars.abilities(can, modules[focused]), width)]
 
 
 def _left(part: tuple[int, Line]) -> int:

@@ -15,7 +15,8 @@ from textual.widgets import Static
 from openmav.apps.tui.hints import written
 from openmav.apps.tui.keymap import keys_of
 from openmav.apps.tui.keys import BINDINGS
-from openmav.paint import Palette, ink
+from openmav.paint import ink, one_line
+from openmav.panels._view import View
 
 
 def key_lines(own: Mapping[str, str]) -> list[tuple[str, str]]:
@@ -29,9 +30,10 @@ class HelpScreen(ModalScreen[None]):
 
     BINDINGS: ClassVar[list[BindingType]] = [Binding("escape,question_mark,f1,q,enter", "dismiss", show=False)]
 
-    def __init__(self, title: str, text: str, palette: Palette, keys: Mapping[str, str], failure: str = "") -> None:
+    def __init__(self, title: str, text: str, view: View, failure: str = "") -> None:
         super().__init__()
-        self._title, self._text, self._palette, self._keys, self._failure = title, text, palette, keys, failure
+        self._title, self._text, self._palette, self._keys, self._failure = title, text, view.palette, view.options.keys, failure
+        self._notes = view.info.notes if view.info else ()
 
     def compose(self) -> ComposeResult:
         page = Text()
@@ -42,6 +44,9 @@ class HelpScreen(ModalScreen[None]):
             head, _, rest = paragraph.replace("\n", " ").partition(": ")
             page.append(f"{head}: ", style=ink(self._palette, "key", bold=True))
             page.append(f"{rest}\n\n", style=ink(self._palette, "text"))
+        if self._notes:
+            page.append("This model and prompt\n\n", style=ink(self._palette, "accent", bold=True))
+            page.append("".join(f"{one_line(note)}\n\n" for note in self._notes), style=ink(self._palette, "text"))
         page.append("Keys\n\n", style=ink(self._palette, "accent", bold=True))
         for keys, what in key_lines(self._keys):
             page.append(f"{keys:>22}  ", style=ink(self._palette, "key"))

@@ -13,7 +13,7 @@ class Hint:
     key: str
     what: str
     action: str
-    needs: str = ""  # the command that the source must take
+    needs: str = ""  # the command that the source must take; "Kinds": the focused panel must have several
     ids: tuple[str, ...] = ()  # of the bindings whose keys these are
 
 
@@ -26,6 +26,7 @@ HINTS = (
     Hint("⏎", "force", "enter", "Force", ids=("enter",)),
     Hint("[ ]", "layer", "layer(-1)", ids=("layer_down", "layer_up")),
     Hint("tab", "panel", "panel(1)", ids=("panel_next",)),
+    Hint("v", "kind", "mode", "Kinds", ids=("mode",)),
     Hint("m", "maximise", "maximise", ids=("maximise",)),
     Hint("?", "help", "help", ids=("help",)),
     Hint("^p", "palette", "command_palette"),
@@ -39,6 +40,7 @@ LAST_TO_GO = (
     "panel(1)",
     "scrub(-1)",
     "maximise",
+    "mode",
     "candidate(1)",
     "take_back",
     "enter",

@@ -14,6 +14,7 @@ SMALL = (72, 20)  # below this width or height: one panel at a time
 TOP = ("generated_text", "top_predictions")
 NARROW = 24  # cells that a panel beside the layers needs at least
 SIDE_ROWS = 12  # rows that serve most of them
+STACKED_ROWS = 14  # that must be left below the layers for others to stand there
 LEAST_ROWS = 3  # of a tile: its frame and one line
 
 
@@ -25,6 +26,7 @@ class Kind:
     weight: float = 1.0  # of its width beside its neighbours
     tall: float = 1.0  # of its height above and below others
     rows: int | None = None  # inside of its frame, beyond which it gains nothing; None: no such limit
+    foot: int = 0  # rows below those of its layers
 
 
 @dataclass(frozen=True)
@@ -48,11 +50,11 @@ class Tile:
 def kind_of(name: str, module: object) -> Kind:
     """The group of a panel, from what its module says of itself."""
     if getattr(module, "LAYERS", False):
-        return Kind("layers", getattr(module, "WEIGHT", 1.0))
+        return Kind("layers", getattr(module, "WEIGHT", 1.0), foot=getattr(module, "FOOT", 0))
     if getattr(module, "STRIP", False):
         return Kind("strip")
     if name in TOP:
-        return Kind("top", 1.0 + 0.1 * TOP.index(name))
+        return Kind("top", 1.0 + 0.1 * TOP.index(name), rows=getattr(module, "ROWS", None))
     return Kind("side", rows=getattr(module, "ROWS", None))
 
 
@@ -77,8 +79,11 @@ def arrange(
     strip = _strip_height(kinds, groups["strip"], height, not has_middle and not groups["top"])
     rest = height - strip
     top = rest if not has_middle else _top_height(kinds, rest, layers, groups) if groups["top"] else 0
+    if has_middle and groups["strip"]:
+        spare = max(0, min(rest - top - _wanted(kinds, rest, layers, groups), 2 * strip))
+        strip, rest = strip + spare, rest - spare
     tiles = _row(kinds, groups["top"], 0, 0, width, top)
-    tiles += _middle(kinds, groups, top, width, rest - top)
+    tiles += _middle(kinds, groups, layers, top, width, rest - top)
     tiles += _stack(kinds, [[name] for name in groups["strip"]], 0, rest, width, strip)
     order = list(kinds)
     return sorted(tiles, key=lambda tile: order.index(tile.name))
@@ -93,12 +98,33 @@ def _strip_height(kinds: Mapping[str, Kind], names: Sequence[str], height: int, 
 
 def _top_height(kinds: Mapping[str, Kind], rest: int, layers: int, groups: Mapping[str, Sequence[str]]) -> int:
     """A good third for text and predictions; more where what is below needs less, or where the reader made it taller."""
-    needed = [rest if kinds[name].rows is None else (kinds[name].rows or 0) + 2 for name in groups["side"]]
-    wanted = max([*needed, (layers or rest) + 2 if groups["layers"] else 0])
-    height = max(min(6, rest // 2), round(rest * 0.36), rest - wanted)
+    height = max(min(6, rest // 2), round(rest * 0.36), rest - _wanted(kinds, rest, layers, groups))
+    height = min(height, _most(kinds, groups["top"], rest))
     below = max(kinds[name].tall for name in (*groups["layers"], *groups["side"]))
     height = round(height * max(kinds[name].tall for name in groups["top"]) / below)
     return max(min(LEAST_ROWS, rest // 2), min(height, rest - min(LEAST_ROWS, rest // 2)))
+
+
+def _most(kinds: Mapping[str, Kind], names: Sequence[str], rest: int) -> int:
+    """Rows, frames included, beyond which none of them gains anything; `rest` where one has no such limit."""
+    needed = [kinds[name].rows for name in names]
+    return max((rest if rows is None else rows + 2 for rows in needed), default=0)
+
+
+def _layer_rows(kinds: Mapping[str, Kind], names: Sequence[str], layers: int) -> int:
+    """Rows of the layer panels, frame included, where each layer has one; 0 where there are none."""
+    return layers + 2 + max(kinds[name].foot for name in names) if names else 0
+
+
+def _wanted(kinds: Mapping[str, Kind], rest: int, layers: int, groups: Mapping[str, Sequence[str]]) -> int:
+    """Rows that the layer panels and those beside or below them can use."""
+    needed, side = _layer_rows(kinds, groups["layers"], layers or rest), _most(kinds, groups["side"], rest)
+    return needed + side if _is_stacked(groups, needed, rest) else max(needed, side)
+
+
+def _is_stacked(groups: Mapping[str, Sequence[str]], needed: int, height: int) -> bool:
+    """Whether few layers leave so much room below them that the others stand there rather than beside them."""
+    return bool(groups["layers"] and groups["side"]) and height - needed >= STACKED_ROWS
 
 
 def _split(total: int, weights: Sequence[float]) -> list[int]:
@@ -125,21 +151,36 @@ def _stack(kinds: Mapping[str, Kind], rows: Sequence[Sequence[str]], x: int, y: 
     return tiles
 
 
-def _middle(kinds: Mapping[str, Kind], groups: Mapping[str, Sequence[str]], y: int, width: int, height: int) -> list[Tile]:
+def _middle(kinds: Mapping[str, Kind], groups: Mapping[str, Sequence[str]], count: int, y: int, width: int, height: int) -> list[Tile]:
+    """The layer panels in one row and the others beside them; below them where `count` layers leave the room."""
     layers, side = groups["layers"], groups["side"]
-    if not layers:
-        return _stack(kinds, _in_rows(side, math.ceil(len(side) / 3), height), 0, y, width, height)
+    needed = _layer_rows(kinds, layers, count or height)
+    if not layers or _is_stacked(groups, needed, height):
+        high = _layer_share(kinds, layers, side, needed, height) if layers else 0
+        rows = _in_rows(side, math.ceil(len(side) / 3), height - high)
+        return _layer_row(kinds, layers, y, width, high) + _stack(kinds, rows, 0, y + high, width, height - high)
     side_width = _side_width(width, sum(kinds[name].weight for name in layers)) if side else 0
-    label = 4  # cells of the first panel's layer numbers
-    room = width - side_width - label
-    tiles = []
-    for at, tile in enumerate(_row(kinds, layers, 0, y, room, height)):
-        edges = Edges(left_open=at > 0, right_open=at + 1 < len(layers))
-        x, wide = (tile.x + label, tile.width) if at else (0, tile.width + label)
-        tiles.append(Tile(tile.name, x, y, wide, height, edges, gutter=at == 0))
     across = max(1, side_width // NARROW)
     rows = _in_rows(side, max(height // SIDE_ROWS, math.ceil(len(side) / across)), height)
-    return tiles + _stack(kinds, rows, width - side_width, y, side_width, height)
+    beside = _stack(kinds, rows, width - side_width, y, side_width, height)
+    return _layer_row(kinds, layers, y, width - side_width, height) + beside
+
+
+def _layer_share(kinds: Mapping[str, Kind], layers: Sequence[str], side: Sequence[str], needed: int, height: int) -> int:
+    """The rows that the layer panels need; more or fewer where the reader made them, or those below, taller."""
+    share = max(kinds[name].tall for name in layers) / max(kinds[name].tall for name in side)
+    return max(LEAST_ROWS, min(round(needed * share), height - LEAST_ROWS))
+
+
+def _layer_row(kinds: Mapping[str, Kind], names: Sequence[str], y: int, width: int, height: int) -> list[Tile]:
+    """Layer panels side by side in one frame; the first one has the layers' numbers."""
+    label = 4  # cells of the numbers
+    tiles = []
+    for at, tile in enumerate(_row(kinds, names, 0, y, width - label, height)):
+        edges = Edges(left_open=at > 0, right_open=at + 1 < len(names))
+        x, wide = (tile.x + label, tile.width) if at else (0, tile.width + label)
+        tiles.append(Tile(tile.name, x, y, wide, height, edges, gutter=at == 0))
+    return tiles
 
 
 def _side_width(width: int, weight: float) -> int:

@@ -95,16 +95,17 @@ class Footer(Lines):
 
     def __init__(self, can: frozenset[str]) -> None:
         super().__init__()
-        self._can = can
+        self._can = self._able = can
         self._going = False
         self._keys: Mapping[str, str] = {}
 
-    def show(self, view: View, width: int) -> None:
+    def show(self, view: View, width: int, focused: ModuleType) -> None:
         self._going, self._keys = view.status == "running", view.options.keys
-        self.show_lines([bars.footer(view, self._can, width)], width, ground(view))
+        self._able = bars.abilities(self._can, focused)
+        self.show_lines([bars.footer(view, self._able, width)], width, ground(view))
 
     async def on_click(self, event: events.Click) -> None:
-        placed = [hint for hint, x in bars.hints(self._can, self._going, self.size.width, self._keys) if x <= event.x]
+        placed = [hint for hint, x in bars.hints(self._able, self._going, self.size.width, self._keys) if x <= event.x]
         if placed:
             await self.app.run_action(placed[-1].action)
 
@@ -120,7 +121,9 @@ class Notice(Lines):
         for word in words:
             fits = len(rows[-1]) + len(word) + 2 <= width
             rows = [*rows[:-1], f"{rows[-1]} {word}"] if fits else [*rows, f" {word}"]
-        rows = [row for row in rows if row][: 6 if failed else 2]
+        rows, most = [row for row in rows if row], 6 if failed else 2
+        if len(rows) > most:
+            rows[most - 1 :] = [f"{fit(rows[most - 1], max(0, width - 2)).rstrip()} …"]
         style = ink(view.palette, "warning" if failed else "accent", bold=failed)
         self.display = bool(rows)
         self.styles.height = len(rows)
