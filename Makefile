@@ -6,7 +6,7 @@ PIP = $(BIN)/python -m pip --disable-pip-version-check install --quiet
 EXACTNESS = $(VENV)-exactness
 REAL = models/SmolLM2-135M-Instruct/tokenizer.json
 
-.PHONY: run test check lint oldest exactness bench real-model screenshots animation clean
+.PHONY: run test check lint oldest exactness fuzz bench real-model screenshots animation clean
 .DEFAULT_GOAL := run
 
 run: $(VENV)/.run  ## the app on the bundled model
@@ -31,6 +31,9 @@ oldest: $(VENV)/.oldest  ## a part of the tests, with the oldest versions that p
 exactness: $(EXACTNESS)/.exactness real-model  ## the model's numbers against TransformerLens, in an environment of its own
 	$(EXACTNESS)/bin/python tools/transformerlens.py
 	MAV_TRANSFORMERLENS_PYTHON=$(EXACTNESS)/bin/python $(BIN)/python -m pytest -q tests/backends/test_transformerlens.py
+
+fuzz: $(VENV)/.dev  ## a million texts at the language of breakpoints
+	$(BIN)/python tools/fuzz_conditions.py --runs 1000000
 
 bench: real-model  ## how fast, as ratios; the table for docs/benchmarks.md
 	$(BIN)/python benchmarks/run.py

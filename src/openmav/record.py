@@ -140,6 +140,7 @@ class Step:
     sampling: Sampling = field(default_factory=Sampling)  # how it was chosen
     interventions: tuple[str, ...] = ()  # what was done to the model meanwhile, as interventions.parse reads it
     before: Before | None = None  # what the untouched model says; None where nothing was done to it
+    rank: int = -1  # how many tokens have a larger raw logit: 0 is the likeliest; -1 where that is not known
 
     @property
     def surprisal(self) -> float:

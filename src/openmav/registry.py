@@ -36,6 +36,7 @@ def names(kind: Kind) -> list[str]:
     return sorted(_shipped(kind) | {name for of, name in _files if of == kind})
 
 
+@cache
 def _shipped(kind: Kind) -> frozenset[str]:
     return _own(kind) | {point.name for point in entry_points(group=f"openmav.{kind}")}
 

@@ -39,6 +39,7 @@ class Choice:
     sampled_probs: Tensor  # [vocab] after the chain; one-hot when greedy
     top_ids: Tensor  # [n] the most likely by raw logits, in order
     stages: tuple[Stage, ...] = ()  # what each stage of the chain left, in their order; stages that are off are not there
+    rank: int = -1  # how many tokens have a larger raw logit; -1 where the logits are NaN
 
 
 class Sampler:
@@ -67,7 +68,7 @@ class Sampler:
             token = forced if forced is not None else self._draw(sampled)
         token = token if forced is None else forced
         probs, logprob, entropy = distribution(logits, token)
-        return Choice(token, logprob, entropy, probs, sampled, top.indices, stages)
+        return Choice(token, logprob, entropy, probs, sampled, top.indices, stages, rank(logits, token))
 
     def _through_the_chain(self, logits: Tensor, ids: Sequence[int]) -> tuple[Stage, ...]:
         """What each stage that is on makes of [vocab] scores, one after the other."""
@@ -90,6 +91,12 @@ def _likeliest(logits: Tensor, values: Tensor, indices: Tensor) -> int:
     """The argmax of [vocab], which the sorted values and their ids tell unless the first two tie."""
     first = values[:2].tolist()
     return int(indices[0]) if len(first) == 2 and first[0] > first[1] else int(logits.argmax())
+
+
+def rank(logits: Tensor, token_id: int) -> int:
+    """How many tokens have a larger logit, [vocab]; -1 from NaN."""
+    own = logits[token_id]
+    return -1 if bool(torch.isnan(own)) else int((logits > own).sum())
 
 
 def distribution(logits: Tensor, token_id: int) -> tuple[Tensor, float, float]:

@@ -195,6 +195,7 @@ class Session:
             pieces=self._looking.texts(values),
             sampling=self.sampling,
             interventions=self.interventions,
+            rank=choice.rank,
             timing=Timing(frame.model_seconds, time.perf_counter() - chosen, chosen - began),
         )
 

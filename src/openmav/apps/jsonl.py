@@ -16,7 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from openmav import __version__
-from openmav.record import Before, Candidates, EndReason, ModelInfo, Prompt, Step, measure_of
+from openmav.finite import nonfinite
+from openmav.record import Before, Candidates, EndReason, ModelInfo, Prompt, Step
 from openmav.settings import Settings
 
 SCHEMA = 1
@@ -60,7 +61,7 @@ def step_line(step: Step, info: ModelInfo) -> dict[str, Any]:
         "candidates": _candidates(step.candidates),
         **_values(step.values, step.pieces, info),
         **before,
-        "nonfinite": _nonfinite(step, info),
+        "nonfinite": list(nonfinite(step, info)),
         "timing": {**asdict(step.timing), "total": step.timing.total},
     }
 
@@ -96,21 +97,6 @@ def _layers(values: Mapping[str, NDArray], info: ModelInfo) -> list[dict[str, An
         {"index": layer, **{name: None if layer in info.missing.get(name, ()) else column[layer] for name, column in columns.items()}}
         for layer in range(info.layers)
     ]
-
-
-def _nonfinite(step: Step, info: ModelInfo) -> list[str]:
-    """Names of what holds a NaN or infinity of the model's own, not a value that a layer simply does not have."""
-    found = [] if step.healthy else ["logits"]
-    for name, value in step.values.items():
-        missing = info.missing.get(measure_of(name), ()) if value.shape[:1] == (info.layers,) else ()
-        if not np.isfinite(_present(value, missing)).all():
-            found.append(name)
-    return found
-
-
-def _present(value: NDArray, missing: Any) -> NDArray:
-    """The layers that have a value."""
-    return np.delete(value, list(missing), axis=0) if missing else value
 
 
 def _plain(value: Any) -> Any:

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from openmav.apps.options import AppOptions
+from openmav.finite import nonfinite
 from openmav.paint import PALETTES, Palette
-from openmav.panels._finite import wrong
 from openmav.record import TRUNK, Array, Branch, ModelInfo, Prompt, Step
 from openmav.sampling import Sampling
 from openmav.source import Snapshot, Status
@@ -88,10 +88,7 @@ class View:
 
     def alarms(self) -> tuple[str, ...]:
         """Where the shown step holds NaN or infinity that is the model's own: names of measures, and "logits"."""
-        if self.step is None:
-            return ()
-        found = () if self.step.healthy else ("logits",)
-        return found + tuple(name for name in self.step.values if wrong(self.step, name, self.info).any())
+        return () if self.step is None else nonfinite(self.step, self.info)
 
     def mode(self, panel: str, known: Sequence[str]) -> str:
         """Which of its `known` kinds a panel shows; the first where the reader chose none."""

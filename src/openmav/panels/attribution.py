@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.segment import Segment
 
+from openmav.finite import hiding
 from openmav.paint import Line, fit, ink, number_text, one_line, visible
 from openmav.panels._diverging import diverging_bar, signed, signed_shares
-from openmav.panels._finite import hiding
 from openmav.panels._grid import fitting
 from openmav.panels._layers import gutter_width, hidden_note, layer_lines, not_captured, pick_layer, that_fit, waiting
 from openmav.panels._view import View

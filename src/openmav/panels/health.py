@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from rich.segment import Segment
 
+from openmav.finite import wrong
 from openmav.paint import Line, fit, ink, number_text, visible
-from openmav.panels._finite import wrong
 from openmav.panels._layers import too_narrow, waiting
 from openmav.panels._view import View
 from openmav.record import Step

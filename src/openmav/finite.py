@@ -17,6 +17,12 @@ def hiding(parts: Array, missing: Container[int]) -> list[int]:
     return [layer for layer in range(len(parts)) if layer in missing and np.isnan(parts[layer]).all()]
 
 
+def nonfinite(step: Step, info: ModelInfo | None) -> tuple[str, ...]:
+    """Names of what holds NaN or infinity that is the model's own: "logits", and entries of the step's values."""
+    found = () if step.healthy else ("logits",)
+    return found + tuple(name for name in step.values if wrong(step, name, info).any())
+
+
 def wrong(step: Step, measure: str, info: ModelInfo | None) -> NDArray[np.bool_]:
     """Of the shape of the step's entry of that name: True where it holds NaN or infinity that is the model's own."""
     bad: NDArray[np.bool_] = ~np.isfinite(step.values[measure])
