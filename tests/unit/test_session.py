@@ -131,8 +131,8 @@ def test_values_have_their_shapes_and_bounds(make) -> None:
 def test_only_what_is_wanted_is_there(make, tiny_llama) -> None:
     session = make(measures=("mlp_norm",))
     assert set(session.step().values) == {"mlp_norm"}
-    hooks = sum(len(m._forward_hooks) for m in tiny_llama.modules())
-    assert hooks == 3
+    heard = [name for name, m in tiny_llama.named_modules() if "forward" in vars(m) or m._forward_hooks or m._forward_pre_hooks]
+    assert heard == [f"model.layers.{layer}.mlp" for layer in range(3)]
     session.want(["residual_norm", "attention_entropy"])
     assert set(session.step().values) == {"residual_norm", "attention_entropy"}
 
@@ -210,7 +210,30 @@ def test_closing_gives_the_model_back(make, tiny_llama) -> None:
     session.step()
     session.close()
     assert tiny_llama.config._attn_implementation == before
-    assert not any(m._forward_hooks or m._forward_pre_hooks for m in tiny_llama.modules())
+    assert not any(m._forward_hooks or m._forward_pre_hooks or "forward" in vars(m) for m in tiny_llama.modules())
+
+
+def test_what_other_hooks_change_is_heard(make, tiny_llama) -> None:
+    """Whether they were there first or came later; and a forward that somebody put on a module stays his."""
+    session = make()
+    session.step()
+    plain = session.step()
+    mlp = tiny_llama.model.layers[1].mlp
+    hook = mlp.register_forward_hook(lambda _m, _a, output: output * 3)
+    late = session.retake()
+    early = make().step()
+    hook.remove()
+    assert late.values["mlp_norm"][1] == pytest.approx(3 * plain.values["mlp_norm"][1], rel=1e-5)
+    assert early.values["mlp_norm"][1] == pytest.approx(3 * make().step().values["mlp_norm"][1], rel=1e-5)
+    own = mlp.forward
+    mlp.forward = lambda x: own(x) * 2
+    try:
+        other = make()
+        assert other.step().values["mlp_norm"][1] == pytest.approx(2 * session.steps[0].values["mlp_norm"][1], rel=1e-5)
+        other.close()
+        assert vars(mlp)["forward"](torch.ones(1, 1, 64)).equal(own(torch.ones(1, 1, 64)) * 2)
+    finally:
+        del mlp.forward
 
 
 # ---- looking again ---------------------------------------------------------------------------------------------------------

@@ -201,7 +201,7 @@ class Touched(TransformersBackend):
 
     def __init__(self, owner: TransformersBackend, touches: Sequence[Touch]) -> None:
         vars(self).update(vars(owner))
-        self._capture = Capture(self.anatomy, self.checked.inside, from_outputs=self.checked.from_outputs)
+        self._capture = Capture(self.anatomy, self.checked.inside, from_outputs=self.checked.from_outputs, hooked=True)
         self._decoder = Decoder(self.model)
         self._hands = Hands(touches, lambda: self.length)
 

@@ -1,4 +1,4 @@
-"""Hooks on the wanted sites of a transformers model: they keep references to outputs, nothing is computed inside the forward pass."""
+"""The wanted sites of a transformers model as a forward pass goes by: references to outputs are kept, nothing is computed meanwhile."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
-from torch.utils.hooks import RemovableHandle
 
 from openmav.backends._base import ROW_SITES
 from openmav.backends._hf.anatomy import Anatomy, Part
 from openmav.backends._hf.attention import Rows
+from openmav.backends._hf.hearing import Undo, has_hooks, hear_input, hear_output
 from openmav.backends._hf.inside import Inside, choice_of_experts
 
 _Site: TypeAlias = Sequence[Tensor | None]
@@ -47,21 +47,24 @@ def row_of(output: object) -> Tensor | None:
 
 
 class Capture:
-    """Puts hooks on exactly the modules that the wanted sites need, and reads the sites after a forward pass.
+    """Hears exactly the modules that the wanted sites need, and reads the sites after a forward pass.
 
-    With `from_outputs` attention rows are taken from what the attention modules return, else they are told by attention.py.
+    With `from_outputs` attention rows are taken from what the attention modules return, else they are told by attention.py. With
+    `hooked` it hears by hooks only: what hooks that come and go change as well.
     """
 
-    def __init__(self, anatomy: Anatomy, inside: Inside, *, from_outputs: bool = False) -> None:
+    def __init__(self, anatomy: Anatomy, inside: Inside, *, from_outputs: bool = False, hooked: bool = False) -> None:
         self.anatomy = anatomy
         self.inside = inside
         self.from_outputs = from_outputs
+        self.hooked = hooked
         self.rows = Rows()
         self._want: frozenset[str] = frozenset()
         self._outputs: dict[nn.Module, Tensor] = {}
         self._inputs: dict[nn.Module, Tensor] = {}
         self._choices: dict[nn.Module, _Pair] = {}
-        self._handles: list[RemovableHandle] = []
+        self._undo: list[Undo] = []
+        self._heard: tuple[nn.Module, ...] = ()  # without a hook
 
     @property
     def wants_rows(self) -> bool:
@@ -74,12 +77,14 @@ class Capture:
         self.close()
         self._want = sites
         outputs, inputs, experts = self._needed()
-        self._handles = [m.register_forward_hook(self._keep_output) for m in outputs]
-        self._handles += [m.register_forward_pre_hook(partial(self._keep_input, m), with_kwargs=True) for m in inputs]
-        self._handles += [m.register_forward_pre_hook(partial(self._keep_choice, m), with_kwargs=True) for m in experts]
-        if self.wants_rows and self.from_outputs:
-            owners = dict.fromkeys(m for m in self.anatomy.attention_modules if m is not None)
-            self._handles += [m.register_forward_hook(partial(self._keep_row, m)) for m in owners]
+        rows = dict.fromkeys(m for m in self.anatomy.attention_modules if m is not None and self.wants_rows and self.from_outputs)
+        modules = dict.fromkeys((*outputs, *inputs, *experts, *rows))
+        by_hook = {m: self.hooked or has_hooks(m) for m in modules}
+        self._heard = tuple(m for m in modules if not by_hook[m])
+        self._undo = [hear_output(m, self._keep_output, by_hook[m]) for m in outputs]
+        self._undo += [hear_input(m, partial(self._keep_input, m), by_hook[m]) for m in inputs]
+        self._undo += [hear_input(m, partial(self._keep_choice, m), by_hook[m]) for m in experts]
+        self._undo += [hear_output(m, partial(self._keep_row, m), by_hook[m]) for m in rows]
 
     def _needed(self) -> tuple[list[nn.Module], list[nn.Module], list[nn.Module]]:
         """The modules whose outputs, inputs and choice of experts are needed, each once."""
@@ -136,7 +141,11 @@ class Capture:
             self.rows.by_module[key] = (None, row)
 
     def begin(self) -> None:
-        """Forget the last forward pass."""
+        """Forget the last forward pass. Where somebody has put hooks since, what they change is heard by hooks from now on."""
+        if any(m._forward_hooks or m._forward_pre_hooks for m in self._heard):
+            want = self._want
+            self.close()
+            self.want(want)
         self._outputs.clear()
         self._inputs.clear()
         self._choices.clear()
@@ -178,9 +187,9 @@ class Capture:
         return torch.stack(terms).sum(0)
 
     def close(self) -> None:
-        """Take every hook off."""
-        for handle in self._handles:
-            handle.remove()
-        self._handles = []
+        """Leave every module as it was."""
+        for undo in reversed(self._undo):
+            undo()
+        self._undo, self._heard = [], ()
         self._want = frozenset()
         self.begin()
