@@ -8,6 +8,7 @@ from itertools import pairwise
 
 import numpy as np
 
+from openmav.explained import InputAttribution
 from openmav.record import RANK_EDGES, Candidates, ModelInfo, Prompt, Step, Timing, freeze_values, frozen
 from openmav.sampling import Sampling
 from openmav.source import COMMANDS, Advance, Back, Command, Force, History, Pause, Run, SetSampling, Snapshot, Want
@@ -132,6 +133,33 @@ def make_step(
 def make_steps(count: int, info: ModelInfo | None = None, tokens: Sequence[str] | None = None, seed: int = 0) -> tuple[Step, ...]:
     """`count` steps; `tokens` are gone through again and again."""
     return tuple(make_step(i, tokens[i % len(tokens)] if tokens else None, info, seed) for i in range(count))
+
+
+def make_attribution(prompt: Prompt, steps: Sequence[Step], index: int, **changes: object) -> InputAttribution:
+    """An answer for one of the steps: scores from -1 to 2.5, nearly complete."""
+    ids = (*prompt.token_ids, *(step.token_id for step in steps[:index]))
+    scores = np.linspace(-1.0, 2.5, len(ids)).astype(np.float32)
+    known = {
+        "method": "integrated",
+        "index": index,
+        "position": len(ids),
+        "target_id": steps[index].token_id,
+        "target": steps[index].token,
+        "minus_id": None,
+        "minus": None,
+        "token_ids": ids,
+        "tokens": (*prompt.tokens, *(step.text for step in steps[:index])),
+        "scores": scores,
+        "output": 20.0,
+        "total": float(scores.sum()) * 1.004,
+        "drift": 0.0,
+        "drift_limit": 1e-4,
+        "untouched": False,
+        "passes": 64,
+        "reference": "<|end|>",
+        "seconds": 1.0,
+    }
+    return InputAttribution(**{**known, **changes})  # type: ignore[arg-type]
 
 
 def with_values(step: Step, **values: np.ndarray) -> Step:

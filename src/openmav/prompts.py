@@ -48,6 +48,15 @@ def typed(backend: Backend, text: str) -> list[int]:
     return ids
 
 
+def one_token(backend: Backend, text: str) -> int:
+    """The token that this text is, as it goes on after other text. Raises UsageError for text that is several."""
+    ids = typed(backend, text)
+    if len(ids) > 1:
+        pieces = ", ".join(repr(backend.decode([i])) for i in ids)
+        raise UsageError(f"'{text}' is {len(ids)} tokens for this model ({pieces}); give text that is one")
+    return ids[0]
+
+
 def _without_special(backend: Backend, text: str) -> list[int]:
     """Ids of the text without the special tokens that a tokenizer puts around any text."""
     ids, empty = backend.encode(text), backend.encode("")

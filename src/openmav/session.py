@@ -14,6 +14,8 @@ from openmav.backends._base import HEAD_SITES, Backend, Frame, Intervening, Load
 from openmav.branches import Paths
 from openmav.detokenize import Detokenizer, Pieces
 from openmav.errors import UsageError
+from openmav.explained import InputAttribution
+from openmav.explaining import Asked, explain
 from openmav.looking import Looking
 from openmav.measures._base import Context
 from openmav.prompts import notes_on, read_prompt, typed
@@ -363,6 +365,19 @@ class Session:
         spent = time.perf_counter() - began
         timing = replace(step.timing, model=step.timing.model + frame.model_seconds, capture=step.timing.capture + spent)
         return replace(step, before=before, timing=timing)
+
+    # ---- why ---------------------------------------------------------------------------------------------------------------
+
+    def explain(self, method: str, index: int | None = None, token_id: int | None = None, minus: int | None = None) -> InputAttribution:
+        """Which tokens the prediction of the `index`-th generated token (None: the newest) depends on; see openmav.explained.
+
+        It is of the logit of `token_id` (None: of the token that stands there, or of the likeliest one), or of its lead over `minus`.
+        Nothing of the session changes; `progress` is told, and may raise to stop it. Raises UsageError for a place or a token that
+        there is not, and for a model that can't be asked.
+        """
+        where = max(0, len(self.steps) - 1) if index is None else index
+        asked = Asked(method, where, token_id, minus)
+        return explain(self.backend, self._looking.pieces, self.prompt, self.steps, asked, self.progress)
 
     # ---- the end ---------------------------------------------------------------------------------------------------------
 

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal, Protocol, TypeAlias, get_args
 
+from openmav.explained import InputAttribution
 from openmav.record import TRUNK, Branch, EndReason, ModelInfo, Prompt, Step, large, without_large
 from openmav.sampling import Sampling
 
@@ -115,7 +116,19 @@ class SetSampling:
     sampling: Sampling
 
 
-Command: TypeAlias = Run | Pause | Advance | Back | Forward | Force | Type | Switch | Rename | EditPrompt | Intervene | Want | SetSampling
+@dataclass(frozen=True)
+class Attribute:
+    """Find out which tokens a prediction depends on, and pause; the fields as in Session.explain. Any other command stops it."""
+
+    method: str
+    index: int | None = None
+    token_id: int | None = None
+    minus: int | None = None
+
+
+Command: TypeAlias = (
+    Run | Pause | Advance | Back | Forward | Force | Type | Switch | Rename | EditPrompt | Intervene | Want | SetSampling | Attribute
+)
 
 
 COMMANDS = frozenset(kind.__name__ for kind in get_args(Command))  # of a source that takes them all
@@ -143,6 +156,7 @@ class Snapshot:
     parent: str | None = None  # the branch that it left,
     at: int = 0  # at this token
     ahead: int = 0  # tokens that were taken back and can be gone forward to
+    attribution: InputAttribution | None = None  # the last one that was asked for
     branches: Mapping[str, Branch] = field(default_factory=dict)  # the others, by name
     interventions: tuple[str, ...] = ()  # what is done to the model, as interventions.parse reads it
 

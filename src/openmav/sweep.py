@@ -11,7 +11,7 @@ from openmav.backends._base import Intervening
 from openmav.detokenize import Pieces
 from openmav.errors import UsageError
 from openmav.interventions import How, Intervention
-from openmav.prompts import typed
+from openmav.prompts import one_token
 from openmav.record import ModelInfo, Prompt
 from openmav.session import Session
 
@@ -101,7 +101,7 @@ class Sweep:
             raise UsageError(f"the backend {backend.info.backend} can't touch a model while it runs")
         self._backend = backend
         pieces = Pieces(backend.decode, (backend.encode("a") or prompt.token_ids)[-1])
-        named, against = (None if text is None else _one_token(session, pieces, text) for text in (target, minus))
+        named, against = (None if text is None else _token(session, pieces, text) for text in (target, minus))
         logits = backend.prefill(prompt.token_ids, frozenset()).logits
         top = int(logits.argmax())
         chosen = named or Token(top, pieces[top])
@@ -125,11 +125,9 @@ def _read(logits: Tensor, target: Token, minus: Token | None) -> Reading:
     return Reading(float(logits[target.token_id]), math.exp(logprob), logprob, other)
 
 
-def _one_token(session: Session, pieces: Pieces, text: str) -> Token:
-    ids = typed(session.backend, text)
-    if len(ids) > 1:
-        raise UsageError(f"'{text}' is {len(ids)} tokens for this model ({', '.join(repr(pieces[i]) for i in ids)}); give text that is one")
-    return Token(ids[0], pieces[ids[0]])
+def _token(session: Session, pieces: Pieces, text: str) -> Token:
+    token_id = one_token(session.backend, text)
+    return Token(token_id, pieces[token_id])
 
 
 def _sites(what: What, layers: int, heads: int, how: How) -> Sequence[Intervention]:

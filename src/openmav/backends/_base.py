@@ -27,6 +27,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol, TypeAlias, runtime_checkable
 
+from openmav.explained import Explanation
 from openmav.interventions import Intervention
 from openmav.record import ModelInfo
 
@@ -176,4 +177,19 @@ class Intervening(Protocol):
         """The logits [vocab] fp32 at the end of the prompt with each of them in force alone, in their order, as they come.
 
         Many are computed in one forward pass, as many as memory allows. Raises as `intervened` does.
+        """
+
+
+@runtime_checkable
+class Explaining(Protocol):
+    """A backend that can say which tokens of a text a prediction depends on."""
+
+    def explain(
+        self, method: str, ids: Sequence[int], target_id: int | None, minus_id: int | None, progress: Progress | None = None
+    ) -> tuple[Explanation, int]:
+        """How each of `ids` contributes to the logit of A = `target_id` after them, or to A's minus B's; and A's id.
+
+        A is the likeliest token where `target_id` is None. The methods are those of openmav.explained. The running text, its cache,
+        the weights and their gradients are left as they are, also where `progress` raises.
+        Raises UsageError where this model can't be asked that, with the reason.
         """

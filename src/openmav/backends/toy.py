@@ -18,15 +18,18 @@ import copy
 import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from urllib.parse import parse_qsl
 
 import torch
 from torch import Tensor
 
+from openmav.backends import _explain
 from openmav.backends._base import Direction, Frame, LoadOptions, Progress
 from openmav.backends._edits import Edit, Site, edits, need_range, site_of
 from openmav.errors import LoadError, UsageError
+from openmav.explained import Explanation
 from openmav.interventions import Intervention
 from openmav.record import ModelInfo
 
@@ -156,16 +159,19 @@ class Toy:
         began = time.perf_counter()
         time.sleep(self.switches.get("slow", 0.0))
         sites: dict[str, list[Tensor | None]] = {site: [] for site in want}
-        for values in self._layers(self.ids):
+        for values in self._layers(self.ids, self.embed(self.ids)):
             for site in want:
                 value = values.get(site)
                 sites[site].append(None if value is None else value[..., -1, :].clone())
-        head = ToyHead(self.embedding, self._next(), [layer["down"] for layer in self.layers])
+        head = self._head(self.ids)
         return Frame(head.logits(values["residual.after"][-1:])[0], sites, time.perf_counter() - began, len(self.ids), head)
 
-    def _layers(self, ids: Sequence[int]) -> Iterator[dict[str, Tensor]]:
-        """What each layer computes at all tokens, with the edits in force; attention.heads [tokens, width] is what "o" takes."""
-        x = self.embedding[list(ids)] + self.positions[: len(ids)]  # [tokens, width]
+    def _layers(self, ids: Sequence[int], embedded: Tensor) -> Iterator[dict[str, Tensor]]:
+        """What each layer computes at all tokens, from their embeddings [tokens, width] and with the edits in force.
+
+        attention.heads [tokens, width] is what "o" takes.
+        """
+        x = embedded + self.positions[: len(ids)]
         for number, layer in enumerate(self.layers):
             values: dict[str, Tensor] = {"residual.before": x}
             if number != self.bare:
@@ -184,12 +190,42 @@ class Toy:
             values["residual.after"] = x
             yield values
 
-    def _next(self) -> int:
+    def _head(self, ids: Sequence[int]) -> ToyHead:
+        return ToyHead(self.embedding, self._next(ids), [layer["down"] for layer in self.layers])
+
+    def _next(self, ids: Sequence[int]) -> int:
         """The word after the last token; the first one where that is no word."""
-        following = max(FIRST, self.ids[-1] + 1)
+        following = max(FIRST, ids[-1] + 1)
         if following < len(VOCABULARY):
             return following
         return FIRST if self.switches.get("endless") else END
+
+    # ---- explained: satisfies backends._base.Explaining and backends._explain.Passes --------------------------------------
+
+    reference, eps = END, torch.finfo(torch.float32).eps
+
+    def explain(
+        self, method: str, ids: Sequence[int], target_id: int | None, minus_id: int | None, progress: Progress | None = None
+    ) -> tuple[Explanation, int]:
+        return _explain.explain(self, method, ids, target_id, minus_id, progress)
+
+    def embed(self, ids: Sequence[int]) -> Tensor:
+        embedded: Tensor = self.embedding[list(ids)]
+        return embedded
+
+    def from_ids(self, rows: Tensor) -> Tensor:
+        return torch.cat([self.from_embeddings(ids, self.embed(ids)[None]) for ids in rows.tolist()])
+
+    def from_embeddings(self, ids: Sequence[int], rows: Tensor) -> Tensor:
+        """The push of the head is that of `ids`."""
+        ends = [list(self._layers(ids, row))[-1]["residual.after"][-1] for row in rows]
+        return self._head(ids).logits(torch.stack(ends))
+
+    def at_once(self, _tokens: int, _differentiable: bool) -> int:
+        return 16
+
+    def differentiating(self) -> AbstractContextManager[object]:
+        return torch.enable_grad()
 
     # ---- touched ---------------------------------------------------------------------------------------------------------
 
@@ -224,7 +260,7 @@ class Toy:
     def values_of(self, sites: Sequence[Site], ids: Sequence[int]) -> dict[Site, Tensor]:
         """See backends._edits.Model."""
         names = {"head": "attention.heads", "attn": "attention.out", "neuron": "mlp.hidden", "mlp": "mlp.out", "resid": "residual.after"}
-        layers = list(self._layers(ids))
+        layers = list(self._layers(ids, self.embed(ids)))
         found: dict[Site, Tensor] = {}
         for site in sites:
             values = layers[site.layer]

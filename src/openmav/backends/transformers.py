@@ -10,16 +10,19 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
+from openmav.backends import _explain
 from openmav.backends._base import Check, Frame, LoadOptions, Progress
 from openmav.backends._edits import Site, edits, site_of
 from openmav.backends._hf import anatomy, attention, head, loading, naming, placing, quantised, report, variants, verify
 from openmav.backends._hf import cache as caches
 from openmav.backends._hf.decoding import Decoder
+from openmav.backends._hf.explain import ModelPasses
 from openmav.backends._hf.hooks import Capture
 from openmav.backends._hf.tokens import Tokens
 from openmav.backends._hf.touchable import Touchable
 from openmav.backends._hf.touching import Hands, Touch
 from openmav.errors import UsageError
+from openmav.explained import Explanation
 from openmav.interventions import Intervention
 from openmav.record import ModelInfo
 
@@ -133,6 +136,14 @@ class TransformersBackend:
     def _running(self) -> AbstractContextManager[object]:
         """Within this block the model runs."""
         return quantised.without_gradients(self.model)
+
+    def explain(
+        self, method: str, ids: Sequence[int], target_id: int | None, minus_id: int | None, progress: Progress | None = None
+    ) -> tuple[Explanation, int]:
+        """See backends._base.Explaining. Capture is off for these passes; the next token's puts it on again."""
+        self._capture.want(frozenset())
+        tokenizer = None if self._tokens is None else self._tokens.tokenizer
+        return _explain.explain(ModelPasses(self.model, tokenizer), method, ids, target_id, minus_id, progress)
 
     def found(self) -> list[tuple[str, str]]:
         """See backends._base.Inspectable."""

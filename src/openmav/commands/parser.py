@@ -9,6 +9,7 @@ import click
 
 import openmav
 from openmav.commands.flags import DTYPES, FLAGS, Flag
+from openmav.explained import METHODS
 from openmav.registry import unknown
 from openmav.settings import DEMO
 
@@ -172,6 +173,26 @@ def sweep(**values: Any) -> int:
     from openmav.commands.sweep import sweep_command
 
     return sweep_command(values)
+
+
+@command.command(context_settings=SETTINGS)
+@click.option("--prompt", help="The text whose next token it is about.", metavar="TEXT")
+@click.option("--prompt-file", help="The prompt is in this UTF-8 file; - is stdin.", metavar="FILE")
+@click.option("--chat", help="Wrap the prompt in the model's chat template.", is_flag=True)
+@click.option("--target", help="The next token that it is about; the model's own likeliest one if left out.", metavar="TEXT")
+@click.option("--minus", help="Why the target and not this token.", metavar="TEXT")
+@click.option("--method", help=f"{', '.join(METHODS)}.", default=METHODS[0], type=click.Choice(METHODS), metavar="NAME")
+@click.option("--model", help="As of mav run.", default=DEMO, metavar="NAME")
+@click.option("--backend", help="What runs the model.", default="transformers", metavar="NAME")
+@click.option("--device", help="auto, cpu, cuda, cuda:N or mps.", default="auto", metavar="DEVICE")
+@click.option("--dtype", help="Of the weights.", default="auto", type=click.Choice(DTYPES), metavar="DTYPE")
+@click.option("--trust-remote-code", help="Run code that comes with the model.", is_flag=True)
+@click.option("--json", help="One JSON object.", is_flag=True)
+def attribute(**values: Any) -> int:
+    """Which tokens of a prompt the next token depends on."""
+    from openmav.commands.attribute import attribute_command
+
+    return attribute_command(values)
 
 
 @command.command(context_settings=SETTINGS)

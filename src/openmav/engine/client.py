@@ -6,7 +6,7 @@ import contextlib
 import multiprocessing
 import threading
 
-from openmav.engine.events import Event, Kept, Made, Ready, Renamed, State, Working
+from openmav.engine.events import Event, Explained, Kept, Made, Ready, Renamed, State, Working
 from openmav.engine.process import serve
 from openmav.settings import Settings
 from openmav.source import COMMANDS, Command, History, Snapshot
@@ -86,6 +86,8 @@ class EngineSource:
             )
         elif isinstance(event, Kept):
             history.keep(event.branch, event.shared)
+        elif isinstance(event, Explained):
+            history.update(attribution=event.attribution)
         elif isinstance(event, Renamed):
             history.rename(event.old, event.new)
         elif isinstance(event, Working):

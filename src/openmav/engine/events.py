@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TypeAlias
 
+from openmav.explained import InputAttribution
 from openmav.record import TRUNK, Branch, EndReason, ModelInfo, Prompt, Step
 from openmav.sampling import Sampling
 
@@ -64,10 +65,17 @@ class State:
 
 
 @dataclass(frozen=True)
+class Explained:
+    """Which tokens a prediction depends on."""
+
+    attribution: InputAttribution
+
+
+@dataclass(frozen=True)
 class Failed:
     line: str
     exit_code: int
     details: str = ""  # a traceback, for the log
 
 
-Event: TypeAlias = Working | Ready | Made | Kept | Renamed | State | Failed
+Event: TypeAlias = Working | Ready | Made | Kept | Renamed | State | Explained | Failed

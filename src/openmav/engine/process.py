@@ -6,16 +6,33 @@ import contextlib
 import os
 import signal
 import time
+from collections import deque
 from collections.abc import Callable
 from dataclasses import replace
 from multiprocessing.connection import Connection
 from typing import TYPE_CHECKING, Any
 
-from openmav.engine.events import Event, Failed, Kept, Made, Ready, Renamed, State, Working
-from openmav.errors import MavError
+from openmav.engine.events import Event, Explained, Failed, Kept, Made, Ready, Renamed, State, Working
+from openmav.errors import MavError, UsageError
 from openmav.record import Branch, Step, without_large
 from openmav.settings import Settings
-from openmav.source import Advance, Back, EditPrompt, Force, Forward, Intervene, Pause, Rename, Run, SetSampling, Switch, Type, Want
+from openmav.source import (
+    Advance,
+    Attribute,
+    Back,
+    Command,
+    EditPrompt,
+    Force,
+    Forward,
+    Intervene,
+    Pause,
+    Rename,
+    Run,
+    SetSampling,
+    Switch,
+    Type,
+    Want,
+)
 
 if TYPE_CHECKING:
     from openmav.session import Session
@@ -34,6 +51,7 @@ class Engine:
         self.running = not settings.interactive
         self.budget: int | None = None  # tokens to make before pausing; None: no limit
         self.due = 0.0
+        self._waiting: deque[Command] = deque()  # that came while something took long
         self._read_again = False  # a token took longer than usual, and the app was told why
 
     def tell(self, event: Event) -> None:
@@ -102,9 +120,9 @@ class Engine:
             idle = not self.running or session.reason is not None
             wait = None if idle else max(0.0, self.due - time.monotonic())
             try:
-                if not self.pipe.poll(wait):
+                if not self._waiting and not self.pipe.poll(wait):
                     return
-                command = self.pipe.recv()
+                command = self._waiting.popleft() if self._waiting else self.pipe.recv()
             except (EOFError, OSError) as error:
                 raise _AppGoneError from error
             try:
@@ -184,6 +202,23 @@ class Engine:
         if again is not None:
             self.tell(Made(again))
 
+    def _attribute(self, session: Session, command: Attribute) -> None:
+        """Stopped by any other command but Want; that one is obeyed then."""
+        self.running = False
+        reading, session.progress = session.progress, self._working
+        try:
+            self.tell(Explained(session.explain(command.method, command.index, command.token_id, command.minus)))
+        finally:
+            session.progress = reading
+
+    def _working(self, what: str, share: float | None) -> None:
+        """Raises UsageError where the app asked for something else meanwhile."""
+        self.tell(Working(what, share, True))
+        while self.pipe.poll():
+            self._waiting.append(self.pipe.recv())
+        if any(not isinstance(command, Want) for command in self._waiting):
+            raise UsageError("input attribution was stopped")
+
     def _set_sampling(self, session: Session, command: SetSampling) -> None:
         session.sampling = command.sampling
 
@@ -202,6 +237,7 @@ _DO: dict[type, Callable[[Engine, Session, Any], None]] = {
     Intervene: Engine._intervene,
     Want: Engine._want,
     SetSampling: Engine._set_sampling,
+    Attribute: Engine._attribute,
 }
 
 

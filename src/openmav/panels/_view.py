@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from openmav.apps.options import AppOptions
+from openmav.explained import InputAttribution
 from openmav.finite import nonfinite
 from openmav.paint import PALETTES, Palette
 from openmav.record import TRUNK, Array, Branch, ModelInfo, Prompt, Step
@@ -44,6 +45,7 @@ class View:
     candidate: int | None = None  # row in the shown step's candidates
     scroll: int = 0
     modes: Mapping[str, str] = field(default_factory=dict)  # what the reader chose to see in a panel: {panel: one of its MODES}
+    attribution: InputAttribution | None = None  # the last one that was asked for
     draw_seconds: float | None = None  # what the app took lately to make all lines of a frame
     memory: Mapping[str, int] = field(default_factory=dict)  # resident bytes of the processes "app" and "engine", where known
     gutter: bool = True  # layer panels draw the layer's number; a neighbour on the left may have done it
@@ -122,6 +124,7 @@ class View:
             branches=now.branches,
             interventions=now.interventions,
             reason=now.reason,
+            attribution=now.attribution,
             cursor=cursor,
             following=self.following or (cursor == last and candidate is None),
             layer=layer,

@@ -20,6 +20,7 @@ from openmav import registry
 from openmav.apps.options import AppOptions
 from openmav.apps.tui import bars
 from openmav.apps.tui.arranging import Arranging
+from openmav.apps.tui.asking import Asking
 from openmav.apps.tui.costs import Costs
 from openmav.apps.tui.draw import LOOKS, palette_of
 from openmav.apps.tui.keys import BINDINGS
@@ -38,7 +39,7 @@ from openmav.source import Advance, Back, Command, Force, Pause, Run, SetSamplin
 TICK = 1 / 12  # seconds between two looks at the source
 
 
-class MavApp(Arranging, Touching):
+class MavApp(Arranging, Touching, Asking):
     """The screen around a source. All that it shows is in `view`; every key makes a new view or sends a command."""
 
     CSS_PATH = "tui.tcss"

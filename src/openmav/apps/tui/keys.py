@@ -46,6 +46,8 @@ BINDINGS: list[BindingType] = [
     _bind("ctrl+left", "resize_panel(-1, 0)", "this panel narrower", "panel_narrower"),
     _bind("ctrl+up", "resize_panel(0, 1)", "this panel taller", "panel_taller"),
     _bind("ctrl+down", "resize_panel(0, -1)", "this panel lower", "panel_lower"),
+    _bind("i", "attribute", "which tokens the shown one depends on; again: the next method", "attribute"),
+    _bind("I", "attribute_minus", "why the shown token and not the selected candidate", "attribute_minus"),
     _bind("plus,equals_sign", "temperature(1)", "temperature up by 0.1, from the next token on", "temperature_up"),
     _bind("minus", "temperature(-1)", "temperature down by 0.1", "temperature_down"),
     _bind("question_mark,f1", "help", "how to read this panel, and all keys", "help"),
