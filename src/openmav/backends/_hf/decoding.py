@@ -7,6 +7,7 @@ ours. The names with an underscore are transformers' own and not promised: they 
 from __future__ import annotations
 
 import copy
+import inspect
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -32,6 +33,8 @@ class Decoder:
         self.ids: list[int] = []
         self.kwargs: dict[str, Any] = {}
         self._snapshots: list[tuple[int, dict[str, Any]]] = []
+        told = inspect.signature(model.prepare_inputs_for_generation).parameters
+        self._by_cache_position = "cache_position" in told  # transformers before it took positions from the cache itself
 
     @property
     def cache(self) -> Any:
@@ -71,6 +74,8 @@ class Decoder:
         for name in BY_POSITION:
             if kwargs.get(name) is not None:
                 kwargs[name] = kwargs[name][..., : len(self.ids)]
+        if self._by_cache_position:
+            kwargs["cache_position"] = torch.arange(len(self.ids) - len(new), len(self.ids), device=row.device)
         inputs = self.model.prepare_inputs_for_generation(row, next_sequence_length=len(new), is_first_iteration=first, **kwargs)
         return self.model(**inputs, **extra, return_dict=True)
 
