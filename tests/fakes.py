@@ -11,7 +11,7 @@ import numpy as np
 from openmav.explained import InputAttribution
 from openmav.record import RANK_EDGES, Candidates, ModelInfo, Prompt, Step, Timing, freeze_values, frozen
 from openmav.sampling import Sampling
-from openmav.source import COMMANDS, Advance, Back, Command, Force, History, Pause, Run, SetSampling, Snapshot, Want
+from openmav.source import COMMANDS, Advance, Back, Command, Force, History, Pause, Run, SetBreakpoints, SetSampling, Snapshot, Want
 
 TEXT = (
     "the river that divides it and the bridges that tie it together , and for a tower that nobody wanted at first , which is now"
@@ -248,6 +248,8 @@ class ScriptedSource:
                 self._force(token_id)
             case SetSampling(sampling):
                 self.history.update(sampling=sampling)
+            case SetBreakpoints(texts):
+                self.history.update(breakpoints=texts)
             case Want():
                 pass
 

@@ -29,6 +29,7 @@ class Looking:
         self.pieces = pieces
         self._aggregation = settings.aggregation
         self._candidates = settings.candidates
+        self._needed: frozenset[str] = frozenset()
         self.want(settings.measures)
 
     def want(self, measures: Sequence[str], layer: int | None = None) -> None:
@@ -36,13 +37,18 @@ class Looking:
 
         Raises UsageError for an unknown one.
         """
-        self.layer = layer
-        found = {name: registry.load("measures", name) for name in measures}
+        self.layer, self._wanted = layer, tuple(measures)
+        found = {name: registry.load("measures", name) for name in (*measures, *sorted(self._needed - {*measures}))}
         for name, module in found.items():
             for site in frozenset(module.NEEDS) - SITES - HEAD_SITES:
                 raise UsageError(f"measure '{name}' needs the site '{site}', which there is not. Known: {', '.join(sorted(SITES))}")
         self.measures: dict[str, ModuleType] = found
         self.sites = frozenset(site for module in found.values() for site in module.NEEDS)
+
+    def need(self, measures: frozenset[str]) -> None:
+        """Compute these as well, whatever else is wanted. Raises UsageError for an unknown one."""
+        self._needed = measures
+        self.want(self._wanted, self.layer)
 
     def context(self, frame: Frame, choice: Choice, sampling: Sampling) -> Context:
         """What measures may see of a forward pass besides its sites."""

@@ -41,7 +41,7 @@ def watch(
     """A session that yields a Step for each token; nothing is generated before it is iterated over.
 
     `model` is a name of the hub, a folder, "demo", or a transformers model in memory, which then needs its `tokenizer`.
-    Further keywords are those of Settings: backend, device, dtype, chat, stop, candidates, threads, trust_remote_code.
+    Further keywords are those of Settings: backend, device, dtype, chat, stop, candidates, breakpoints, threads, trust_remote_code.
 
     Raises UsageError for what makes no sense, LoadError for a model that cannot be loaded.
     """
@@ -127,7 +127,7 @@ def _print(session: Session) -> None:
     with contextlib.closing(session):
         for step in session:
             face.step(step)
-        face.end(session.reason or "length", session.steps, time.perf_counter() - began)
+        face.end(session.reason or ("break" if session.hit else "length"), session.steps, time.perf_counter() - began, session.hit)
 
 
 def _around(model: Any, tokenizer: Any, settings: Settings) -> Session:

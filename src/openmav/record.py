@@ -21,7 +21,7 @@ RANK_EDGES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)  # of "distribution": a bin
 TRUNK = "main"  # the name of the first branch
 SAMPLING_STAGES = ("raw", "penalty", "temperature", "top-k", "top-p", "min-p")  # of "sampling_stages": its rows
 LARGE = 1 << 14  # bytes of an entry of Step.values from which on it is large
-EndReason: TypeAlias = Literal["eos", "length", "stop", "interrupt"]
+EndReason: TypeAlias = Literal["eos", "length", "stop", "break", "interrupt"]
 
 
 def frozen(array: NDArray) -> NDArray:

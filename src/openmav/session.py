@@ -12,7 +12,9 @@ import numpy as np
 from openmav import interventions, registry
 from openmav.backends._base import HEAD_SITES, Backend, Frame, Intervening, LoadOptions, Progress
 from openmav.branches import Paths
+from openmav.breakpoints import Breakpoints, Hit
 from openmav.detokenize import Detokenizer, Pieces
+from openmav.endings import ended_by_count, ended_by_text
 from openmav.errors import UsageError
 from openmav.explained import InputAttribution
 from openmav.explaining import Asked, explain
@@ -44,7 +46,8 @@ class Session:
     """One model and the ways that its text went. Iterate over it, or call `step` for each token.
 
     `steps` are the tokens of the branch in force, `reason` says why it ended and is None while it goes on. Whichever way one came
-    to a text, its numbers are the same, bit for bit.
+    to a text, its numbers are the same, bit for bit. `hit` is the breakpoint that held at the newest token: iterating stops there,
+    and goes on when it is begun again.
     """
 
     def __init__(self, backend: Backend, settings: Settings) -> None:
@@ -54,6 +57,7 @@ class Session:
         self.settings = settings
         self.interventions: tuple[str, ...] = ()
         self.reason: EndReason | None = None
+        self.hit: Hit | None = None
         self.progress: Progress | None = None  # told of what takes longer than a token
         self._paths = Paths(read_prompt(backend, settings))
         self._sampler = Sampler(settings.sampling)
@@ -62,6 +66,7 @@ class Session:
         self._last: tuple[Frame, Context] | None = None  # what the newest step was made from
         pieces = Pieces(backend.decode, (backend.encode("a") or self.prompt.token_ids)[-1])
         self._looking = Looking(backend, settings, pieces)
+        self.break_at(settings.breakpoints)
         self._text = self._read_text()
         self.intervene(settings.interventions)
 
@@ -86,6 +91,11 @@ class Session:
         Raises UsageError for an unknown one.
         """
         self._looking.want(measures, layer)
+
+    def break_at(self, texts: Sequence[str]) -> None:
+        """From the next step on, stop where one of these conditions holds. Raises UsageError for what is no condition, or does not fit."""
+        self.breakpoints = Breakpoints(texts, self.backend.info)
+        self._looking.need(self.breakpoints.needs)
 
     def look_again(self) -> Step | None:
         """The newest step with what is wanted now, as far as its forward pass was captured for it; None where nothing is new."""
@@ -149,6 +159,8 @@ class Session:
     def __iter__(self) -> Iterator[Step]:
         while self.reason is None:
             yield self.step()
+            if self.hit is not None:
+                return
 
     def _step(self, forced: int | None) -> Step:
         if self.reason is not None:
@@ -162,6 +174,7 @@ class Session:
         del path.ahead[:1]
         path.states[len(path.steps) : len(path.steps) + 1] = [state]
         path.steps.append(step)
+        self.hit = self.breakpoints.hit(step, self.info, self.steps) if len(self.breakpoints) else None
         return step
 
     def _make(self, token_id: int | None, forced: bool) -> Step:
@@ -179,9 +192,9 @@ class Session:
     def _freeze(self, frame: Frame, choice: Choice, values: Mapping[str, np.ndarray], forced: bool, clock: tuple[float, float]) -> Step:
         """All of it as a Step. `clock`: when choosing began, and when it ended."""
         (began, chosen), token_id, index = clock, choice.token_id, len(self.steps)
-        self.reason = self._ends_by_count(index, token_id)
+        self.reason = ended_by_count(self.backend, self.settings, len(self.prompt.token_ids), index, token_id)
         text = self._text.add(token_id, last=self.reason is not None)
-        self.reason = self.reason or self._ends_by_text(text)
+        self.reason = self.reason or ended_by_text(self.settings, self.steps, text)
         return Step(
             index=index,
             position=len(self.prompt.token_ids) + index,
@@ -275,7 +288,7 @@ class Session:
         self._paths.root(prompt)
         self._sampler.generator.manual_seed(self.sampling.seed)
         self._text = self._read_text()
-        self.reason = self._last = None
+        self.reason = self._last = self.hit = None
         self._touch_or_leave()
 
     def _mark_end(self) -> None:
@@ -290,7 +303,7 @@ class Session:
         state = path.states[len(path.steps)] if path.ahead else path.tip
         self._sampler.generator.set_state(state)  # type: ignore[arg-type]
         self.reason = None if path.ahead else path.reason
-        self._last = None
+        self._last = self.hit = None
 
     def _read_text(self) -> Detokenizer:
         text = Detokenizer(self.backend.decode)
@@ -378,23 +391,6 @@ class Session:
         where = max(0, len(self.steps) - 1) if index is None else index
         asked = Asked(method, where, token_id, minus)
         return explain(self.backend, self._looking.pieces, self.prompt, self.steps, asked, self.progress)
-
-    # ---- the end ---------------------------------------------------------------------------------------------------------
-
-    def _ends_by_count(self, index: int, token_id: int) -> EndReason | None:
-        if token_id in self.backend.end_ids:
-            return "eos"
-        context = self.backend.info.context
-        full = context is not None and len(self.prompt.token_ids) + index + 1 >= context
-        return "length" if full or index + 1 >= self.settings.max_new_tokens else None
-
-    def _ends_by_text(self, new: str) -> EndReason | None:
-        """A stop string that the new text completes."""
-        if not self.settings.stop:
-            return None
-        reach = max(map(len, self.settings.stop)) + len(new)
-        tail = (self.text + new)[-reach:]
-        return "stop" if any(stop in tail for stop in self.settings.stop) else None
 
     def close(self) -> None:
         """Free the model, or give it back as it was."""

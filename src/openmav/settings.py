@@ -36,6 +36,7 @@ class Settings:
     measures: tuple[str, ...] = CORE_MEASURES
     measure_files: tuple[str, ...] = ()  # Python files with measures of the reader's own, by absolute path
     interventions: tuple[str, ...] = ()  # what is done to the model, as interventions.parse reads it
+    breakpoints: tuple[str, ...] = ()  # conditions that stop the generation, as conditions.parse_breakpoint reads them
     aggregation: Aggregation = "l2"
     candidates: int = 20
     interactive: bool = False  # start paused: each key makes a token

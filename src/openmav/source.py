@@ -98,6 +98,13 @@ class Intervene:
 
 
 @dataclass(frozen=True)
+class SetBreakpoints:
+    """Pause where one of these conditions holds, and nowhere else. A run that goes on goes past the token where it paused."""
+
+    texts: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class Want:
     """Compute exactly these measures: for the newest token as far as it was looked at for them, and from the next one on.
 
@@ -126,9 +133,8 @@ class Attribute:
     minus: int | None = None
 
 
-Command: TypeAlias = (
-    Run | Pause | Advance | Back | Forward | Force | Type | Switch | Rename | EditPrompt | Intervene | Want | SetSampling | Attribute
-)
+Generating: TypeAlias = Run | Pause | Advance | Back | Forward | Force | Type | Switch | Rename
+Command: TypeAlias = Generating | EditPrompt | Intervene | SetBreakpoints | Want | SetSampling | Attribute
 
 
 COMMANDS = frozenset(kind.__name__ for kind in get_args(Command))  # of a source that takes them all
@@ -159,6 +165,7 @@ class Snapshot:
     attribution: InputAttribution | None = None  # the last one that was asked for
     branches: Mapping[str, Branch] = field(default_factory=dict)  # the others, by name
     interventions: tuple[str, ...] = ()  # what is done to the model, as interventions.parse reads it
+    breakpoints: tuple[str, ...] = ()  # conditions that pause the run
 
 
 class Source(Protocol):

@@ -67,3 +67,32 @@ def test_wrong_use_is_one_line(flags: list[str], why: str) -> None:
     assert (done.returncode, done.stdout) == (2, "")
     assert why in done.stderr
     assert len(done.stderr.splitlines()) == 1
+
+
+def test_a_breakpoint_ends_a_run_without_an_app() -> None:
+    done = mav(*TEXT[:2], "--json", "--break", "index == 2 and lens[-1] == token", "--break", "nan")
+    assert (done.returncode, done.stderr) == (0, "")
+    head, *found, end = [json.loads(line) for line in done.stdout.splitlines()]
+    assert head["breakpoints"] == ["index == 2 and lens[-1] == token", "nan"]
+    assert len(found) == 3
+    assert (end["reason"], end["breakpoint"]) == ("break", "index == 2 and lens[-1] == token")
+    assert end["measured"].startswith("2, ")
+    plain = mav(*TEXT[:2], "--plain", "--break", "index == 2")
+    assert plain.stderr.endswith("· breakpoint index == 2: 2 at token 2\n")
+    assert plain.stdout == "".join(step["text"] for step in found) + "\n"
+
+
+@pytest.mark.parametrize(
+    ("flags", "why"),
+    [
+        (["--break", "entropie > 4"], "at column 1, 'entropie > 4': unknown name 'entropie'. Did you mean 'entropy'? Known: entropy,"),
+        (["--break", "entropy"], "this is a value to watch, not a condition to stop at; compare it, such as entropy > 4"),
+        (["--watch", "norm(mlp"], "at column 9, the end: ')' is expected here"),
+        (["--break", "norm(mlp, 6) > 1"], "at column 11, '6) > 1': this model has no such layer: it has 0 to 5"),
+    ],
+)
+def test_a_wrong_condition_is_one_line(flags: list[str], why: str) -> None:
+    done = mav(*TEXT, "--json", *flags)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert why in done.stderr
+    assert len(done.stderr.splitlines()) == 1

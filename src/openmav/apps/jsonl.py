@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from openmav import __version__
+from openmav.breakpoints import Hit
 from openmav.finite import nonfinite
 from openmav.record import Before, Candidates, EndReason, ModelInfo, Prompt, Step
 from openmav.settings import Settings
@@ -35,6 +36,7 @@ def header(info: ModelInfo, prompt: Prompt, settings: Settings) -> dict[str, Any
         "sampling": asdict(settings.sampling),
         "aggregation": settings.aggregation,
         "interventions": list(settings.interventions),
+        "breakpoints": list(settings.breakpoints),
     }
 
 
@@ -57,6 +59,7 @@ def step_line(step: Step, info: ModelInfo) -> dict[str, Any]:
         "text": step.text,
         "special": step.special,
         "logprob": _plain(step.logprob),
+        "rank": step.rank if step.rank >= 0 else None,
         "entropy": _plain(step.entropy),
         "candidates": _candidates(step.candidates),
         **_values(step.values, step.pieces, info),
@@ -66,8 +69,10 @@ def step_line(step: Step, info: ModelInfo) -> dict[str, Any]:
     }
 
 
-def end_line(reason: EndReason, tokens: int, seconds: float) -> dict[str, Any]:
-    return {"type": "end", "reason": reason, "tokens": tokens, "seconds": seconds}
+def end_line(reason: EndReason, tokens: int, seconds: float, hit: Hit | None = None) -> dict[str, Any]:
+    """`hit` is the breakpoint that held at the last token."""
+    held = {"breakpoint": hit.text, "measured": hit.measured} if hit is not None else {}
+    return {"type": "end", "reason": reason, "tokens": tokens, "seconds": seconds, **held}
 
 
 def _candidates(candidates: Candidates) -> list[dict[str, Any]]:
@@ -126,8 +131,8 @@ class JsonLines:
         assert self._info is not None, "begin comes first"
         self._line(step_line(step, self._info))
 
-    def end(self, reason: EndReason, steps: list[Step], seconds: float) -> None:
-        self._line(end_line(reason, len(steps), seconds))
+    def end(self, reason: EndReason, steps: list[Step], seconds: float, hit: Hit | None = None) -> None:
+        self._line(end_line(reason, len(steps), seconds, hit))
 
     def fail(self) -> None:
         """A run that failed has no end line."""

@@ -27,4 +27,5 @@ class AppOptions:
     color: bool = True  # False: NO_COLOR, shapes and glyphs only
     layouts: Mapping[str, tuple[str, ...]] = field(default_factory=lambda: LAYOUTS)  # mav's and the reader's own, by name
     own_panels: tuple[str, ...] = ()  # of the reader's own files: shown beside those of every layout
+    watches: tuple[str, ...] = ()  # values and conditions to show, as conditions.parse reads them
     keys: Mapping[str, str] = field(default_factory=dict)  # {id of a binding: its keys, set apart by commas} where they are not mav's

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from openmav.apps.summary import summary
+from openmav.breakpoints import Hit
 from openmav.record import EndReason, ModelInfo, Prompt, Step
 from openmav.settings import Settings
 from openmav.terminal import neutral
@@ -27,9 +28,9 @@ class Plain:
             self._write(neutral(step.text) if self._terminal else step.text)
             self._open = not step.text.endswith("\n")
 
-    def end(self, reason: EndReason, steps: list[Step], seconds: float) -> None:
+    def end(self, reason: EndReason, steps: list[Step], seconds: float, hit: Hit | None = None) -> None:
         self._write("\n")
-        self._say(f"{summary(steps)} · {ENDS[reason]}")
+        self._say(f"{summary(steps)} · {hit if reason == 'break' else ENDS[reason]}")
 
     def fail(self) -> None:
         if self._open and self._terminal:
@@ -40,5 +41,6 @@ ENDS: dict[EndReason, str] = {
     "eos": "the model ended the text",
     "length": "the length asked for",
     "stop": "a stop text",
+    "break": "a breakpoint",
     "interrupt": "interrupted",
 }

@@ -74,6 +74,7 @@ def make_settings(values: dict[str, Any], face: Face, config: Config | None = No
         measures=tuple(dict.fromkeys((*CORE_MEASURES, *measures))),
         measure_files=tuple(dict.fromkeys((*files, *(config.measures if config else ())))),
         interventions=interventions_of(values),
+        breakpoints=conditions_of(values["break"], "truth"),
         aggregation=values["aggregation"],
         interactive=values["interactive"],
         refresh_rate=refresh if refresh is not None else APP_REFRESH if face == "tui" else 0.0,
@@ -90,6 +91,15 @@ def make_sampling(values: dict[str, Any]) -> Sampling:
         repetition_penalty=values["repetition_penalty"],
         seed=values["seed"],
     )
+
+
+def conditions_of(texts: tuple[str, ...], kind: Literal["truth", "any"]) -> tuple[str, ...]:
+    """The texts, once each, as they were given. Raises ConditionError for the first that is no condition, or cannot be read."""
+    from openmav.conditions import parse, parse_breakpoint
+
+    for text in texts:
+        (parse_breakpoint if kind == "truth" else parse)(text)
+    return tuple(dict.fromkeys(texts))
 
 
 def interventions_of(values: dict[str, Any]) -> tuple[str, ...]:
@@ -119,6 +129,7 @@ def make_options(values: dict[str, Any], config: Config | None = None) -> AppOpt
         panels=tuple(dict.fromkeys((*panels, *own))),
         layouts=config.layouts,
         own_panels=own,
+        watches=conditions_of(values["watch"], "any"),
         keys=config.keys,
         grid_rows=values["num_grid_rows"],
         aggregation=values["aggregation"],

@@ -8,6 +8,7 @@ import sys
 import time
 from typing import Literal, Protocol, TextIO
 
+from openmav.breakpoints import Hit
 from openmav.errors import MavError, UsageError
 from openmav.logs import redirect, say, screen
 from openmav.record import EndReason, ModelInfo, Prompt, Step
@@ -22,7 +23,7 @@ class Face(Protocol):
 
     def step(self, step: Step) -> None: ...
 
-    def end(self, reason: EndReason, steps: list[Step], seconds: float) -> None: ...
+    def end(self, reason: EndReason, steps: list[Step], seconds: float, hit: Hit | None = None) -> None: ...
 
     def fail(self) -> None:
         """An error ends the run; its line comes next on the screen."""
@@ -57,6 +58,7 @@ def _make_face(face: Literal["plain", "json"], out: Output) -> Face:
 
 def _generate(settings: Settings, face: Face) -> int:
     steps: list[Step] = []
+    hit: Hit | None = None
     progress = ProgressLine()
     started = time.perf_counter()
     try:
@@ -75,7 +77,8 @@ def _generate(settings: Settings, face: Face) -> int:
                     steps.append(step)
                 check()
                 _wait(started + len(steps) * settings.refresh_rate)
-            reason, exit_code = session.reason or "length", 0
+            hit = session.hit
+            reason, exit_code = session.reason or ("break" if hit is not None else "length"), 0
         finally:
             progress.clear()
             session.close()
@@ -87,7 +90,7 @@ def _generate(settings: Settings, face: Face) -> int:
         face.fail()
         raise
     finish()
-    face.end(reason, steps, time.perf_counter() - started)
+    face.end(reason, steps, time.perf_counter() - started, hit)
     return exit_code
 
 

@@ -83,6 +83,7 @@ class EngineSource:
                 sampling=event.sampling,
                 notice=event.notice,
                 interventions=event.interventions,
+                breakpoints=event.breakpoints,
             )
         elif isinstance(event, Kept):
             history.keep(event.branch, event.shared)

@@ -62,6 +62,7 @@ class State:
     at: int = 0
     ahead: int = 0
     interventions: tuple[str, ...] = ()
+    breakpoints: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

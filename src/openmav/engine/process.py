@@ -28,6 +28,7 @@ from openmav.source import (
     Pause,
     Rename,
     Run,
+    SetBreakpoints,
     SetSampling,
     Switch,
     Type,
@@ -89,6 +90,8 @@ class Engine:
         if self.budget is not None:
             self.budget -= 1
             self.running = self.budget > 0
+        elif session.hit is not None:
+            self.running = False
         if not self.running or session.reason is not None:
             self._tell_state(session)
 
@@ -109,9 +112,11 @@ class Engine:
         self.tell(Kept(replace(branch, steps=tuple(map(without_large, branch.steps[shared:]))), shared))
 
     def _tell_state(self, session: Session, notice: str = "") -> None:
+        """`notice` answers a command; without one, a breakpoint that holds at the newest token is named while nothing runs."""
         going, now = self.running and session.reason is None, session.branches[session.branch]
         length = len(session.steps)
-        place = (now.name, now.parent, now.at, session.ahead, session.interventions)
+        place = (now.name, now.parent, now.at, session.ahead, session.interventions, session.breakpoints.texts)
+        notice = notice or (str(session.hit) if session.hit is not None and not going else "")
         self.tell(State(going, length, session.reason, session.sampling, notice, *place))
 
     def _obey(self, session: Session) -> None:
@@ -197,6 +202,13 @@ class Engine:
     def _want(self, session: Session, command: Want) -> None:
         """While nothing runs, what the newest step's forward pass was not captured for is computed once more."""
         session.want(sorted(command.measures), command.layer)
+        self._look_again(session)
+
+    def _set_breakpoints(self, session: Session, command: SetBreakpoints) -> None:
+        session.break_at(command.texts)
+        self._look_again(session)
+
+    def _look_again(self, session: Session) -> None:
         idle = not self.running or session.reason is not None
         again = session.look_again() or (session.retake() if idle and session.lacks() else None)
         if again is not None:
@@ -235,6 +247,7 @@ _DO: dict[type, Callable[[Engine, Session, Any], None]] = {
     Rename: Engine._rename,
     EditPrompt: Engine._edit_prompt,
     Intervene: Engine._intervene,
+    SetBreakpoints: Engine._set_breakpoints,
     Want: Engine._want,
     SetSampling: Engine._set_sampling,
     Attribute: Engine._attribute,
