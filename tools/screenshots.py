@@ -46,7 +46,13 @@ class Shot:
 
 DRAWN = Sampling(temperature=0.8, top_k=50, top_p=0.95)
 BACK = ("left",) * 7  # to a moment before the end
+WAIT = "wait"  # among the keys: until nothing runs any more
 KEYS = {
+    "hands-on": (
+        *("b",) * 12,
+        *("w", *"_Caesar", "enter", "space", WAIT),
+        *("a", "ctrl+u", *"amplify_L9.mlp=3", "enter", WAIT),
+    ),
     "attention": (*BACK, *["left_square_bracket"] * 17, "right_curly_bracket", "v", "v"),
 }
 FACE = (
@@ -83,7 +89,13 @@ async def take(shot: Shot, model: str, out: Path) -> Path:
             if error := source.snapshot().error:
                 raise SystemExit(error)
             await pilot.pause(0.3)
-            await pilot.press(*shot.keys)
+            for key in shot.keys:
+                if key == WAIT:
+                    await pilot.pause(4)  # what a key sets going may take a while to begin
+                    while source.snapshot().status in ("running", "prefill"):
+                        await pilot.pause(0.1)
+                else:
+                    await pilot.press("space" if key == "_" else key)
             await pilot.pause(0.5)
             path = out / f"{shot.name}.svg"
             path.write_text(app.export_screenshot(title="mav"), encoding="utf-8")

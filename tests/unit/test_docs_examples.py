@@ -69,7 +69,7 @@ def test_the_config_of_the_page_is_right(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def test_the_page_names_every_layout_by_its_key() -> None:
-    rows = re.findall(r"\| `(\d)` \| `(\w+)` \|", (DOCS / "config.md").read_text(encoding="utf-8"))
+    rows = re.findall(r"\| `(\d)` \| `([\w-]+)` \|", (DOCS / "config.md").read_text(encoding="utf-8"))
     assert rows == [(str(at), name) for at, name in enumerate(LAYOUTS, 1)]
 
 

@@ -18,4 +18,5 @@ LAYOUTS: dict[str, tuple[str, ...]] = {
     "layers": ("mlp_activations", "attention_norms", "residual_norms", "attribution", "neurons", "timeline"),
     "minimal": ("generated_text", "top_predictions", "timeline"),
     "health": ("health", "accounting", "signals", "norm_map", "timeline"),
+    "hands-on": ("generated_text", "top_predictions", "branches", "interventions", "timeline"),
 }

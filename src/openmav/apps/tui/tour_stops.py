@@ -221,7 +221,7 @@ STOPS = (
     Stop(
         "It is yours",
         "That is all you need: a token, its candidates, how surprised and how torn the model was, where it looked, what its layers"
-        " did. The keys 1 to 7 show other panels, ? explains the one in focus (tab goes on), ctrl+p lists all.",
+        " did. The keys 1 to 8 show other panels, ? explains the one in focus (tab goes on), ctrl+p lists all.",
         "Press 1 for the overview.",
         ("generated_text", "top_predictions", "timeline"),
         "generated_text",
