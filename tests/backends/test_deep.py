@@ -163,7 +163,7 @@ def test_lens_and_direction_are_those_of_the_formula(name: str) -> None:
         direction = WRITTEN[name](model, residuals[-1], token)[1]
     assert frame.head is not None
     torch.testing.assert_close(frame.head.logits(residuals), torch.stack(lens), rtol=1e-5, atol=1e-5)
-    found = frame.head.direction(residuals[-1], token, float(frame.logits[token]))
+    (found,) = frame.head.directions(residuals[-1], [token], [float(frame.logits[token])])
     torch.testing.assert_close(found.vector, direction, rtol=1e-4, atol=1e-6)
     added = compute(frame, "attribution")["attribution"][:, 1]
     expected = [float(direction @ x) for x in frame.sites["mlp.out"]]

@@ -47,7 +47,7 @@ def test_all_neurons_of_a_layer_sum_to_what_its_mlp_adds(shown) -> None:
     vocab, token = len(frame.logits), int(frame.logits.argmax())
     last = frame.sites["residual.after"][-1]
     assert last is not None
-    line = frame.head.direction(last, token, float(frame.logits[token]))
+    (line,) = frame.head.directions(last, [token], [float(frame.logits[token])])
     for layer, hidden in enumerate(frame.sites["mlp.hidden"]):
         if hidden is None:
             continue

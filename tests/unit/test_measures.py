@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -141,8 +142,8 @@ class PlainHead:
     def logits(self, residuals: Tensor) -> Tensor:
         return 2 * residuals @ self.rows.T + 1
 
-    def direction(self, residual: Tensor, token_id: int, logit: float) -> Direction:
-        return Direction(2 * self.rows[token_id], 1.0, logit)
+    def directions(self, residual: Tensor, token_ids: Sequence[int], logits: Sequence[float]) -> list[Direction]:
+        return [Direction(2 * self.rows[token], 1.0, logit) for token, logit in zip(token_ids, logits, strict=True)]
 
 
 def stream(layers: int, width: int, seed: int) -> tuple[Frame, Context]:
@@ -229,8 +230,8 @@ def test_attribution_follows_a_stream_that_layers_rescale() -> None:
     rows = torch.eye(2)
 
     class Carried(PlainHead):
-        def direction(self, residual: Tensor, token_id: int, logit: float) -> Direction:
-            return Direction(2 * self.rows[token_id], 1.0, logit, kept=(0.25, 0.5, 1.0))
+        def directions(self, residual: Tensor, token_ids: Sequence[int], logits: Sequence[float]) -> list[Direction]:
+            return [replace(line, kept=(0.25, 0.5, 1.0)) for line in super().directions(residual, token_ids, logits)]
 
     head = Carried(rows)
     sites = {"attention.out": list(added), "mlp.out": [None, None], "residual.before": [first, middle], "residual.after": [middle, last]}

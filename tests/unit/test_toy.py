@@ -29,7 +29,7 @@ def test_the_parts_add_up() -> None:
     logits[FIRST] += 6
     torch.testing.assert_close(frame.logits, logits)
     assert frame.head is not None
-    found = frame.head.direction(x, FIRST, float(frame.logits[FIRST]))
+    (found,) = frame.head.directions(x, [FIRST], [float(frame.logits[FIRST])])
     assert float(found.vector @ x) + found.constant == pytest.approx(found.logit, abs=1e-5)
 
 

@@ -72,8 +72,11 @@ class Head(Protocol):
     def logits(self, residuals: Tensor) -> Tensor:
         """[n, width] of any layers -> [n, vocab] fp32: what the model would say if that were the last layer's output."""
 
-    def direction(self, residual: Tensor, token_id: int, logit: float) -> Direction | None:
-        """The direction of a token's logit at the last layer's output `residual` [width]; `logit` is the model's own. None: not known."""
+    def directions(self, residual: Tensor, token_ids: Sequence[int], logits: Sequence[float]) -> list[Direction]:
+        """The direction of each token's logit at the last layer's output `residual` [width]; `logits` are the model's own.
+
+        None of them where they are not known.
+        """
 
     def neuron_tokens(self, layer: int, ids: Sequence[int], hidden: Tensor, residual: Tensor, count: int) -> tuple[Tensor, Tensor] | None:
         """The tokens whose logits each neuron raises and lowers most: ids [n, 2, count] and by how much [n, 2, count], strongest first.

@@ -297,8 +297,11 @@ class ToyHead:
         logits[:, self.pushed] += PUSH
         return logits
 
-    def direction(self, residual: Tensor, token_id: int, logit: float) -> Direction:
-        return Direction(self.embedding[token_id] * SCALE, PUSH if token_id == self.pushed else 0.0, logit)
+    def directions(self, residual: Tensor, token_ids: Sequence[int], logits: Sequence[float]) -> list[Direction]:
+        return [
+            Direction(self.embedding[token] * SCALE, PUSH if token == self.pushed else 0.0, logit)
+            for token, logit in zip(token_ids, logits, strict=True)
+        ]
 
     def neuron_tokens(self, layer: int, ids: Sequence[int], hidden: Tensor, _residual: Tensor, count: int) -> tuple[Tensor, Tensor]:
         written = self.down[layer][:, list(ids)] * hidden[list(ids)]  # [width, n]

@@ -140,7 +140,7 @@ def _line(frame: Frame) -> Direction | None:
     if frame.head is None or last is None:
         return None
     token = int(frame.logits.argmax())
-    return frame.head.direction(last, token, float(frame.logits[token]))
+    return next(iter(frame.head.directions(last, [token], [float(frame.logits[token])])), None)
 
 
 def _attribution_error(frame: Frame) -> float | None:

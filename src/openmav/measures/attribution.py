@@ -41,12 +41,12 @@ def compute(frame: Frame, context: Context) -> Mapping[str, NDArray]:
     lines = _directions(frame, context, ids)
     if first is not None and lines:
         kept = np.array(lines[0].kept or (1.0,) * (layers + 1))[:, None]
-        parts[:, 0] = kept[1:] * _along(frame.sites["attention.out"], lines)
-        parts[:, 1] = kept[1:] * _along(frame.sites["mlp.out"], lines)
+        along = _along([*frame.sites["attention.out"], *frame.sites["mlp.out"], first], lines)
+        parts[:, 0], parts[:, 1] = kept[1:] * along[:layers], kept[1:] * along[layers:-1]
         followed = _followed(frame)
         parts[:followed] = np.nan
         if followed == 0:
-            embedding = kept[:1] * _along([first], lines)
+            embedding = kept[:1] * along[-1:]
         bias, logit = np.array([[[line.constant for line in lines]], [[line.logit for line in lines]]])
     else:
         ids[1:] = -1
@@ -66,20 +66,21 @@ def _followed(frame: Frame) -> int:
     sites = ("attention.out", "mlp.out", "residual.before", "residual.after")
     unknown = 0
     for layer, (attention, mlp, before, after) in enumerate(zip(*(frame.sites[site] for site in sites))):
-        changes = before is None or after is None or not bool((before == after).all())
-        if attention is None and mlp is None and changes:
+        if attention is not None or mlp is not None:
+            continue
+        if before is None or after is None or not bool((before == after).all()):
             unknown = layer + 1
     return unknown
 
 
 def _directions(frame: Frame, context: Context, ids: NDArray[np.int64]) -> list[Direction]:
     """The directions of the tokens' logits; none where the head has none."""
+    import torch
+
     last = frame.sites["residual.after"][-1] if frame.sites["residual.after"] else None
     if last is None or frame.head is None:
         return []
-    found = [frame.head.direction(last, token, float(context.logits[token])) for token in ids.tolist()]
-    lines = [line for line in found if line is not None]
-    return lines if len(lines) == len(ids) else []
+    return frame.head.directions(last, ids.tolist(), context.logits[torch.from_numpy(ids)].tolist())
 
 
 def _along(vectors: Sequence[Tensor | None], lines: Sequence[Direction]) -> NDArray[np.float64]:

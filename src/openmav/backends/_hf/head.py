@@ -75,11 +75,11 @@ class ExactHead:
             found: Tensor = self.model(input_ids=ids, use_cache=False).logits
         return found[0].float()
 
-    def direction(self, residual: Tensor, token_id: int, logit: float) -> Direction | None:
+    def directions(self, residual: Tensor, token_ids: Sequence[int], logits: Sequence[float]) -> list[Direction]:
         """See backends._base.Head."""
         if self.linear is None:
-            return None
-        return replace(self.linear.direction(residual, token_id, logit), kept=self.kept)
+            return []
+        return [replace(one, kept=self.kept) for one in self.linear.directions(residual, token_ids, logits)]
 
     def neuron_tokens(self, layer: int, ids: Sequence[int], hidden: Tensor, residual: Tensor, count: int) -> tuple[Tensor, Tensor] | None:
         """See backends._base.Head."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import copy
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -36,7 +37,7 @@ class FrozenNorm:
     module: nn.Module
 
     def centre(self, x: Tensor) -> Tensor:
-        return x - x.mean() if self.centred else x
+        return x - x.mean(-1, keepdim=True) if self.centred else x
 
     def scale(self, x: Tensor) -> float:
         """s(x), from what the module makes of x."""
@@ -60,14 +61,18 @@ class LinearHead:
     factor: float
     cap: float | None
 
-    def direction(self, residual: Tensor, token_id: int, logit: float) -> Direction:
+    def directions(self, residual: Tensor, token_ids: Sequence[int], logits: Sequence[float]) -> list[Direction]:
         """See backends._base.Head; fp32 on the device of the residual."""
+        ids = list(token_ids)
         with torch.inference_mode():
             x = residual.float().to(self.norm.weight.device)
-            row = self.factor * self.rows[token_id].float().to(x.device)
-            vector = self.norm.scale(x) * self.norm.centre(self.norm.weight * row)
-            constant = float(row @ self.norm.shift) + (0.0 if self.bias is None else self.factor * float(self.bias[token_id]))
-            return Direction(vector.to(residual.device), constant, float(uncap(torch.tensor(logit), self.cap)))
+            rows = self.factor * self.rows[ids].float().to(x.device)  # [tokens, width]
+            vectors = (self.norm.scale(x) * self.norm.centre(self.norm.weight * rows)).to(residual.device)
+            constants = rows @ self.norm.shift
+            if self.bias is not None:
+                constants = constants + self.factor * self.bias[ids].float().to(x.device)
+            before = uncap(torch.tensor(logits), self.cap)
+        return [Direction(*one) for one in zip(vectors, constants.tolist(), before.tolist(), strict=True)]
 
 
 def uncap(logits: Tensor, cap: float | None) -> Tensor:

@@ -45,8 +45,10 @@ class Neurons:
             self._learn(layer, [i for i in ids if (layer, i, count) not in self._known], hidden, count)
             scale = self.linear.norm.scale(residual.float().to(self.linear.norm.weight.device))
             scale *= self.kept[layer + 1] if self.kept else 1.0
-            found = [_times(*self._known[layer, i, count], float(hidden[i]) * scale) for i in ids]
-        return torch.stack([tokens for tokens, _ in found]), torch.stack([logits for _, logits in found])
+            if not ids:
+                return torch.empty(0, 2, count, dtype=torch.long), torch.empty(0, 2, count)
+            tokens, logits = (torch.stack(known) for known in zip(*(self._known[layer, i, count] for i in ids), strict=True))
+            return _times(tokens, logits, hidden[list(ids)].float().cpu() * scale)
 
     def _learn(self, layer: int, ids: Sequence[int], hidden: Tensor, count: int) -> None:
         """Keep what these neurons say a unit of activation, for a final norm of scale 1."""
@@ -79,10 +81,9 @@ class Neurons:
         return self.linear.factor * torch.cat(parts, -1)
 
 
-def _times(tokens: Tensor, logits: Tensor, factor: float) -> tuple[Tensor, Tensor]:
-    """[2, count] ids and logits of a neuron at `factor` units: below 0, what it raised it lowers. Tokens that do not move: -1, 0."""
-    if factor < 0:
-        tokens, logits = tokens.flip(0), logits.flip(0)
-    logits = logits * factor
-    right = torch.stack([logits[0] > 0, logits[1] < 0]) | logits.isnan()
+def _times(tokens: Tensor, logits: Tensor, factors: Tensor) -> tuple[Tensor, Tensor]:
+    """[n, 2, count] ids and logits of neurons at so many units each: below 0, what one raised it lowers. Tokens that do not move: -1, 0."""
+    turned = (factors < 0)[:, None, None]
+    tokens, logits = torch.where(turned, tokens.flip(1), tokens), torch.where(turned, logits.flip(1), logits) * factors[:, None, None]
+    right = torch.stack([logits[:, 0] > 0, logits[:, 1] < 0], 1) | logits.isnan()
     return tokens.masked_fill(~right, -1), logits.masked_fill(~right, 0.0)
