@@ -11,8 +11,9 @@ from driving import COMPACT, HOME, SMALL, screen_text, shown
 
 from fakes import ScriptedSource, make_info, make_prompt, make_step, with_values
 from openmav.apps.options import AppOptions
+from openmav.apps.tui.keymap import keys_of
 from openmav.apps.tui.tour import TourApp, wrapped
-from openmav.apps.tui.tour_stops import STOPS, Moment, _entropy, _head, _layer, _lens, _temperature
+from openmav.apps.tui.tour_stops import STOPS, Moment, Stop, _entropy, _head, _layer, _lens, _temperature, first_key
 from openmav.commands.tour import PANELS
 from openmav.panels import needs
 from openmav.panels._view import View
@@ -35,6 +36,12 @@ def tour(layers: int = 6, **changes: object) -> TourApp:
     return TourApp(ScriptedSource((), make_info(layers, 8), **changes), AppOptions(panels=PANELS))  # type: ignore[arg-type]
 
 
+def said(stop: Stop, **own: str) -> tuple[str, str]:
+    """What a stop tells and asks, with the keys of its bindings."""
+    names = {name: first_key(keys) for name, keys in keys_of(own).items()}
+    return stop.text.format_map(names), stop.ask.format_map(names)
+
+
 def box(app: TourApp) -> str:
     """What the tour says, as one line without its frame."""
     text = screen_text(app)
@@ -50,7 +57,7 @@ async def test_the_whole_tour(size: tuple[int, int]) -> None:
         for at, stop in enumerate(STOPS):
             await pilot.pause()
             assert f"Tour {at + 1} of {len(STOPS)}: {stop.title}" in box(app)
-            assert all(part in box(app) for part in (stop.text, stop.ask)), "nothing that the box says is cut"
+            assert all(part in box(app) for part in said(stop)), "nothing that the box says is cut"
             assert set(shown(app)) == (set(stop.panels) if size != SMALL else {stop.focus})
             assert app.answer is None
             for key in KEYS[stop.title]:
@@ -188,3 +195,34 @@ def test_temperature_counts_tokens_that_were_not_the_likeliest() -> None:
 
 def test_text_is_wrapped_by_cells() -> None:
     assert wrapped("a bb 日本語 c", 6) == ["a bb", "日本語", "c"]
+
+
+async def test_the_readers_own_keys_are_named_and_do_it() -> None:
+    own = {"next": "n", "quit": "z", "candidate_down": "j", "enter": "l"}
+    app = TourApp(ScriptedSource((), make_info(6, 8)), AppOptions(panels=PANELS, keys=own))
+    async with app.run_test(size=HOME) as pilot:
+        await pilot.pause()
+        assert "Press n to let it write one token." in box(app)
+        assert "f8 skips this · z leaves" in box(app)
+        await pilot.press("n")
+        app.tick()
+        await pilot.pause()
+        assert app.answer is not None
+        assert app.at == 0, "the tour's own key gave way"
+        await pilot.press("f8")
+        await pilot.pause()
+        assert "Press j a few times to choose another one, then l." in box(app)
+        await pilot.press("j", "j", "l")
+        app.tick()
+        assert app.answer is not None
+        await pilot.press("p")
+        await pilot.pause()
+        assert app.at == 0
+
+
+async def test_the_last_stop_names_mavs_own_keys_where_there_are_no_others() -> None:
+    app = tour()
+    async with app.run_test(size=HOME) as pilot:
+        await pilot.press(*"n" * (len(STOPS) - 1))
+        await pilot.pause()
+        assert "The keys 1 to 8 show other panels, ? explains the one in focus (tab goes on)" in box(app)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import ClassVar
 
 from rich.segment import Segment
@@ -12,14 +14,17 @@ from textual.screen import Screen
 from openmav.apps.options import AppOptions
 from openmav.apps.tui.app import MavApp
 from openmav.apps.tui.draw import ground
+from openmav.apps.tui.keymap import keys_of
 from openmav.apps.tui.layout import SMALL, Tile, arrange
-from openmav.apps.tui.tour_stops import STOPS, Moment
+from openmav.apps.tui.tour_stops import STOPS, Moment, first_key
 from openmav.apps.tui.widgets import Lines, Notice
 from openmav.paint import Line, cells, ink, tile
 from openmav.panels import needs
 from openmav.panels._view import View
 from openmav.source import Pause, Source, Want
 
+NEXT, PREVIOUS = "tour_next", "tour_previous"
+TOUR_KEYS = {NEXT: ("n", "f8", "ctrl+n"), PREVIOUS: ("p", "f7", "ctrl+b")}
 LEAST_BODY = 8  # rows of panels beside the box; below that, one panel at a time
 
 
@@ -35,23 +40,29 @@ def wrapped(text: str, width: int) -> list[str]:
     return rows
 
 
+def _free(own: Mapping[str, str]) -> dict[str, str]:
+    """The tour's own keys, on others where the reader needs those for something else."""
+    taken = {key.strip() for keys in own.values() for key in keys.split(",")}
+    return {name: next(key for key in keys if key not in taken) for name, keys in TOUR_KEYS.items()}
+
+
 class TourBox(Lines):
     """Where the tour speaks."""
 
-    def show(self, view: View, at: int, answer: str | None, width: int) -> int:
-        """Shows a stop, with the model's answer where there is one; the rows that it takes."""
+    def show(self, view: View, at: int, answer: str | None, width: int, keys: Mapping[str, str]) -> int:
+        """Shows a stop, with the model's answer where there is one; the rows that it takes. `keys` are those of all bindings."""
         stop, palette = STOPS[at], view.palette
-        room = max(1, width - 4)
-        text = [(row, ink(palette, "text")) for row in wrapped(stop.text, room)]
+        room, names = max(1, width - 4), {name: first_key(own) for name, own in keys.items()}
+        text = [(row, ink(palette, "text")) for row in wrapped(stop.text.format_map(names), room)]
         if view.status in ("loading", "prefill"):
             text += [("One moment: the model is being loaded.", ink(palette, "secondary"))]
         elif answer is None:
-            text += [(row, ink(palette, "key", bold=True)) for row in wrapped(f"▸ {stop.ask}", room)]
+            text += [(row, ink(palette, "key", bold=True)) for row in wrapped(f"▸ {stop.ask.format_map(names)}", room)]
         else:
             text += [(row, ink(palette, "accent")) for row in wrapped(f"✓ {answer}", room)]
         lines: list[Line] = [[Segment(row, style)] for row, style in text]
-        on = "" if at + 1 == len(STOPS) else "n goes on · " if answer is not None else "n skips this · "
-        note = f"{on}{'p goes back · ' if at else ''}q leaves"
+        on = "" if at + 1 == len(STOPS) else f"{names[NEXT]} {'goes on' if answer is not None else 'skips this'} · "
+        note = f"{on}{f'{names[PREVIOUS]} goes back · ' if at else ''}{names['quit']} leaves"
         title = f"Tour {at + 1} of {len(STOPS)}: {stop.title}"
         height = len(lines) + 2
         self.styles.height = height
@@ -60,15 +71,15 @@ class TourBox(Lines):
 
 
 class TourApp(MavApp):
-    """MavApp with stops. All its keys do what they always do; mav's own keys hold here, whatever the config file says."""
+    """MavApp with stops. All its keys do what they always do, also those that the reader put elsewhere."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("n", "tour(1)", "the next stop of the tour", id="tour_next", show=False),
-        Binding("p", "tour(-1)", "the stop before", id="tour_previous", show=False),
+        Binding("n", "tour(1)", "the next stop of the tour", id=NEXT, show=False),
+        Binding("p", "tour(-1)", "the stop before", id=PREVIOUS, show=False),
     ]
 
     def __init__(self, source: Source, options: AppOptions) -> None:
-        super().__init__(source, options)
+        super().__init__(source, replace(options, keys={**options.keys, **_free(options.keys)}))
         self.at = 0
         self.answer: str | None = None  # what the model answered at this stop
         self.begun = self.view
@@ -112,7 +123,9 @@ class TourApp(MavApp):
 
     def rows_taken(self, base: Screen, width: int) -> int:
         self._watch()
-        return super().rows_taken(base, width) + base.query_one(TourBox).show(self.view, self.at, self.answer, width)
+        return super().rows_taken(base, width) + base.query_one(TourBox).show(
+            self.view, self.at, self.answer, width, keys_of(self.view.options.keys)
+        )
 
     def places(self, taken: int) -> list[Tile]:
         """The box takes much of a small screen: panels stay side by side as long as there is any room."""

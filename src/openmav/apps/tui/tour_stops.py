@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from openmav.apps.tui.hints import written
 from openmav.paint import number_text, visible
 from openmav.panels._sequence import token_at
 from openmav.panels._view import View
@@ -29,7 +30,7 @@ class Moment:
 
 @dataclass(frozen=True)
 class Stop:
-    """One stop. `answer` is asked only once `done` has been true."""
+    """One stop. `answer` is asked only once `done` has been true; {id} in `text` and `ask` stands for a binding's key."""
 
     title: str
     text: str
@@ -46,6 +47,17 @@ class Stop:
 def quoted(token: str) -> str:
     """A token between quotation marks, so that a comma can be told from the sentence's own."""
     return f"“{visible(token)}”"
+
+
+def first_key(keys: str) -> str:
+    """The first key of a binding as a reader knows it; the dot is small enough to be overlooked."""
+    key = written(keys.split(",")[0])
+    return ". (a dot)" if key == "." else key
+
+
+def _key(view: View, binding: str) -> str:
+    """The key of one of the bindings that the answers name."""
+    return written(view.options.keys.get(binding, {"next": "full_stop", "quit": "q"}[binding]).split(",")[0])
 
 
 def _chosen(view: View) -> tuple[str, str, str]:
@@ -131,7 +143,8 @@ def _lens(moment: Moment) -> str:
     token = quoted(view.step.pieces.get(best[last], "?"))
     first = quoted(view.step.pieces.get(best[0], "?"))
     if since == 0:
-        return f"The final answer {token} is on top after every layer: an easy one. Press . again and find one that takes longer."
+        again = f"Press {_key(view, 'next')} again and find one that takes longer."
+        return f"The final answer {token} is on top after every layer: an easy one. {again}"
     return f"After layer 0 it would have said {first}. The final answer {token} is on top from layer {since} on, and stays."
 
 
@@ -142,7 +155,7 @@ STOPS = (
         "A token",
         "A language model writes one small piece of text at a time: a token, often a word, sometimes a part of one. It reads all"
         " that is there, thinks once, writes one token, and begins anew. You see its text above; it waits for you.",
-        "Press . (a dot) to let it write one token.",
+        "Press {next} to let it write one token.",
         ("generated_text", "timeline"),
         "generated_text",
         lambda moment: moment.made >= 1,
@@ -152,7 +165,7 @@ STOPS = (
         "Its candidates",
         "The model never has just one word in mind. It gives every token that it knows a probability; these are the likeliest. A ·"
         " stands for a space. The token that was written is amber. You may overrule the model.",
-        "Press ↓ a few times to choose another one, then enter.",
+        "Press {candidate_down} a few times to choose another one, then {enter}.",
         ("generated_text", "top_predictions"),
         "top_predictions",
         lambda moment: moment.now.step is not None and moment.now.step.forced and moment.now.step is not moment.before.step,
@@ -162,7 +175,7 @@ STOPS = (
         "Surprise",
         'How unlikely was what was written? Surprisal, -ln p, says it in nats: 0 is "of course", 0.7 is a coin toss, 5 is one'
         " in 150. The timeline has a column for each token; the text is tinted the same way.",
-        "Press space to let it run, and space again after a while (8 tokens or more).",
+        "Press {run} to let it run, and {run} again after a while (8 tokens or more).",
         ("generated_text", "timeline"),
         "timeline",
         lambda moment: moment.made >= 8 and moment.now.status != "running",
@@ -172,7 +185,7 @@ STOPS = (
         "Entropy",
         "Before a token is chosen, the model may be sure or torn. Entropy measures that over all candidates at once: 0 nats is"
         " certainty, and the more, the more undecided. It stands at the lower edge of the predictions. Every past moment is kept.",
-        "Press ← to look back at earlier choices.",
+        "Press {scrub_left} to look back at earlier choices.",
         ("generated_text", "top_predictions", "timeline"),
         "top_predictions",
         lambda moment: moment.now.cursor not in (-1, moment.before.cursor),
@@ -182,7 +195,7 @@ STOPS = (
         "Temperature",
         "So far the likeliest token was taken each time: greedy, temperature 0. Above 0 the model draws a token by chance. A low"
         " temperature makes the likely ones likelier still; 1 takes the odds as they are; more makes it wild.",
-        "Press + until the temperature is 0.8 or more, then . three times.",
+        "Press {temperature_up} until the temperature is 0.8 or more, then {next} three times.",
         ("top_predictions", "sampler_waterfall"),
         "sampler_waterfall",
         lambda moment: moment.now.sampling.temperature >= 0.75 and moment.made >= 3,
@@ -192,7 +205,7 @@ STOPS = (
         "Attention",
         "To choose, the model looks back at what it has read. Each layer has several heads, and each head spreads 100 % of its"
         " attention over the tokens so far. This is one head's row: where it looks.",
-        "Press } or { for another head.",
+        "Press {head_right} or {head_left} for another head.",
         ("generated_text", "attention_row"),
         "attention_row",
         lambda moment: moment.now.head != moment.before.head,
@@ -202,7 +215,7 @@ STOPS = (
         "Layers",
         "A model is a stack of layers. Through them runs one vector, the residual stream; each layer's attention and then its MLP"
         " add something to it. The bars say how much: the same row is the same layer in every panel.",
-        "Press [ or ] for another layer.",
+        "Press {layer_down} or {layer_up} for another layer.",
         ("mlp_activations", "attention_norms", "residual_norms"),
         "mlp_activations",
         lambda moment: moment.now.layer != moment.before.layer,
@@ -212,7 +225,7 @@ STOPS = (
         "The logit lens",
         "What would the model say if it stopped after a layer? The lens asks the stream of each layer with the model's own last"
         " step. At the bottom you often see a guess from the last word alone; higher up, the answer takes shape.",
-        "Press . for another token, and read the rows from the bottom up.",
+        "Press {next} for another token, and read the rows from the bottom up.",
         ("logit_lens", "top_predictions"),
         "logit_lens",
         lambda moment: moment.made >= 1,
@@ -221,11 +234,14 @@ STOPS = (
     Stop(
         "It is yours",
         "That is all you need: a token, its candidates, how surprised and how torn the model was, where it looked, what its layers"
-        " did. The keys 1 to 8 show other panels, ? explains the one in focus (tab goes on), ctrl+p lists all.",
-        "Press 1 for the overview.",
+        " did. The keys {layout_1} to {layout_8} show other panels, {help} explains the one in focus ({panel_next} goes on), ctrl+p"
+        " lists all.",
+        "Press {layout_1} for the overview.",
         ("generated_text", "top_predictions", "timeline"),
         "generated_text",
         lambda moment: "residual_norms" in moment.panels,
-        lambda moment: 'Look around as long as you like. q leaves; then try: mav --model NAME --prompt "your text".',
+        lambda moment: (
+            f'Look around as long as you like. {_key(moment.now, "quit")} leaves; then try: mav --model NAME --prompt "your text".'
+        ),
     ),
 )
