@@ -250,3 +250,11 @@ def test_any_moves_keep_each_branch_as_it_was(moves: list[tuple[str, int]]) -> N
     again = open_session(Settings(model="toy?endless=1", backend="toy", prompt=session.prompt.text, measures=("mlp_norm",)))
     assert all(identical(again.force(step.token_id), step) for step in session.steps)
     assert again.text == session.text
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_how_tokens_are_taken_back_is_said(begin, kind: str) -> None:
+    session = begin(kind)
+    cut = kind not in ("mamba", "lfm2")
+    assert cut == (not any("cannot be cut" in note for note in session.info.notes))
+    assert dict(session.backend.found())["taking tokens back"].startswith("the cache is cut" if cut else "from a snapshot")

@@ -29,6 +29,8 @@ from openmav.record import ModelInfo
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
+READ_AGAIN = "this model's state cannot be cut: going back takes a snapshot of it and reads the tokens after that again, to the same bits"
+
 
 def load(name: str, options: LoadOptions, progress: Progress | None = None) -> TransformersBackend:
     """Load a model by hub name, folder or "demo".
@@ -59,6 +61,8 @@ class TransformersBackend:
         self.missing = _merged(self.anatomy.missing, self.checked.missing)
         self._capture = Capture(self.anatomy, self.checked.inside, from_outputs=self.checked.from_outputs)
         self._decoder = Decoder(model)
+        self._decoder.prepare(verify.sample_ids(model)[:1])
+        self.cuts = self._decoder.exact_crop  # whether going back is a cut of the cache
         self._touchable = Touchable(model, self.anatomy, self.checked.inside, self.missing, from_outputs=self.checked.from_outputs)
         self.end_ids = _end_ids(model, tokenizer)
         self.info = self._describe(name, notes)
@@ -78,7 +82,7 @@ class TransformersBackend:
             kv_heads=int(getattr(config, "num_key_value_heads", None) or heads),
             width=int(getattr(config, "hidden_size", 0)),
             parameters=int(self.model.num_parameters()),
-            notes=(*notes, *self.anatomy.notes, *self.checked.notes),
+            notes=(*notes, *self.anatomy.notes, *self.checked.notes, *(() if self.cuts else (READ_AGAIN,))),
         )
 
     # ---- text ------------------------------------------------------------------------------------------------------------
@@ -147,7 +151,8 @@ class TransformersBackend:
 
     def found(self) -> list[tuple[str, str]]:
         """See backends._base.Inspectable."""
-        return report.found(self.model, self.anatomy, self.checked)
+        back = "the cache is cut" if self.cuts else "from a snapshot of the state, and the tokens after it are read again"
+        return [*report.found(self.model, self.anatomy, self.checked), ("taking tokens back", back)]
 
     def checks(self) -> list[Check]:
         """See backends._base.Inspectable: mav's attention against eager's, where it is used."""
