@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
@@ -10,6 +10,8 @@ from openmav.apps.layouts import LAYOUTS
 from openmav.settings import Aggregation
 
 Scale: TypeAlias = Literal["linear", "log", "minmax"]
+Size: TypeAlias = tuple[float, float]  # width and height of a panel, as multiples of what the layout gives it
+LEAST, MOST = 0.25, 4.0  # of such a size
 PANELS = LAYOUTS["overview"]
 
 
@@ -26,6 +28,9 @@ class AppOptions:
     theme: str | None = None  # dark, light or contrast
     color: bool = True  # False: NO_COLOR, shapes and glyphs only
     layouts: Mapping[str, tuple[str, ...]] = field(default_factory=lambda: LAYOUTS)  # mav's and the reader's own, by name
+    layout: str = ""  # the name of the layout that `panels` are those of; "" for none
+    sizes: Mapping[str, Mapping[str, Size]] = field(default_factory=dict)  # {layout: {panel: its size}} where it is not 1
+    save_layout: Callable[[str, tuple[str, ...], Mapping[str, Size]], object] | None = None  # keeps a layout for the next time
     own_panels: tuple[str, ...] = ()  # of the reader's own files: shown beside those of every layout
     watches: tuple[str, ...] = ()  # values and conditions to show, as conditions.parse reads them
     keys: Mapping[str, str] = field(default_factory=dict)  # {id of a binding: its keys, set apart by commas} where they are not mav's

@@ -12,6 +12,7 @@ from typing import Any
 
 from openmav import registry
 from openmav.apps.layouts import LAYOUTS
+from openmav.apps.options import LEAST, MOST, Size
 from openmav.commands.own import add_measures, add_panels
 from openmav.errors import UsageError
 
@@ -20,7 +21,7 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
-KNOWN = ("layout", "theme", "panels", "measures", "layouts", "keys")
+KNOWN = ("layout", "theme", "panels", "measures", "layouts", "sizes", "keys")
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,7 @@ class Config:
     panels: tuple[str, ...] = ()  # names of the panels in the files that it names
     measures: tuple[str, ...] = ()  # absolute paths of files with measures
     layouts: Mapping[str, tuple[str, ...]] = field(default_factory=lambda: LAYOUTS)
+    sizes: Mapping[str, Mapping[str, Size]] = field(default_factory=dict)  # of panels in a layout
     keys: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -109,6 +111,7 @@ class _Reader:
             panels=panels,
             measures=measures,
             layouts=layouts,
+            sizes=self._sizes(found, layouts),
             keys=self._keys(found),
         )
 
@@ -156,6 +159,24 @@ class _Reader:
                     raise self.fail(str(error), "layouts", name, value=panel) from error
         return own
 
+    def _sizes(self, found: Mapping[str, Any], layouts: Mapping[str, tuple[str, ...]]) -> dict[str, dict[str, Size]]:
+        sizes: dict[str, dict[str, Size]] = {}
+        for layout, row in self._table(found, "sizes").items():
+            if layout not in layouts:
+                raise self.fail(registry.unknown("layout", layout, list(layouts)), "sizes", layout)
+            if not isinstance(row, dict):
+                raise self.fail(f"{layout} must be a table of panels, such as {{ timeline = [1.0, 2.0] }}", "sizes", layout)
+            for panel, size in row.items():
+                if panel not in layouts[layout]:
+                    raise self.fail(registry.unknown(f"panel of layout '{layout}'", panel, list(layouts[layout])), "sizes", layout)
+                if not (
+                    isinstance(size, list) and len(size) == 2 and all(type(one) in (int, float) and LEAST <= one <= MOST for one in size)
+                ):
+                    why = f"the size of {panel} must be its width and height, each from {LEAST} to {MOST:g}, such as [1.0, 2.0]"
+                    raise self.fail(why, "sizes", layout)
+            sizes[layout] = {panel: (float(size[0]), float(size[1])) for panel, size in row.items()}
+        return sizes
+
     def _keys(self, found: Mapping[str, Any]) -> dict[str, str]:
         table = self._table(found, "keys")
         if not table:
@@ -175,6 +196,10 @@ class _Reader:
                 if owner.setdefault(key, name) != name:
                     raise self.fail(f"the key '{key}' is on '{owner[key]}' already", "keys", name)
         return {name: ",".join(key.strip() for key in keys.split(",")) for name, keys in table.items()}
+
+
+def _is_size(size: Any) -> bool:
+    return isinstance(size, list) and len(size) == 2 and all(type(one) in (int, float) and LEAST <= one <= MOST for one in size)
 
 
 def _themes() -> list[str]:

@@ -12,6 +12,7 @@ from openmav import interventions, registry
 from openmav.apps.options import AppOptions
 from openmav.commands.config import Config, read_config
 from openmav.commands.own import add_measures, add_panels
+from openmav.commands.saving import save_layout
 from openmav.errors import UsageError
 from openmav.sampling import Sampling
 from openmav.settings import CORE_MEASURES, Settings
@@ -128,6 +129,9 @@ def make_options(values: dict[str, Any], config: Config | None = None) -> AppOpt
         limit_chars=values["limit_chars"],
         panels=tuple(dict.fromkeys((*panels, *own))),
         layouts=config.layouts,
+        layout="" if chosen is not None else layout,
+        sizes=config.sizes,
+        save_layout=save_layout,
         own_panels=own,
         watches=conditions_of(values["watch"], "any"),
         keys=config.keys,

@@ -24,7 +24,7 @@ from openmav.apps.tui.asking import Asking
 from openmav.apps.tui.costs import Costs
 from openmav.apps.tui.draw import LOOKS, palette_of
 from openmav.apps.tui.keys import BINDINGS
-from openmav.apps.tui.layout import Tile, kind_of, place_all
+from openmav.apps.tui.layout import Tile, kinds_of, place_all
 from openmav.apps.tui.looks import register
 from openmav.apps.tui.messages import Clicked, Wheeled
 from openmav.apps.tui.own import failure, is_own, picked
@@ -51,7 +51,7 @@ class MavApp(Arranging, Touching, Asking):
         super().__init__(ansi_color=True if not options.color else None)
         self.source = source
         self.modules: dict[str, ModuleType] = {name: registry.load("panels", name) for name in options.panels}
-        self.kinds = {name: kind_of(name, module) for name, module in self.modules.items()}
+        self.kinds = kinds_of(self.modules, options.sizes.get(options.layout, {}))
         self.view = View(options=options, palette=palette_of(options))
         self.focus_name = next(iter(self.modules))
         self.extent = Size(80, 24)  # of the terminal, as the last resize said

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from types import ModuleType
 
@@ -10,13 +10,13 @@ from textual.app import App
 from textual.containers import Container
 
 from openmav import registry
-from openmav.apps.tui.layout import Kind, kind_of
+from openmav.apps.options import LEAST, MOST, Size
+from openmav.apps.tui.layout import Kind, kind_of, kinds_of
 from openmav.apps.tui.widgets import PanelTile
 from openmav.errors import UsageError
 from openmav.panels._view import View
 
 STEP = 1.25  # a key press makes a panel so many times larger
-LEAST, MOST = 0.25, 4.0  # of its size in the layout
 
 
 class Arranging(App[None]):
@@ -27,6 +27,7 @@ class Arranging(App[None]):
     view: View
     focus_name: str
     note: str
+    _saved_as = ""  # the name under which the layout was saved last
 
     def redraw(self) -> None:
         raise NotImplementedError
@@ -60,13 +61,51 @@ class Arranging(App[None]):
     def show_layout(self, name: str) -> None:
         """The panels of a layout, in the sizes that it gives them, and the reader's own panels beside them."""
         options = self.view.options
-        self.kinds, self.note = {}, ""
-        self.show_panels((*options.layouts[name], *options.own_panels))
+        panels = (*options.layouts[name], *options.own_panels)
+        self.kinds, self.note = kinds_of({panel: registry.load("panels", panel) for panel in panels}, options.sizes.get(name, {})), ""
+        self.show_panels(panels)
 
     def action_layout(self, index: int) -> None:
         names = list(self.view.options.layouts)
         if index < len(names):
             self.show_layout(names[index])
+
+    def ask_layout_name(self) -> None:
+        """The form that saves the panels, their order and their sizes under a name."""
+        from openmav.apps.tui.forms import Field, FormScreen
+
+        def done(values: dict[str, str] | None) -> None:
+            if values is not None:
+                self.save_layout(values["name"].strip())
+
+        def check(values: Mapping[str, str]) -> str:
+            name = values["name"].strip()
+            return "" if name.isprintable() and name else "a layout needs a name"
+
+        about = "The panels, their order and their sizes, as they are now; to be written to the config file."
+        self.push_screen(FormScreen("Save this layout", [Field("name", "name", self._saved_as)], check, self.view.palette, about), done)
+
+    def save_layout(self, name: str) -> None:
+        """What is shown becomes a layout of that name, here and the next time."""
+        options = self.view.options
+        panels = tuple(panel for panel in self.modules if panel not in options.own_panels)
+        sizes = {panel: size for panel in panels if (size := self._size_of(panel)) != (1.0, 1.0)}
+        if options.save_layout is None:
+            self.say("layouts can be saved from the command mav only")
+            return
+        try:
+            path = options.save_layout(name, panels, sizes)
+        except UsageError as error:
+            self.say(str(error))
+            return
+        layouts, own = {**options.layouts, name: panels}, {**options.sizes, name: sizes}
+        self._saved_as, self.view = name, replace(self.view, options=replace(options, layouts=layouts, sizes=own))
+        self.say(f"saved as layout '{name}' in {path}")
+
+    def _size_of(self, panel: str) -> Size:
+        """Width and height that the reader gave the panel, as multiples of its own."""
+        kind = self.kinds[panel]
+        return round(kind.weight / kind_of(panel, self.modules[panel]).weight, 4), round(kind.tall, 4)
 
     def add_panel(self, name: str) -> None:
         self.focus_name = name

@@ -17,7 +17,7 @@ from rich.segment import Segment
 from openmav import registry
 from openmav.apps.options import AppOptions
 from openmav.apps.tui.draw import draw_screen, ground, palette_of
-from openmav.apps.tui.layout import kind_of, place_all
+from openmav.apps.tui.layout import kinds_of, place_all
 from openmav.paint import Line
 from openmav.panels._view import View
 
@@ -49,7 +49,7 @@ def first_paint(can: frozenset[str], options: AppOptions) -> Iterator[None]:
 def empty_screen(can: frozenset[str], options: AppOptions, width: int, height: int) -> list[Line]:
     """What the app shows before anything is known: `height` lines of `width` cells."""
     modules = {name: registry.load("panels", name) for name in options.panels}
-    kinds = {name: kind_of(name, module) for name, module in modules.items()}
+    kinds = kinds_of(modules, options.sizes.get(options.layout, {}))
     view = View(options=options, palette=palette_of(options))
     focused = next(iter(modules))
     places = place_all(kinds, 0, width, height, options.grid_rows, focused, False)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, TypeAlias
 
 from openmav.paint import CLOSED, Edges
@@ -56,6 +56,15 @@ def kind_of(name: str, module: object) -> Kind:
     if name in TOP:
         return Kind("top", 1.0 + 0.1 * TOP.index(name), rows=getattr(module, "ROWS", None))
     return Kind("side", rows=getattr(module, "ROWS", None))
+
+
+def kinds_of(modules: Mapping[str, object], sizes: Mapping[str, tuple[float, float]]) -> dict[str, Kind]:
+    """The kinds of all panels, those with a size of their own (width, height) so much larger."""
+    kinds = {name: kind_of(name, module) for name, module in modules.items()}
+    for name in kinds.keys() & sizes.keys():
+        wide, tall = sizes[name]
+        kinds[name] = replace(kinds[name], weight=kinds[name].weight * wide, tall=tall)
+    return kinds
 
 
 def single(width: int, height: int) -> bool:

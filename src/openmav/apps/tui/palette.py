@@ -30,6 +30,7 @@ def commands(app: MavApp) -> Iterator[SystemCommand]:
         yield SystemCommand(f"Panel: {module.TITLE}", "go to this panel", partial(_focus, app, name))
     for name in app.view.options.layouts:
         yield SystemCommand(f"Layout: {name}", ", ".join(app.view.options.layouts[name]), partial(app.show_layout, name))
+    yield SystemCommand("Save this layout", "its panels, their order and sizes, under a name of yours", app.ask_layout_name)
     for name in registry.names("panels"):
         if name not in app.modules:
             yield SystemCommand(f"Add panel: {name}", "show this panel too", partial(app.add_panel, name))
