@@ -59,15 +59,18 @@ class Condition:
 
     def check(self, info: ModelInfo) -> None:
         """Raises ConditionError where it names a layer or a head that the model does not have."""
+        self.fits(info.layers, info.heads)
+
+    def fits(self, layers: int, heads: int) -> None:
+        """The same for a model of so many layers and heads."""
         for node in self.tree.walk():
             if isinstance(node, Lens):
-                self._check(node.layer, "layer", info)
+                self._check(node.layer, "layer", layers)
             elif isinstance(node, Cells):
                 for index, axis in node.layers():
-                    self._check(index, axis, info)
+                    self._check(index, axis, {"layer": layers, "head": heads}.get(axis))
 
-    def _check(self, index: Index, axis: str, info: ModelInfo) -> None:
-        count = {"layer": info.layers, "head": info.heads}.get(axis)
+    def _check(self, index: Index, axis: str, count: int | None) -> None:
         if count is not None and not -count <= index.place < count:
             raise ConditionError(self.text, index.at, f"this model has no such {axis}: it has 0 to {count - 1}" if count else f"no {axis}s")
 

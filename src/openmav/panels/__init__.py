@@ -14,16 +14,21 @@ what is normal) and `render(view, width, height)`. It may have:
     legend(view, width) -> Line         what the colours mean, for the right end of the frame's upper edge
     MODES = ("a", "b")                  kinds of what it shows; view.mode(panel, MODES) is the one that the reader chose with the key v
     MODE_NEEDS = {"b": ("measure",)}    what a kind needs besides NEEDS; computed while it is chosen
+    needs(view) -> ("measure",)         what it needs besides NEEDS for what the reader set, such as his watches
     pick(view, width, height, x, y)     the View after a click there
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from openmav.panels._view import View
 
 
-def needs(names: Iterable[str], modes: Mapping[str, str] | None = None) -> frozenset[str]:
-    """The measures that these panels draw, in the kinds that the reader chose.
+def needs(names: Iterable[str], modes: Mapping[str, str] | None = None, view: View | None = None) -> frozenset[str]:
+    """The measures that these panels draw, in the kinds that the reader chose, and for what he set in the view.
 
     Raises UsageError for an unknown panel.
     """
@@ -33,4 +38,6 @@ def needs(names: Iterable[str], modes: Mapping[str, str] | None = None) -> froze
     for name in names:
         module = registry.load("panels", name)
         found.update(module.NEEDS, getattr(module, "MODE_NEEDS", {}).get((modes or {}).get(name), ()))
+        if view is not None and hasattr(module, "needs"):
+            found.update(module.needs(view))
     return frozenset(found)

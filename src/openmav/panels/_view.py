@@ -37,6 +37,8 @@ class View:
     branches: Mapping[str, Branch] = field(default_factory=dict)  # the others, by name
     other: str | None = None  # the branch that the reader compares with; None: the one that this one left
     interventions: tuple[str, ...] = ()  # what is done to the model now
+    breakpoints: tuple[str, ...] = ()  # conditions that pause the run
+    watches: tuple[str, ...] = ()  # values and conditions that the reader watches
     reason: str | None = None
     cursor: int = -1
     following: bool = True  # the cursor goes along with the newest step
@@ -123,6 +125,7 @@ class View:
             ahead=now.ahead,
             branches=now.branches,
             interventions=now.interventions,
+            breakpoints=now.breakpoints,
             reason=now.reason,
             attribution=now.attribution,
             cursor=cursor,

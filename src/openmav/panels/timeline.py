@@ -10,6 +10,7 @@ from rich.segment import Segment
 from openmav.paint import Line, columns, heat_runs, ink, level, number_text, one_line, shares, visible
 from openmav.panels._layers import waiting
 from openmav.panels._view import View
+from openmav.panels._watched import held
 
 TITLE = "Timeline"
 NEEDS = ()
@@ -23,7 +24,7 @@ the first word of a new thought, or a name. Walk with the left and right keys, h
 show that token. Columns are scaled to the tallest in sight; --scale changes them, never the numbers.
 
 Where something was done, a row below the columns says so: ┬ a branch left here, ◆ the sampling was changed, ✎ you put the token
-there, ▾ the model is touched from here on and ▴ no longer.
+there, ◉ a breakpoint holds, ▾ the model is touched from here on and ▴ no longer.
 
 Formula: surprisal = -ln p of the chosen token under the model's raw distribution, in nats (0.69 nats = one coin
 toss). Mean surprisal is over all generated tokens; perplexity = exp(mean surprisal).
@@ -58,7 +59,7 @@ def mark(view: View, index: int) -> str:
         return "┬"
     if view.parent is not None and view.at == index:
         return "┬"
-    return "✎" if step.forced else ""
+    return "◉" if held(view, index) else "✎" if step.forced else ""
 
 
 def done(view: View, index: int) -> str:
@@ -69,6 +70,7 @@ def done(view: View, index: int) -> str:
         "▴": "no longer touched",
         "◆": f"sampling from here: {step.sampling.describe()}",
         "┬": "a branch leaves here",
+        "◉": f"held: {', '.join(held(view, index))}",
         "✎": "put there by you",
     }
     return words.get(sign, "")

@@ -30,6 +30,7 @@ from openmav.apps.tui.messages import Clicked, Wheeled
 from openmav.apps.tui.own import failure, is_own, picked
 from openmav.apps.tui.signals import catch_signals, leave_if_orphaned
 from openmav.apps.tui.touching import Touching
+from openmav.apps.tui.watching import Watching
 from openmav.apps.tui.widgets import Footer, Header, Notice, PanelTile
 from openmav.paint import PALETTES
 from openmav.panels import needs
@@ -39,7 +40,7 @@ from openmav.source import Advance, Back, Command, Force, Pause, Run, SetSamplin
 TICK = 1 / 12  # seconds between two looks at the source
 
 
-class MavApp(Arranging, Touching, Asking):
+class MavApp(Arranging, Touching, Asking, Watching):
     """The screen around a source. All that it shows is in `view`; every key makes a new view or sends a command."""
 
     CSS_PATH = "tui.tcss"
@@ -52,13 +53,14 @@ class MavApp(Arranging, Touching, Asking):
         self.source = source
         self.modules: dict[str, ModuleType] = {name: registry.load("panels", name) for name in options.panels}
         self.kinds = kinds_of(self.modules, options.sizes.get(options.layout, {}))
-        self.view = View(options=options, palette=palette_of(options))
+        self.view = View(options=options, palette=palette_of(options), watches=options.watches)
         self.focus_name = next(iter(self.modules))
         self.extent = Size(80, 24)  # of the terminal, as the last resize said
         self.alone = False  # the focused panel has the screen to itself
         self.killed_by: int | None = None  # a signal that ended the app
         self.note = ""  # the app's own last word; the source's notice where empty
         self._read_notes: tuple[str, ...] = ()  # notes on the model that the reader has read
+        self.asked_for: tuple[str, ...] = ()  # panels that do not stand there, whose measures are wanted all the same
         self._wanted: Want | None = None  # what the source was asked for
         self._seen: int | None = None  # version of the snapshot that is shown
         self._standing = False
@@ -171,7 +173,7 @@ class MavApp(Arranging, Touching, Asking):
     def _want(self) -> None:
         """Asks for the measures that the panels need now, where they are not those that were asked for last."""
         focused = any(getattr(module, "FOCUS", False) for module in self.modules.values())
-        wanted = Want(needs(self.modules, self.view.modes), self.view.layer if focused else None)
+        wanted = Want(needs((*self.modules, *self.asked_for), self.view.modes, self.view), self.view.layer if focused else None)
         if wanted != self._wanted:
             self._wanted = wanted
             self._send(wanted)

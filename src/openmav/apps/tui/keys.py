@@ -22,6 +22,7 @@ BINDINGS: list[BindingType] = [
     _bind("g", "branches", "the branches of the text: go to one, name it, compare", "branches"),
     _bind("p", "sampling", "all of the sampling, in a form", "sampling"),
     _bind("a", "touch", "ablate, amplify, steer or patch the model", "touch"),
+    _bind("k", "watches", "breakpoints and watches: set, change and clear them", "watches"),
     _bind("left", "scrub(-1)", "look at the token before", "scrub_left"),
     _bind("right", "scrub(1)", "look at the token after", "scrub_right"),
     _bind("home", "scrub_to(0)", "look at the first token", "first"),
