@@ -39,10 +39,10 @@ def test_each_row_says_its_value_at_the_shown_token() -> None:
     assert " no " in rows[7]
 
 
-def test_the_strip_has_a_full_column_where_it_held() -> None:
+def test_the_strip_has_a_tall_column_where_it_held() -> None:
     rows = draw("watches", view_of(), 110, 12)
     strip = rows[0].split()[-1]
-    assert strip == "".join("█" if step.entropy > 4 else "▁" for step in STEPS)[-len(strip) :]
+    assert strip == "".join("▆" if step.entropy > 4 else "▁" for step in STEPS)[-len(strip) :]
     assert len(strip) == 40
 
 

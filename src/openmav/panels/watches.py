@@ -22,7 +22,7 @@ NEEDS = ()
 ROWS = 8
 HELP = """\
 What it shows: one row for each breakpoint (◉ where it holds, ○ where it does not) and each watch (● and ·): its text, its
-value at the token under the cursor, and a strip with one column a token, the oldest on the left: a full column where it
+value at the token under the cursor, and a strip with one column a token, the oldest on the left: a tall column where it
 held, or for a number how large it was; for a text, a thin line where it became another one.
 
 How to read it: the value beside a breakpoint is what it looked at: 5.12 beside entropy > 4. – is unknown: the layer or the
@@ -110,7 +110,7 @@ def _strip(view: View, one: Watched, window: Columns) -> Line:
     before = [one.value(view, index - 1) if index else None for index in window.shown]
     assert one.condition is not None
     if one.condition.kind == "truth":
-        signs = ["█" if value is True else " " if value is None else "▁" for value in values]
+        signs = ["▆" if value is True else " " if value is None else "▁" for value in values]
     elif one.condition.kind == "text":
         signs = [" " if value is None else "▏" if value != old else "·" for value, old in zip(values, before)]
     else:

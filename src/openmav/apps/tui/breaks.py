@@ -44,8 +44,7 @@ class BreaksScreen(ModalScreen[None]):
         palette = self.mav.view.palette
         quiet = ink(palette, "secondary")
         with Vertical(classes="form"):
-            yield Static(Text("Breakpoints and watches", style=ink(palette, "accent", bold=True)))
-            yield Static(Text("A condition stops the run where it holds; a value is watched. docs/conditions.md names all.", style=quiet))
+            yield Static(Text.assemble(("Breakpoints and watches", ink(palette, "accent", bold=True)), (" · docs/conditions.md", quiet)))
             yield Input(placeholder=SUCH_AS, id="text", compact=True, select_on_focus=False)
             yield Static("", id="spot")
             yield OptionList(id="rows")
@@ -95,7 +94,7 @@ class BreaksScreen(ModalScreen[None]):
         return [found[text] for text in self.texts]
 
     def _line(self, one: Watched) -> Text:
-        view, width = self.mav.view, max(20, min(84, self.mav.extent.width * 9 // 10) - 8)
+        view, width = self.mav.view, max(20, min(84, self.mav.extent.width * 9 // 10) - 9)
         value = one.why if one.condition is None else one_line(one.shown(view, view.cursor)) if view.step is not None else "–"
         holds = view.step is not None and one.value(view, view.cursor) is True
         sign = ("◉" if holds else "○") if one.stops else ("●" if holds else "·")
