@@ -34,8 +34,9 @@ PROMPT = "Elizabeth looked at him, and"
 SAMPLING = Sampling(temperature=0.7, seed=7)
 TOKENS, EVERY = 36, 2  # of the run; one screen every so many
 RUNNING, LOOKING = 0.3, 1.1  # seconds that a screen stays: while tokens come, after a key
-KEYS = ("left", "left", "left", "down", "down", "escape", "3", "left", "left", "2", "left_square_bracket", "1")
-TYPED = {"left": "\x1b[D", "down": "\x1b[B", "escape": "\x1b", "left_square_bracket": "["}
+MEANWHILE, AFTER = "3", 16  # a key while the model writes, so that its layout has all tokens from there on
+KEYS = ("left", "left", "left", "end", "1", "down", "down", "escape", "2", "left_square_bracket", "right_curly_bracket", "1")
+TYPED = {"left": "\x1b[D", "down": "\x1b[B", "end": "\x1b[F", "escape": "\x1b", "left_square_bracket": "[", "right_curly_bracket": "}"}
 LARGEST = 2_000_000  # bytes of the picture, for a page that opens quickly
 
 
@@ -53,6 +54,8 @@ async def screens(model: str) -> list[tuple[str, float]]:
             while source.snapshot().status not in ("ended", "failed"):
                 await pilot.pause(0.02)
                 if len(app.view.steps) >= shown + EVERY:
+                    if shown < AFTER <= len(app.view.steps):
+                        await pilot.press(MEANWHILE)
                     shown = len(app.view.steps)
                     taken.append((app.export_screenshot(title="mav"), RUNNING))
             if error := source.snapshot().error:
@@ -135,7 +138,7 @@ def _rule(name: str, mask: tuple[int, ...], seconds: Sequence[float]) -> str:
 
 
 def record(model: str, out: Path) -> None:
-    """An asciicast of `mav` in a pseudo terminal: a run, then the same keys, then q."""
+    """An asciicast of `mav` in a pseudo terminal: a run with a key meanwhile, then the same keys, then q."""
     import fcntl
     import pty
     import select
@@ -149,7 +152,7 @@ def record(model: str, out: Path) -> None:
     process = subprocess.Popen(command, stdin=theirs, stdout=theirs, stderr=theirs, env=environment, start_new_session=True)
     os.close(theirs)
     began, text, events = time.monotonic(), codecs.getincrementaldecoder("utf-8")(), []
-    waiting, due, seen = [*KEYS, "q"], float("inf"), ""
+    waiting, due, seen, writing = [*KEYS, "q"], float("inf"), "", False
     while True:
         if time.monotonic() >= due and waiting:
             key = waiting.pop(0)
@@ -165,6 +168,10 @@ def record(model: str, out: Path) -> None:
             break
         events.append((round(time.monotonic() - began, 3), "o", new))
         seen = (seen + new)[-20_000:]
+        if not writing and "tok/s" in seen:
+            writing = True
+            time.sleep(LOOKING)
+            os.write(ours, MEANWHILE.encode())
         if due == float("inf") and "ended" in seen:
             due = time.monotonic() + LOOKING
     process.wait()
