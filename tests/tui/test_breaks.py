@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import pytest
 from driving import COMPACT, HOME, SMALL, make_app, screen_text, sent
 from textual.pilot import Pilot
 from textual.widgets import Input, OptionList
@@ -184,3 +185,17 @@ async def test_the_help_lists_the_key() -> None:
         await pilot.pause()
         assert isinstance(app.screen, HelpScreen)
         assert ("k", "breakpoints and watches: set, change and clear them") in key_lines({})
+
+
+@pytest.mark.parametrize("key", ["k", "g"])
+@pytest.mark.parametrize("size", [(1, 1), (4, 3), (9, 2), (12, 5), (20, 6)])
+async def test_a_list_in_a_terminal_that_is_far_too_small(key: str, size: tuple[int, int]) -> None:
+    app = make_app(6, breakpoints=("nan", "entropy > 4"))
+    async with app.run_test(size=COMPACT) as pilot:
+        await pilot.press(key)
+        await pilot.pause()
+        await pilot.resize_terminal(*size)
+        await pilot.pause()
+        await pilot.resize_terminal(*COMPACT)
+        await pilot.pause()
+        assert len(app.screen_stack) == 2
