@@ -4,6 +4,7 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 PIP = $(BIN)/python -m pip --disable-pip-version-check install --quiet
 EXACTNESS = $(VENV)-exactness
+PYTEST = $(BIN)/python -m pytest -q -n auto --dist loadfile
 REAL = models/SmolLM2-135M-Instruct/tokenizer.json
 
 .PHONY: run test check lint oldest exactness fuzz bench real-model screenshots animation clean
@@ -13,10 +14,10 @@ run: $(VENV)/.run  ## the app on the bundled model
 	$(BIN)/mav
 
 test: $(VENV)/.dev  ## the tests that need no other model
-	$(BIN)/python -m pytest -q -m "not real and not slow"
+	$(PYTEST) -m "not real and not slow"
 
 check: lint real-model  ## everything that CI runs
-	$(BIN)/python -m pytest -q --durations=10
+	$(PYTEST) --durations=10
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .
@@ -25,7 +26,7 @@ lint: $(VENV)/.dev
 	$(BIN)/lint-imports
 
 oldest: $(VENV)/.oldest  ## a part of the tests, with the oldest versions that pyproject.toml allows
-	$(BIN)/python -m pytest -q -m "not real and not slow" --ignore tests/tui/test_snapshots.py \
+	$(PYTEST) -m "not real and not slow" --ignore tests/tui/test_snapshots.py \
 		tests/unit tests/panels tests/tui tests/backends/test_contract.py tests/e2e/test_command.py
 
 exactness: $(EXACTNESS)/.exactness real-model  ## the model's numbers against TransformerLens, in an environment of its own
@@ -65,7 +66,7 @@ $(VENV)/.dev: pyproject.toml constraints.txt
 
 $(VENV)/.oldest: pyproject.toml constraints-oldest.txt
 	$(PYTHON) -m venv $(VENV)
-	$(PIP) -c constraints-oldest.txt --editable . fastjsonschema hypothesis psutil pytest pytest-asyncio pytest-timeout
+	$(PIP) -c constraints-oldest.txt --editable . fastjsonschema hypothesis psutil pytest pytest-asyncio pytest-timeout pytest-xdist
 	touch $@
 
 $(EXACTNESS)/.exactness: pyproject.toml constraints.txt
