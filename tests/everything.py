@@ -37,7 +37,7 @@ def _run_values(step: Step) -> dict[str, np.ndarray]:
     stages = [[float(at % 2 == 0), 49152 / 4**at, 1 - 0.05 * at, step.entropy / (1 + 0.2 * at), p] for at in range(len(SAMPLING_STAGES))]
     return {
         "sampling_stages": np.array(stages),
-        "sampling_stages.settings": np.array([1, 1.1, 0.8, 50, 0.95, 0]),
+        "sampling_stages.settings": np.array([1, 1, 1.1, 0.8, 50, 0.95, 0]),
         "cache_size": np.array([46080.0 * step.position]),
     }
 

@@ -1,27 +1,70 @@
-"""What ends a text: the model's own end, enough tokens or a full context, a stop text."""
+"""When a text is over, and which tokens may come next: the model's own end, lengths, stop texts, and a constraint."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from openmav.backends._base import Backend
-from openmav.record import EndReason, Step
+from openmav.errors import UsageError
+from openmav.record import EndReason
 from openmav.settings import Settings
 
+if TYPE_CHECKING:
+    from torch import Tensor
 
-def ended_by_count(backend: Backend, settings: Settings, prompt: int, index: int, token_id: int) -> EndReason | None:
-    """Whether the text ends with this generated token; `prompt`: the tokens before the first one."""
-    if token_id in backend.end_ids:
-        return "eos"
-    context = backend.info.context
-    full = context is not None and prompt + index + 1 >= context
-    return "length" if full or index + 1 >= settings.max_new_tokens else None
+    from openmav.fence import Fence
 
 
-def ended_by_text(settings: Settings, before: Sequence[Step], new: str) -> EndReason | None:
-    """Whether the new text after these tokens completes a stop text."""
-    if not settings.stop:
-        return None
-    reach = max(map(len, settings.stop)) + len(new)
-    tail = ("".join(step.text for step in before) + new)[-reach:]
-    return "stop" if any(stop in tail for stop in settings.stop) else None
+class Ending:
+    """Knows no text of its own: every question names the tokens that were generated, so that whatever is taken back is gone.
+
+    Raises UsageError for a constraint that can't be used with the backend.
+    """
+
+    def __init__(self, backend: Backend, settings: Settings) -> None:
+        self._backend, self._settings = backend, settings
+        self._fence: Fence | None = None
+        if settings.constraint:
+            from openmav.fence import open_fence
+
+            self._fence = open_fence(backend, settings.constraint)
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What is asked of the text, a line; none for nothing."""
+        return () if self._fence is None else (f"the text is constrained: {self._settings.constraint.describe()}",)
+
+    def allowed(self, ids: Sequence[int]) -> Tensor | None:
+        """[vocab] bool: what the constraint lets come after these tokens; None: everything."""
+        return None if self._fence is None else self._fence.allowed(ids)
+
+    def need_allowed(self, ids: Sequence[int], token_id: int) -> None:
+        """Raises UsageError for a token that the model does not have, or that the constraint does not let come next."""
+        vocab = self._backend.info.vocab
+        if not 0 <= token_id < vocab:
+            raise UsageError(f"there is no token {token_id}; this model has tokens 0 to {vocab - 1}")
+        allowed = self.allowed(ids)
+        if allowed is not None and not bool(allowed[token_id]):
+            raise UsageError(
+                f"the constraint ({self._settings.constraint.describe()}) does not allow {self._backend.decode([token_id])!r} here"
+            )
+
+    def by_token(self, prompt: int, ids: Sequence[int]) -> EndReason | None:
+        """Why the text is over with its last token; `prompt` is the number of tokens before the generated ones."""
+        if ids[-1] in self._backend.end_ids:
+            return "eos"
+        ended = None if self._fence is None else self._fence.ended(ids)
+        if ended is not None:
+            return ended
+        context = self._backend.info.context
+        full = context is not None and prompt + len(ids) >= context
+        return "length" if full or len(ids) >= self._settings.max_new_tokens else None
+
+    def by_text(self, before: str, new: str) -> EndReason | None:
+        """A stop string that the new text completes."""
+        if not self._settings.stop:
+            return None
+        reach = max(map(len, self._settings.stop)) + len(new)
+        tail = (before + new)[-reach:]
+        return "stop" if any(stop in tail for stop in self._settings.stop) else None

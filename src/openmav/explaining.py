@@ -19,10 +19,11 @@ DRIFT = {"float64": 1e-4, "float32": 1e-4, "float16": 1e-2, "bfloat16": 8e-2}  #
 
 @dataclass(frozen=True)
 class Asked:
-    """The method, the index of the generated token, A (None: the token that stands there, or the likeliest), and B (None: A alone)."""
+    """The method, the index of the generated token (None: the newest), A (None: the token that stands there, or the likeliest),
+    and B (None: A alone)."""
 
     method: str
-    index: int
+    index: int | None
     token_id: int | None = None
     minus: int | None = None
 
@@ -34,24 +35,25 @@ def explain(
 
     Raises UsageError for what can't be asked, with the reason.
     """
-    _check(backend, len(steps), asked)
+    index = max(0, len(steps) - 1) if asked.index is None else asked.index
+    _check(backend, len(steps), index, asked)
     assert isinstance(backend, Explaining)
-    step = steps[asked.index] if asked.index < len(steps) else None
-    ids = (*prompt.token_ids, *(one.token_id for one in steps[: asked.index]))
+    step = steps[index] if index < len(steps) else None
+    ids = (*prompt.token_ids, *(one.token_id for one in steps[:index]))
     target = asked.token_id if asked.token_id is not None or step is None else step.token_id
     began = time.perf_counter()
     found, target = backend.explain(asked.method, ids, target, asked.minus, progress)
     minus = asked.minus
     return InputAttribution(
         method=asked.method,
-        index=asked.index,
+        index=index,
         position=len(ids),
         target_id=target,
         target=pieces[target],
         minus_id=minus,
         minus=None if minus is None else pieces[minus],
         token_ids=ids,
-        tokens=(*prompt.tokens, *(one.text or (one.token if one.special else "") for one in steps[: asked.index])),
+        tokens=(*prompt.tokens, *(one.text or (one.token if one.special else "") for one in steps[:index])),
         scores=found.scores,
         output=float(found.logits[target]) - (0.0 if minus is None else float(found.logits[minus])),
         total=found.total,
@@ -64,13 +66,13 @@ def explain(
     )
 
 
-def _check(backend: Backend, length: int, asked: Asked) -> None:
+def _check(backend: Backend, length: int, index: int, asked: Asked) -> None:
     if asked.method not in METHODS:
         raise UsageError(f"unknown attribution method '{asked.method}'. Known: {', '.join(METHODS)}")
     if not isinstance(backend, Explaining):
         raise UsageError(f"the backend '{backend.info.backend}' cannot say which tokens a prediction depends on")
-    if not 0 <= asked.index <= length:
-        raise UsageError(f"there is no token {asked.index} to explain; there are {length}, counted from 0")
+    if not 0 <= index <= length:
+        raise UsageError(f"there is no token {index} to explain; there are {length}, counted from 0")
     for token_id in (asked.token_id, asked.minus):
         if token_id is not None and not 0 <= token_id < backend.info.vocab:
             raise UsageError(f"there is no token {token_id}; this model has tokens 0 to {backend.info.vocab - 1}")

@@ -19,9 +19,9 @@ Array: TypeAlias = NDArray[np.float32]
 Ids: TypeAlias = NDArray[np.int64]
 RANK_EDGES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)  # of "distribution": a bin holds the ranks up to its edge, one more bin the rest
 TRUNK = "main"  # the name of the first branch
-SAMPLING_STAGES = ("raw", "penalty", "temperature", "top-k", "top-p", "min-p")  # of "sampling_stages": its rows
+SAMPLING_STAGES = ("raw", "constraint", "penalty", "temperature", "top-k", "top-p", "min-p")  # of "sampling_stages": its rows
 LARGE = 1 << 14  # bytes of an entry of Step.values from which on it is large
-EndReason: TypeAlias = Literal["eos", "length", "stop", "break", "interrupt"]
+EndReason: TypeAlias = Literal["eos", "length", "stop", "break", "complete", "stuck", "interrupt"]
 
 
 def frozen(array: NDArray) -> NDArray:

@@ -55,9 +55,12 @@ class Sampler:
         self.chain = build_chain(sampling)
 
     @torch.inference_mode()
-    def choose(self, logits: Tensor, ids: Sequence[int], forced: int | None = None) -> Choice:
-        """[vocab] fp32 and the tokens so far -> a Choice. A forced token is not drawn and leaves the generator alone."""
-        stages = self._through_the_chain(logits, ids)
+    def choose(self, logits: Tensor, ids: Sequence[int], forced: int | None = None, allowed: Tensor | None = None) -> Choice:
+        """[vocab] fp32 and the tokens so far -> a Choice. A forced token is not drawn and leaves the generator alone.
+
+        `allowed` [vocab] bool: what a constraint leaves, before all else; None: everything.
+        """
+        stages = self._through_the_chain(logits, ids, allowed)
         top = torch.topk(logits, min(RANK_EDGES[-1], len(logits)))
         if self.sampling.greedy:
             token = int(stages[-1].scores.argmax()) if stages else _likeliest(logits, top.values, top.indices)
@@ -70,11 +73,12 @@ class Sampler:
         probs, logprob, entropy = distribution(logits, token)
         return Choice(token, logprob, entropy, probs, sampled, top.indices, stages, rank(logits, token))
 
-    def _through_the_chain(self, logits: Tensor, ids: Sequence[int]) -> tuple[Stage, ...]:
+    def _through_the_chain(self, logits: Tensor, ids: Sequence[int], allowed: Tensor | None) -> tuple[Stage, ...]:
         """What each stage that is on makes of [vocab] scores, one after the other."""
+        found = [] if allowed is None else [Stage("constraint", logits.masked_fill(~allowed, float("-inf")))]
         if not self.chain:
-            return ()
-        tokens, scores, found = torch.tensor([list(ids)]), logits[None].clone(), []
+            return tuple(found)
+        tokens, scores = torch.tensor([list(ids)]), (found[0].scores if found else logits)[None].clone()
         for processor in self.chain:
             scores = processor(tokens, scores)
             found.append(Stage(_STAGE_OF[type(processor).__name__], scores[0]))

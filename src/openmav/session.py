@@ -14,7 +14,7 @@ from openmav.backends._base import HEAD_SITES, Backend, Frame, Intervening, Load
 from openmav.branches import Paths
 from openmav.breakpoints import Breakpoints, Hit
 from openmav.detokenize import Detokenizer, Pieces
-from openmav.endings import ended_by_count, ended_by_text
+from openmav.endings import Ending
 from openmav.errors import UsageError
 from openmav.explained import InputAttribution
 from openmav.explaining import Asked, explain
@@ -33,8 +33,9 @@ if TYPE_CHECKING:
 def open_session(settings: Settings, progress: Progress | None = None) -> Session:
     """Load the model that the settings name and check the prompt against it; nothing is computed yet.
 
-    Raises LoadError where the model can't be loaded, UsageError where the prompt does not fit it.
+    Raises LoadError where the model can't be loaded, UsageError where the prompt does not fit it or the constraint makes no sense.
     """
+    settings.constraint.grammar()
     for file in settings.measure_files:
         registry.load("measures", registry.add_file("measures", file))
     module = registry.load("backends", settings.backend)
@@ -61,6 +62,7 @@ class Session:
         self.progress: Progress | None = None  # told of what takes longer than a token
         self._paths = Paths(read_prompt(backend, settings))
         self._sampler = Sampler(settings.sampling)
+        self._ending = Ending(backend, settings)
         self._tape = Tape(backend)
         self._touched: Tape | None = None  # of the model that something is done to
         self._last: tuple[Frame, Context] | None = None  # what the newest step was made from
@@ -76,8 +78,9 @@ class Session:
 
     @property
     def info(self) -> ModelInfo:
-        """The model, with what is said of it and of the prompt."""
-        return replace(self.backend.info, missing=self._looking.missing, notes=(*self.backend.info.notes, *notes_on(self.prompt)))
+        """The model, with what is said of it, of the prompt and of what is asked of the text."""
+        notes = (*self.backend.info.notes, *notes_on(self.prompt), *self._ending.notes)
+        return replace(self.backend.info, missing=self._looking.missing, notes=notes)
 
     @property
     def steps(self) -> list[Step]:
@@ -146,8 +149,7 @@ class Session:
 
     def force(self, token_id: int) -> Step:
         """Put this token next instead of drawing one."""
-        if not 0 <= token_id < self.backend.info.vocab:
-            raise UsageError(f"there is no token {token_id}; this model has tokens 0 to {self.backend.info.vocab - 1}")
+        self._ending.need_allowed(self._generated, token_id)
         return self._step(token_id)
 
     def type(self, text: str) -> Iterator[Step]:
@@ -181,7 +183,7 @@ class Session:
         """The step after those there are: of this token, or of one that is drawn."""
         frame = self._frame(self._touched or self._tape)
         began = time.perf_counter()
-        choice = self._sampler.choose(frame.logits, self._context_ids, token_id)
+        choice = self._choose(frame, token_id)
         chosen = time.perf_counter()
         context = self._looking.context(frame, choice, self.sampling)
         values = self._looking.measure(frame, context)
@@ -192,9 +194,9 @@ class Session:
     def _freeze(self, frame: Frame, choice: Choice, values: Mapping[str, np.ndarray], forced: bool, clock: tuple[float, float]) -> Step:
         """All of it as a Step. `clock`: when choosing began, and when it ended."""
         (began, chosen), token_id, index = clock, choice.token_id, len(self.steps)
-        self.reason = ended_by_count(self.backend, self.settings, len(self.prompt.token_ids), index, token_id)
+        self.reason = self._ending.by_token(len(self.prompt.token_ids), [*self._generated, token_id])
         text = self._text.add(token_id, last=self.reason is not None)
-        self.reason = self.reason or ended_by_text(self.settings, self.steps, text)
+        self.reason = self.reason or self._ending.by_text(self.text, text)
         return Step(
             index=index,
             position=len(self.prompt.token_ids) + index,
@@ -215,13 +217,16 @@ class Session:
         )
 
     @property
-    def _context_ids(self) -> Sequence[int]:
-        """The tokens so far, for a sampler that looks at them."""
-        return self.token_ids if self._sampler.chain else ()
+    def _generated(self) -> list[int]:
+        return [step.token_id for step in self.steps]
+
+    def _choose(self, frame: Frame, token_id: int | None) -> Choice:
+        ids = self.token_ids if self._sampler.chain else ()
+        return self._sampler.choose(frame.logits, ids, token_id, self._ending.allowed(self._generated))
 
     def _frame(self, tape: Tape) -> Frame:
         """The forward pass at the end of the text."""
-        return tape.frame(self.prompt.token_ids, [step.token_id for step in self.steps], self._looking.sites, self.progress)
+        return tape.frame(self.prompt.token_ids, self._generated, self._looking.sites, self.progress)
 
     # ---- the ways of the text --------------------------------------------------------------------------------------------
 
@@ -371,7 +376,7 @@ class Session:
         """The step with what the untouched model says at its place."""
         frame = self._frame(self._tape)
         began = time.perf_counter()
-        choice = self._sampler.choose(frame.logits, self._context_ids, step.token_id)
+        choice = self._choose(frame, step.token_id)
         values = self._looking.measure(frame, self._looking.context(frame, choice, self.sampling))
         shown = self._looking.candidates(frame, choice, step.candidates.token_ids.tolist())
         before = Before(shown, choice.logprob, choice.entropy, values, self._looking.texts(values))
@@ -382,14 +387,8 @@ class Session:
     # ---- why ---------------------------------------------------------------------------------------------------------------
 
     def explain(self, method: str, index: int | None = None, token_id: int | None = None, minus: int | None = None) -> InputAttribution:
-        """Which tokens the prediction of the `index`-th generated token (None: the newest) depends on; see openmav.explained.
-
-        It is of the logit of `token_id` (None: of the token that stands there, or of the likeliest one), or of its lead over `minus`.
-        Nothing of the session changes; `progress` is told, and may raise to stop it. Raises UsageError for a place or a token that
-        there is not, and for a model that can't be asked.
-        """
-        where = max(0, len(self.steps) - 1) if index is None else index
-        asked = Asked(method, where, token_id, minus)
+        """Which tokens a prediction depends on, see openmav.explaining; `progress` may raise to stop it. Raises UsageError."""
+        asked = Asked(method, index, token_id, minus)
         return explain(self.backend, self._looking.pieces, self.prompt, self.steps, asked, self.progress)
 
     def close(self) -> None:

@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass, field
 from typing import Literal, TypeAlias, get_args
 
+from openmav.constraint import Constraint
 from openmav.errors import UsageError
 from openmav.sampling import Sampling
 
@@ -33,6 +34,7 @@ class Settings:
     stop: tuple[str, ...] = ()
     max_new_tokens: int = 200
     sampling: Sampling = field(default_factory=Sampling)
+    constraint: Constraint = field(default_factory=Constraint)
     measures: tuple[str, ...] = CORE_MEASURES
     measure_files: tuple[str, ...] = ()  # Python files with measures of the reader's own, by absolute path
     interventions: tuple[str, ...] = ()  # what is done to the model, as interventions.parse reads it

@@ -22,9 +22,11 @@ from openmav.sampling import Sampling
 ALL = Sampling(temperature=0.8, top_k=50, top_p=0.9, min_p=0.05, repetition_penalty=1.1)
 
 
-def view_of(sampling: Sampling, **changes: object) -> View:
+def view_of(sampling: Sampling, constrained: bool = False, **changes: object) -> View:
+    """A step that was chosen so; a constraint leaves every second token."""
     logits = torch.randn(2000, generator=torch.Generator().manual_seed(1)) * 3
-    choice = Sampler(sampling).choose(logits, [1, 2])
+    allowed = torch.arange(2000) % 2 == 0 if constrained else None
+    choice = Sampler(sampling).choose(logits, [1, 2], None, allowed)
     context = Context(logits, choice.probs, choice.sampled_probs, choice.top_ids, choice.token_id, stages=choice.stages, sampling=sampling)
     step = with_values(make_step(3), **sampling_stages.compute(Frame(logits), context))
     return make_view([replace(step, **changes)], sampling=sampling)  # type: ignore[arg-type]
@@ -32,9 +34,11 @@ def view_of(sampling: Sampling, **changes: object) -> View:
 
 @pytest.mark.parametrize("width", [80, 44])
 def test_survivors_and_what_was_kept(width: int) -> None:
-    view = view_of(ALL)
+    view = view_of(ALL, constrained=True)
     assert view.step is not None
-    rows = draw("sampler_waterfall", view, width, 9)[1:7]
+    rows = draw("sampler_waterfall", view, width, 10)[1:8]
+    assert rows[1].split()[:2] == ["constraint", "1,000"]
+    assert float(rows[1].split("%")[0].split()[-1]) < 99
     for row, values in zip(rows, view.step.values["sampling_stages"]):
         tokens, kept = re.search(r" ([\d,]+) [█▏▎▍▌▋▊▉░ ]*?([\d.]+) %", row).groups()  # type: ignore[union-attr]
         assert int(tokens.replace(",", "")) == values[1]
@@ -42,44 +46,50 @@ def test_survivors_and_what_was_kept(width: int) -> None:
 
 
 def test_the_chosen_tokens_probability_after_each_stage() -> None:
-    view = view_of(ALL)
+    view = view_of(ALL, constrained=True)
     assert view.step is not None
-    for row, values in zip(draw("sampler_waterfall", view, 80, 9)[1:7], view.step.values["sampling_stages"]):
+    for row, values in zip(draw("sampler_waterfall", view, 80, 10)[1:8], view.step.values["sampling_stages"]):
         assert float(re.findall(r"([\d.]+) %", row)[-1]) == pytest.approx(values[4] * 100, abs=0.051)
 
 
 def test_settings_are_those_of_the_token_and_not_of_now() -> None:
     view = replace(view_of(ALL), sampling=Sampling(temperature=0.3))
-    text = "\n".join(draw("sampler_waterfall", view, 80, 9))
+    text = "\n".join(draw("sampler_waterfall", view, 80, 10))
     for said in ("penalty 1.10", "temperature 0.80", "top-k 50", "top-p 0.90", "min-p 0.05"):
         assert said in text
 
 
 def test_a_stage_that_is_off_says_so() -> None:
-    rows = draw("sampler_waterfall", view_of(Sampling(temperature=1.0, top_k=5)), 80, 9)
-    assert [SAMPLING_STAGES[at] for at, row in enumerate(rows[1:7]) if row.endswith(" off")] == ["penalty", "temperature", "top-p", "min-p"]
+    rows = draw("sampler_waterfall", view_of(Sampling(temperature=1.0, top_k=5)), 80, 10)
+    assert [SAMPLING_STAGES[at] for at, row in enumerate(rows[1:8]) if row.endswith(" off")] == [
+        "constraint",
+        "penalty",
+        "temperature",
+        "top-p",
+        "min-p",
+    ]
 
 
 def test_how_the_token_came() -> None:
-    drawn = draw("sampler_waterfall", view_of(ALL), 80, 9)[-1]
+    drawn = draw("sampler_waterfall", view_of(ALL), 80, 10)[-1]
     assert re.search(r"● \S+ +drawn with p [\d.]+ % of \d+ tokens", drawn)
-    assert "greedy: the most likely is taken" in draw("sampler_waterfall", view_of(Sampling()), 80, 9)[-1]
-    assert "forced by you, not drawn" in draw("sampler_waterfall", view_of(ALL, forced=True), 80, 9)[-1]
+    assert "greedy: the most likely is taken" in draw("sampler_waterfall", view_of(Sampling()), 80, 10)[-1]
+    assert "forced by you, not drawn" in draw("sampler_waterfall", view_of(ALL, forced=True), 80, 10)[-1]
 
 
 def test_where_not_all_fit_stages_that_are_off_go_first() -> None:
     view = view_of(Sampling(temperature=0.8, top_k=50, top_p=0.9))
     rows = draw("sampler_waterfall", view, 60, 5)
     assert [row.split()[0] for row in rows] == ["raw", "temperature", "top-k", "top-p", "●"]
-    assert "2 off" in note("sampler_waterfall", view, 60, 5)
+    assert "3 off" in note("sampler_waterfall", view, 60, 5)
     assert "1 more" in note("sampler_waterfall", view, 60, 4)
 
 
 def test_nan_shows() -> None:
     view = view_of(ALL)
     assert view.step is not None
-    broken = with_values(view.step, sampling_stages=np.full((6, 5), np.nan))
-    assert "NaN" in "".join(draw("sampler_waterfall", make_view([broken]), 80, 9))
+    broken = with_values(view.step, sampling_stages=np.full((7, 5), np.nan))
+    assert "NaN" in "".join(draw("sampler_waterfall", make_view([broken]), 80, 10))
 
 
 def test_without_its_measure() -> None:

@@ -24,7 +24,7 @@ def measured(sampling: Sampling, logits: torch.Tensor = LOGITS, ids: tuple[int, 
     choice = Sampler(sampling).choose(logits, ids)
     context = Context(logits, choice.probs, choice.sampled_probs, choice.top_ids, choice.token_id, stages=choice.stages, sampling=sampling)
     found = sampling_stages.compute(Frame(logits), context)
-    return found["sampling_stages"], choice.token_id, bool(found["sampling_stages.settings"][2] == 0)
+    return found["sampling_stages"], choice.token_id, bool(found["sampling_stages.settings"][SAMPLING_STAGES.index("temperature")] == 0)
 
 
 def softmax(scores: np.ndarray) -> np.ndarray:
@@ -47,8 +47,16 @@ def test_each_stage_by_hand() -> None:
     nucleus = np.where(np.isin(np.arange(6), order[:reach]), p4, 0)
     p9 = nucleus / nucleus.sum()
     last = np.where(p9 >= 0.4 * p9.max(), p9, 0)
-    expected = [(raw, 1.0), (penalised, 1.0), (hot, 1.0), (p4, four.sum()), (p9, nucleus.sum()), (last / last.sum(), last.sum())]
-    assert [row[ON] for row in rows] == [1] * 6
+    expected = [
+        (raw, 1.0),
+        (raw, 1.0),
+        (penalised, 1.0),
+        (hot, 1.0),
+        (p4, four.sum()),
+        (p9, nucleus.sum()),
+        (last / last.sum(), last.sum()),
+    ]
+    assert [row[ON] for row in rows] == [1, 0, 1, 1, 1, 1, 1]
     for row, (probs, kept) in zip(rows, expected):
         assert row[SURVIVORS] == (probs > 0).sum()
         assert row[KEPT] == pytest.approx(kept, abs=1e-6)
@@ -60,15 +68,15 @@ def test_what_is_off_leaves_all_as_it_was() -> None:
     rows, _, _ = measured(Sampling(temperature=1.0, top_k=2))
     assert [SAMPLING_STAGES[i] for i, row in enumerate(rows) if row[ON]] == ["raw", "top-k"]
     assert rows[1][1:] == pytest.approx(rows[0][1:])
-    assert rows[3][SURVIVORS] == rows[4][SURVIVORS] == 2
+    assert rows[4][SURVIVORS] == rows[5][SURVIVORS] == 2
 
 
 def test_greedy_says_so_and_penalises_before() -> None:
     rows, token, greedy = measured(Sampling(repetition_penalty=4.0))
     assert greedy
     assert token == 1
-    assert rows[1][ON] == 1
-    assert rows[1][CHOSEN] > rows[0][CHOSEN]
+    assert rows[2][ON] == 1
+    assert rows[2][CHOSEN] > rows[0][CHOSEN]
 
 
 def test_the_last_row_is_what_was_drawn_from() -> None:
@@ -85,9 +93,21 @@ def test_stages_are_the_chain_of_transformers() -> None:
     assert sampler.chain is not None
     whole = sampler.chain(torch.tensor([[0, 4]]), LOGITS[None].clone())[0]
     assert torch.equal(choice.stages[-1].scores, whole)
-    assert [stage.name for stage in choice.stages] == list(SAMPLING_STAGES[1:])
+    assert [stage.name for stage in choice.stages] == list(SAMPLING_STAGES[2:])
 
 
 def test_nan_shows() -> None:
     rows, _, _ = measured(Sampling(temperature=1.0), LOGITS * float("nan"))
     assert np.isnan(rows[:, ENTROPY]).all()
+
+
+@pytest.mark.parametrize("sampling", [Sampling(), Sampling(temperature=1.0, top_k=0), Sampling(temperature=0.7, repetition_penalty=2.0)])
+def test_a_constraint_comes_before_all_else(sampling: Sampling) -> None:
+    allowed = torch.tensor([False, False, True, True, False, True])
+    choice = Sampler(sampling).choose(LOGITS, [2], None, allowed)
+    assert choice.stages[0].name == "constraint"
+    assert torch.equal(choice.stages[0].scores[allowed], LOGITS[allowed])
+    assert (choice.stages[0].scores[~allowed] == float("-inf")).all()
+    assert bool(allowed[choice.token_id])
+    assert (choice.sampled_probs[~allowed] == 0).all()
+    assert torch.equal(choice.probs, Sampler(sampling).choose(LOGITS, [2]).probs), "the raw probabilities stay the model's own"

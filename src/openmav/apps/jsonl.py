@@ -37,6 +37,7 @@ def header(info: ModelInfo, prompt: Prompt, settings: Settings) -> dict[str, Any
         "aggregation": settings.aggregation,
         "interventions": list(settings.interventions),
         "breakpoints": list(settings.breakpoints),
+        "constraint": asdict(settings.constraint),
     }
 
 

@@ -39,6 +39,8 @@ class Plain:
 
 ENDS: dict[EndReason, str] = {
     "eos": "the model ended the text",
+    "complete": "the text is all that the constraint asks for",
+    "stuck": "the constraint allows no token here",
     "length": "the length asked for",
     "stop": "a stop text",
     "break": "a breakpoint",

@@ -184,6 +184,14 @@ class Intervening(Protocol):
 
 
 @runtime_checkable
+class Spelling(Protocol):
+    """A backend that knows which bytes its tokens are, so that a text can be constrained."""
+
+    def spelling(self) -> Sequence[bytes]:
+        """[vocab] the bytes that each token adds to a text; b"" for special tokens and where it is not known."""
+
+
+@runtime_checkable
 class Explaining(Protocol):
     """A backend that can say which tokens of a text a prediction depends on."""
 

@@ -125,6 +125,10 @@ class Toy:
     def decode(self, ids: Sequence[int]) -> str:
         return b"".join(VOCABULARY[i] for i in ids).decode("utf-8", errors="replace")
 
+    def spelling(self) -> Sequence[bytes]:
+        """See backends._base.Spelling."""
+        return [b"", *VOCABULARY[1:]]
+
     def is_special(self, token_id: int) -> bool:
         return token_id == END
 

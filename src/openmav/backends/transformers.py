@@ -18,6 +18,7 @@ from openmav.backends._hf import cache as caches
 from openmav.backends._hf.decoding import Decoder
 from openmav.backends._hf.explain import ModelPasses
 from openmav.backends._hf.hooks import Capture
+from openmav.backends._hf.spelling import spelling
 from openmav.backends._hf.tokens import Tokens
 from openmav.backends._hf.touchable import Touchable
 from openmav.backends._hf.touching import Hands, Touch
@@ -140,6 +141,10 @@ class TransformersBackend:
     def _running(self) -> AbstractContextManager[object]:
         """Within this block the model runs."""
         return quantised.without_gradients(self.model)
+
+    def spelling(self) -> Sequence[bytes]:
+        """See backends._base.Spelling."""
+        return spelling(self.tokens.tokenizer, self.info.vocab)
 
     def explain(
         self, method: str, ids: Sequence[int], target_id: int | None, minus_id: int | None, progress: Progress | None = None

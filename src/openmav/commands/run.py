@@ -13,6 +13,7 @@ from openmav.apps.options import AppOptions
 from openmav.commands.config import Config, read_config
 from openmav.commands.own import add_measures, add_panels
 from openmav.commands.saving import save_layout
+from openmav.constraint import Constraint
 from openmav.errors import UsageError
 from openmav.sampling import Sampling
 from openmav.settings import CORE_MEASURES, Settings
@@ -72,6 +73,7 @@ def make_settings(values: dict[str, Any], face: Face, config: Config | None = No
         stop=tuple(values["stop"]),
         max_new_tokens=values["max_new_tokens"],
         sampling=make_sampling(values),
+        constraint=make_constraint(values),
         measures=tuple(dict.fromkeys((*CORE_MEASURES, *measures))),
         measure_files=tuple(dict.fromkeys((*files, *(config.measures if config else ())))),
         interventions=interventions_of(values),
@@ -81,6 +83,17 @@ def make_settings(values: dict[str, Any], face: Face, config: Config | None = No
         refresh_rate=refresh if refresh is not None else APP_REFRESH if face == "tui" else 0.0,
         threads=max(1, cores() - 1) if face == "tui" else None,
     )
+
+
+def make_constraint(values: dict[str, Any]) -> Constraint:
+    """What the text must look like; its grammar is checked now, before anything is loaded."""
+    schema = values["json_schema"]
+    if schema == "-" and values["prompt_file"] == "-":
+        raise UsageError("--json-schema - and --prompt-file - cannot both read stdin; put one of them in a file")
+    text = None if schema is None else _read(schema, "--json-schema", "the schema file")
+    made = Constraint(values["regex"], text, tuple(values["ban"]), tuple(values["require"]))
+    made.grammar()
+    return made
 
 
 def make_sampling(values: dict[str, Any]) -> Sampling:
@@ -153,7 +166,7 @@ def read_text(text: str | None, file: str | None) -> str | None:
     """The prompt of --prompt or --prompt-file; None where there is neither. Raises UsageError."""
     if text is not None and file is not None:
         raise UsageError("--prompt and --prompt-file exclude each other; leave one out")
-    prompt = _read_prompt(file) if file is not None else text
+    prompt = _read(file, "--prompt-file", "the prompt file") if file is not None else text
     try:
         if prompt is not None:
             prompt.encode()
@@ -162,18 +175,18 @@ def read_text(text: str | None, file: str | None) -> str | None:
     return prompt
 
 
-def _read_prompt(file: str) -> str:
+def _read(file: str, flag: str, what: str) -> str:
     """The text of a file or of stdin, without a byte order mark and without one last newline."""
     try:
         if file == "-":
             if sys.stdin is None:
-                raise UsageError("--prompt-file - reads stdin, which is closed")
+                raise UsageError(f"{flag} - reads stdin, which is closed")
             data = sys.stdin.buffer.read()
         else:
             data = Path(file).read_bytes()
         text = data.decode("utf-8-sig")
     except OSError as error:
-        raise UsageError(f"cannot read the prompt file '{file}': {error.strerror or error}") from error
+        raise UsageError(f"cannot read {what} '{file}': {error.strerror or error}") from error
     except UnicodeDecodeError as error:
-        raise UsageError(f"the prompt file '{file}' is not UTF-8 text (byte {error.start})") from error
+        raise UsageError(f"{what} '{file}' is not UTF-8 text (byte {error.start})") from error
     return text.replace("\r\n", "\n").removesuffix("\n")

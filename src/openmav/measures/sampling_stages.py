@@ -1,10 +1,10 @@
 """Sampling stages: what each stage of the sampling chain leaves of the next-token distribution.
 
-"sampling_stages" [6, 5], a row for each of record.SAMPLING_STAGES, in their order (raw, penalty, temperature, top-k, top-p,
-min-p). Columns: on (1, or 0 for a stage that is off and leaves all as it was); survivors (tokens with a probability above 0);
-kept (the probability, by the distribution that the stage was given, of the tokens that it kept); entropy after it, nats;
-probability of the chosen token after it. "sampling_stages.settings" [6] is what each stage was set to (1 for raw); temperature 0 is
-greedy: nothing is drawn, the largest score is taken.
+"sampling_stages" [7, 5], a row for each of record.SAMPLING_STAGES, in their order (raw, constraint, penalty, temperature, top-k,
+top-p, min-p). Columns: on (1, or 0 for a stage that is off and leaves all as it was); survivors (tokens with a probability above
+0); kept (the probability, by the distribution that the stage was given, of the tokens that it kept); entropy after it, nats;
+probability of the chosen token after it. "sampling_stages.settings" [7] is what each stage was set to (1 for raw and constraint);
+temperature 0 is greedy: nothing is drawn, the largest score is taken.
 Source: transformers' logits processors; Holtzman et al., "The Curious Case of Neural Text Degeneration" (2019), for top-p.
 """
 
@@ -39,7 +39,7 @@ def compute(_frame: Frame, context: Context) -> Mapping[str, NDArray]:
         rows.append(_row(float(name in scores), probs, after, context.token_id))
         probs = after
     chosen = context.sampling
-    settings = [1.0, chosen.repetition_penalty, chosen.temperature, chosen.top_k, chosen.top_p, chosen.min_p]
+    settings = [1.0, 1.0, chosen.repetition_penalty, chosen.temperature, chosen.top_k, chosen.top_p, chosen.min_p]
     return {"sampling_stages": np.array(rows), "sampling_stages.settings": np.array(settings, dtype=np.float32)}
 
 

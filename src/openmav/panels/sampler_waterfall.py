@@ -19,13 +19,15 @@ NEEDS = ("sampling_stages",)
 ROWS = len(SAMPLING_STAGES) + 2
 HELP = """\
 What it shows: one row for each stage that the next-token distribution goes through, from the model's own (raw) down: the
-repetition penalty, temperature, top-k, top-p, min-p, in this order. Columns: what the stage is set to; how many tokens
-still have a chance; a bar and the share of the probability that the stage kept, the rest (░) it cut away; the probability
-of the chosen token after the stage. A stage that is off is grey. The last row is the token that was taken.
+constraint (a pattern, banned or required words), the repetition penalty, temperature, top-k, top-p, min-p, in this order.
+Columns: what the stage is set to; how many tokens still have a chance; a bar and the share of the probability that the
+stage kept, the rest (░) it cut away; the probability of the chosen token after the stage. A stage that is off is grey. The
+last row is the token that was taken.
 
 How to read it: look for the row where most tokens go: that stage does the work. If the last stages leave a single token,
 sampling is no longer random. Where the chosen token's probability grows from row to row, the stages made it likelier than
-the model held it. "greedy" means that nothing is drawn: the token with the largest score is taken.
+the model held it. What the constraint cut is what the model would rather have said. "greedy" means that nothing is drawn:
+the token with the largest score is taken.
 
 Formula: survivors = tokens with p > 0 after the stage; kept = the sum of p, by the distribution that the stage was given,
 over the tokens that it kept; then p is scaled so that it sums to 1 again. Penalty and temperature change p and cut nothing.
