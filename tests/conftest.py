@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
-os.environ.setdefault("OMP_NUM_THREADS", "1")  # tiny models are no work for several threads, which only wait for each other; for children too
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # for tiny models, here and in children: several threads only wait for each other
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as a shell starts what runs behind it; the commands under test would inherit it
     signal.signal(signal.SIGINT, signal.default_int_handler)
 os.environ["MAV_CONFIG"] = os.devnull  # the file of whoever runs the tests must not change them
