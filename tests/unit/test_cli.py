@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from openmav.cli import main
 from openmav.commands import run as run_module
 from openmav.commands.flags import FLAGS
 from openmav.commands.parser import command, gather
+from openmav.commands.saving import save_layout
 from openmav.sampling import Sampling
 from openmav.settings import CORE_MEASURES, DEMO_PROMPT, OTHER_PROMPT, Settings
 
@@ -47,7 +49,8 @@ def test_defaults_are_those_of_the_documentation(asked: list[dict[str, Any]]) ->
     settings = run_module.make_settings(values, "plain")
     assert settings == Settings(measures=CORE_MEASURES, max_new_tokens=200, sampling=Sampling(0.0, 50, 1.0, 0.0, 1.0, 42))
     assert settings.text == DEMO_PROMPT
-    assert run_module.make_options(values) == AppOptions(limit_chars=400, scale="linear", panels=PANELS)
+    options = run_module.make_options(values)
+    assert options == AppOptions(limit_chars=400, scale="linear", panels=PANELS, layout="overview", save_layout=save_layout)
     assert parsed(asked, "run") == values
 
 
@@ -82,7 +85,8 @@ def test_every_flag_of_the_app_reaches_the_options(asked: list[dict[str, Any]], 
     monkeypatch.setenv("NO_COLOR", "1")
     flags = "--scale log --limit-chars 0 --max-bar-length 9 --selected-panels b a --num-grid-rows 3 --theme light --aggregation max_abs"
     options = run_module.make_options(parsed(asked, *flags.split()))
-    assert options == AppOptions("log", 9, 0, ("b", "a"), 3, aggregation="max_abs", theme="light", color=False)
+    wanted = AppOptions("log", 9, 0, ("b", "a"), 3, aggregation="max_abs", theme="light", color=False)
+    assert options == replace(wanted, save_layout=save_layout)
 
 
 def test_the_app_gives_each_token_its_time_and_leaves_a_core_for_drawing(
