@@ -111,7 +111,7 @@ def test_the_token_is_the_likeliest_where_none_is_named() -> None:
 def test_the_running_text_and_the_model_are_left_as_they_were(family: str, method: str) -> None:
     pytest.importorskip("captum")
     model = tiny(family)
-    flags = [p.requires_grad for p in model.parameters()]
+    flags, hooks = [p.requires_grad for p in model.parameters()], hooks_on(model)
     sites = frozenset({"mlp.out", "residual.after"})
     logits = []
     for asks in (False, True):
@@ -125,7 +125,12 @@ def test_the_running_text_and_the_model_are_left_as_they_were(family: str, metho
     assert all(torch.equal(x, y) for x, y in zip(*logits) if x is not None)
     assert [p.requires_grad for p in model.parameters()] == flags
     assert all(p.grad is None for p in model.parameters())
-    assert not any(m._forward_hooks or m._forward_pre_hooks for m in model.modules())
+    assert hooks_on(model) == hooks
+
+
+def hooks_on(model: torch.nn.Module) -> list[tuple[int, int]]:
+    """Of every module; other tests on the same model may have left some."""
+    return [(len(m._forward_hooks), len(m._forward_pre_hooks)) for m in model.modules()]
 
 
 class StopError(Exception):
@@ -136,6 +141,7 @@ class StopError(Exception):
 def test_progress_may_stop_it(method: str) -> None:
     pytest.importorskip("captum")
     model = tiny("llama")
+    hooks = hooks_on(model)
     told: list[str] = []
 
     def progress(what: str, _share: float | None) -> None:
@@ -146,7 +152,7 @@ def test_progress_may_stop_it(method: str) -> None:
     with pytest.raises(StopError):
         wrap(model, None).explain(method, IDS, A, None, progress)
     assert all(p.requires_grad for p in model.parameters())
-    assert not any(m._forward_hooks for m in model.modules())
+    assert hooks_on(model) == hooks
 
 
 def test_a_model_that_gives_no_gradient_says_so() -> None:
