@@ -242,3 +242,14 @@ def test_what_a_new_layout_wants_is_computed_while_paused(start) -> None:
     again = wait(source, lambda s: "attention_entropy" in s.steps[-1].values).steps
     assert again[:2] == before[:2]
     assert again[-1].candidates.logits.tobytes() == before[-1].candidates.logits.tobytes()
+
+
+def test_what_can_be_computed_at_once_does_not_hide_what_cannot(start) -> None:
+    """The residual norm is there without another forward pass; the MLP's is not, and comes all the same."""
+    source = start(model="toy", backend="toy", prompt="abc", interactive=True, measures=("logit_lens",))
+    wait(source, lambda s: s.status == "paused")
+    source.send(Advance(3))
+    before = wait(source, lambda s: len(s.steps) == 3 and s.status == "paused").steps
+    source.send(Want(frozenset({"residual_norm", "mlp_norm"})))
+    again = wait(source, lambda s: {"residual_norm", "mlp_norm"} <= s.steps[-1].values.keys()).steps
+    assert again[-1].candidates.logits.tobytes() == before[-1].candidates.logits.tobytes()

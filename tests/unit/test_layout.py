@@ -113,6 +113,13 @@ def test_few_layers_have_the_other_panels_below_them() -> None:
     assert many["neurons"].y == many["residual_norms"].y
 
 
+def test_panels_beside_the_layers_keep_a_row_each_where_there_is_room() -> None:
+    places = shown("health", 30, 150)
+    beside = [places[name] for name in ("health", "accounting", "signals")]
+    assert len({tile.y for tile in beside}) == 3
+    assert len({tile.x for tile in beside}) == 1
+
+
 def test_a_text_alone_takes_no_more_rows_than_it_fills() -> None:
     assert shown("attention", 30)["generated_text"].height <= 9
 

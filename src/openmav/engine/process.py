@@ -210,7 +210,9 @@ class Engine:
 
     def _look_again(self, session: Session) -> None:
         idle = not self.running or session.reason is not None
-        again = session.look_again() or (session.retake() if idle and session.lacks() else None)
+        again = session.look_again()
+        if idle and session.lacks():
+            again = session.retake() or again
         if again is not None:
             self.tell(Made(again))
 

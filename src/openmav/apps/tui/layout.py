@@ -128,7 +128,10 @@ def _layer_rows(kinds: Mapping[str, Kind], names: Sequence[str], layers: int) ->
 def _wanted(kinds: Mapping[str, Kind], rest: int, layers: int, groups: Mapping[str, Sequence[str]]) -> int:
     """Rows that the layer panels and those beside or below them can use."""
     needed, side = _layer_rows(kinds, groups["layers"], layers or rest), _most(kinds, groups["side"], rest)
-    return needed + side if _is_stacked(groups, needed, rest) else max(needed, side)
+    if _is_stacked(groups, needed, rest):
+        return needed + side
+    column = sum(_most(kinds, [name], rest) for name in groups["side"])  # beside layers, one below the other
+    return max(needed, column if groups["layers"] else side)
 
 
 def _is_stacked(groups: Mapping[str, Sequence[str]], needed: int, height: int) -> bool:
