@@ -147,7 +147,7 @@ def _cells(view: View, layer: int, values: Array, heat: Array, columns: Columns)
         text = number_text(value, DECIMALS)
         text = f"{text:>4}{_grid.MARK if at == marked else ' '}"
         wide = columns.wide - (not view.palette.color)
-        line.append(text_cell(view.palette, text.center(wide).rstrip().ljust(wide), share, columns.wide, at == marked))
+        line.append(text_cell(view.palette, text.rjust((wide + len(text) + 1) // 2).ljust(wide), share, columns.wide, at == marked))
     return line
 
 
