@@ -9,7 +9,7 @@ import shutil
 import sys
 from typing import Any
 
-from openmav.commands.run import read_text
+from openmav.commands.asked import asked_model
 from openmav.commands.stream import Output, ProgressLine, ReaderGoneError
 from openmav.explained import InputAttribution
 from openmav.logs import redirect
@@ -25,16 +25,7 @@ def attribute_command(values: dict[str, Any]) -> int:
 
     Raises MavError where the model can't be loaded or can't be asked, or for a target that is not one token.
     """
-    settings = Settings(
-        model=values["model"],
-        prompt=read_text(values["prompt"], values["prompt_file"]),
-        backend=values["backend"],
-        device=values["device"],
-        dtype=values["dtype"],
-        trust_remote_code=values["trust_remote_code"],
-        chat=values["chat"],
-        measures=(),
-    )
+    settings = asked_model(values)
     out = Output(sys.stdout)
     redirect(descriptors=True)
     found, said = _explain(settings, values)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-import re
 import sys
-from pathlib import Path
+from dataclasses import replace
 from typing import Any, Literal, TypeAlias
 
 from openmav import interventions, registry
 from openmav.apps.options import AppOptions
+from openmav.commands.asked import asked_model, read_file
 from openmav.commands.config import Config, read_config
 from openmav.commands.own import add_measures, add_panels
 from openmav.commands.saving import save_layout
@@ -57,19 +57,11 @@ def choose_face(values: dict[str, Any]) -> Face:
 
 def make_settings(values: dict[str, Any], face: Face, config: Config | None = None) -> Settings:
     """What the session is asked to do. The config file's measures are known to it, and computed where a panel wants them."""
-    registry.need_known("backends", [values["backend"]])
+    model = asked_model(values)
     measures, files = add_measures(values["measure"])
-    if not re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", values["device"]):
-        raise UsageError(f"unknown device '{values['device']}'. Known: auto, cpu, cuda, cuda:N, mps")
     refresh = values["refresh_rate"]
-    return Settings(
-        model=values["model"],
-        prompt=read_text(values["prompt"], values["prompt_file"]),
-        backend=values["backend"],
-        device=values["device"],
-        dtype=values["dtype"],
-        trust_remote_code=values["trust_remote_code"],
-        chat=values["chat"],
+    return replace(
+        model,
         stop=tuple(values["stop"]),
         max_new_tokens=values["max_new_tokens"],
         sampling=make_sampling(values),
@@ -90,7 +82,7 @@ def make_constraint(values: dict[str, Any]) -> Constraint:
     schema = values["json_schema"]
     if schema == "-" and values["prompt_file"] == "-":
         raise UsageError("--json-schema - and --prompt-file - cannot both read stdin; put one of them in a file")
-    text = None if schema is None else _read(schema, "--json-schema", "the schema file")
+    text = None if schema is None else read_file(schema, "--json-schema", "the schema file")
     made = Constraint(values["regex"], text, tuple(values["ban"]), tuple(values["require"]))
     made.grammar()
     return made
@@ -160,33 +152,3 @@ def cores() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
-
-
-def read_text(text: str | None, file: str | None) -> str | None:
-    """The prompt of --prompt or --prompt-file; None where there is neither. Raises UsageError."""
-    if text is not None and file is not None:
-        raise UsageError("--prompt and --prompt-file exclude each other; leave one out")
-    prompt = _read(file, "--prompt-file", "the prompt file") if file is not None else text
-    try:
-        if prompt is not None:
-            prompt.encode()
-    except UnicodeEncodeError as error:
-        raise UsageError("the prompt is not valid UTF-8") from error
-    return prompt
-
-
-def _read(file: str, flag: str, what: str) -> str:
-    """The text of a file or of stdin, without a byte order mark and without one last newline."""
-    try:
-        if file == "-":
-            if sys.stdin is None:
-                raise UsageError(f"{flag} - reads stdin, which is closed")
-            data = sys.stdin.buffer.read()
-        else:
-            data = Path(file).read_bytes()
-        text = data.decode("utf-8-sig")
-    except OSError as error:
-        raise UsageError(f"cannot read {what} '{file}': {error.strerror or error}") from error
-    except UnicodeDecodeError as error:
-        raise UsageError(f"{what} '{file}' is not UTF-8 text (byte {error.start})") from error
-    return text.replace("\r\n", "\n").removesuffix("\n")

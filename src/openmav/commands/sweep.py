@@ -10,8 +10,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Literal, Protocol
 
+from openmav.commands.asked import asked_model
 from openmav.commands.config import read_config
-from openmav.commands.run import read_text
 from openmav.commands.stream import Output, ProgressLine, ReaderGoneError
 from openmav.errors import UsageError
 from openmav.logs import redirect
@@ -41,16 +41,7 @@ def sweep_command(values: dict[str, Any]) -> int:
     """
     if values["json"] and values["csv"]:
         raise UsageError("--json and --csv exclude each other; leave one out")
-    settings = Settings(
-        model=values["model"],
-        prompt=read_text(values["prompt"], values["prompt_file"]),
-        backend=values["backend"],
-        device=values["device"],
-        dtype=values["dtype"],
-        trust_remote_code=values["trust_remote_code"],
-        chat=values["chat"],
-        measures=(),
-    )
+    settings = asked_model(values)
     out = Output(sys.stdout)
     theme = read_config().theme if out.terminal else None
     redirect(descriptors=True)
