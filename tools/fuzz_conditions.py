@@ -168,7 +168,7 @@ def run_atheris(runs: int, seed: int) -> None:
             raise
 
     print(f"with atheris: {runs} texts", flush=True)
-    atheris.Setup([sys.argv[0], f"-runs={runs}", f"-seed={seed}", "-print_final_stats=1", "-verbosity=0"], one)
+    atheris.Setup([sys.argv[0], f"-runs={runs}", f"-seed={seed}", "-rss_limit_mb=0", "-print_final_stats=1", "-verbosity=0"], one)
     atheris.Fuzz()  # ends the process: with 0 where all is well
 
 

@@ -64,6 +64,7 @@ class MavApp(Arranging, Touching, Asking, Watching):
         self._wanted: Want | None = None  # what the source was asked for
         self._seen: int | None = None  # version of the snapshot that is shown
         self._standing = False
+        self._stopping = False  # ctrl+c was pressed, and its pause may still be on the way
         self._pending: Callable[[], None] | None = None  # what waits until the source has paused
         self._costs = Costs(getattr(source, "pid", None))
         register(self, self.view.palette)
@@ -188,6 +189,7 @@ class MavApp(Arranging, Touching, Asking, Watching):
     def action_toggle_run(self) -> None:
         running = self.view.status == "running"
         if self._send(Pause() if running else Run()):
+            self._stopping = False
             self.note = ""
             if not running:
                 self.see(self.view.at_step(len(self.view.steps) - 1))
@@ -333,7 +335,8 @@ class MavApp(Arranging, Touching, Asking, Watching):
 
     def action_interrupt(self) -> None:
         """Stops generating first, then quits."""
-        if self.view.status == "running" and self._send(Pause()):
+        stopped, self._stopping = self._stopping, True
+        if self.view.status == "running" and not stopped and self._send(Pause()):
             self.say("paused; ctrl+c again quits")
             self.tick()
         else:
