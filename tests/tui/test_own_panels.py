@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -64,9 +65,8 @@ async def test_help_shows_the_end_of_the_traceback(own) -> None:
     async with app.run_test(size=HOME) as pilot:
         await pilot.press("tab", "question_mark")
         await pilot.pause()
-        text = screen_text(app)
-        assert "mine.py" in text
-        assert "line 5" in text
+        text = re.sub(r"[\s│▐█]+", " ", screen_text(app))  # a long path breaks the line wherever it ends
+        assert re.search(r"mine\.py ?\", line 5, in render", text)
         assert "ZeroDivisionError" in text
         await pilot.press("escape")
         assert "this panel failed" in screen_text(app)
