@@ -15,6 +15,7 @@ TOP = ("generated_text", "top_predictions")
 NARROW = 24  # cells that a panel beside the layers needs at least
 SIDE_ROWS = 12  # rows that serve most of them
 STACKED_ROWS = 14  # that must be left below the layers for others to stand there
+WIDE = 200  # cells from which few layer panels leave a half to others, rather than being stretched
 LEAST_ROWS = 3  # of a tile: its frame and one line
 
 
@@ -87,9 +88,9 @@ def arrange(
     has_middle = bool(groups["layers"] or groups["side"])
     strip = _strip_height(kinds, groups["strip"], height, not has_middle and not groups["top"])
     rest = height - strip
-    top = rest if not has_middle else _top_height(kinds, rest, layers, groups) if groups["top"] else 0
+    top = rest if not has_middle else _top_height(kinds, rest, layers, groups, width) if groups["top"] else 0
     if has_middle and groups["strip"]:
-        spare = max(0, min(rest - top - _wanted(kinds, rest, layers, groups), 2 * strip))
+        spare = max(0, min(rest - top - _wanted(kinds, rest, layers, groups, width), 2 * strip))
         strip, rest = strip + spare, rest - spare
     tiles = _row(kinds, groups["top"], 0, 0, width, top)
     tiles += _middle(kinds, groups, layers, top, width, rest - top)
@@ -105,9 +106,9 @@ def _strip_height(kinds: Mapping[str, Kind], names: Sequence[str], height: int, 
     return min(sum(max(LEAST_ROWS, round((5 if height >= 34 else 3) * kinds[name].tall)) for name in names), height // 2)
 
 
-def _top_height(kinds: Mapping[str, Kind], rest: int, layers: int, groups: Mapping[str, Sequence[str]]) -> int:
+def _top_height(kinds: Mapping[str, Kind], rest: int, layers: int, groups: Mapping[str, Sequence[str]], width: int) -> int:
     """A good third for text and predictions; more where what is below needs less, or where the reader made it taller."""
-    height = max(min(6, rest // 2), round(rest * 0.36), rest - _wanted(kinds, rest, layers, groups))
+    height = max(min(6, rest // 2), round(rest * 0.36), rest - _wanted(kinds, rest, layers, groups, width))
     height = min(height, _most(kinds, groups["top"], rest))
     below = max(kinds[name].tall for name in (*groups["layers"], *groups["side"]))
     height = round(height * max(kinds[name].tall for name in groups["top"]) / below)
@@ -125,18 +126,24 @@ def _layer_rows(kinds: Mapping[str, Kind], names: Sequence[str], layers: int) ->
     return layers + 2 + max(kinds[name].foot for name in names) if names else 0
 
 
-def _wanted(kinds: Mapping[str, Kind], rest: int, layers: int, groups: Mapping[str, Sequence[str]]) -> int:
+def _wanted(kinds: Mapping[str, Kind], rest: int, layers: int, groups: Mapping[str, Sequence[str]], width: int) -> int:
     """Rows that the layer panels and those beside or below them can use."""
     needed, side = _layer_rows(kinds, groups["layers"], layers or rest), _most(kinds, groups["side"], rest)
-    if _is_stacked(groups, needed, rest):
+    if _is_stacked(kinds, groups, needed, width, rest):
         return needed + side
     column = sum(_most(kinds, [name], rest) for name in groups["side"])  # beside layers, one below the other
     return max(needed, column if groups["layers"] else side)
 
 
-def _is_stacked(groups: Mapping[str, Sequence[str]], needed: int, height: int) -> bool:
-    """Whether few layers leave so much room below them that the others stand there rather than beside them."""
-    return bool(groups["layers"] and groups["side"]) and height - needed >= STACKED_ROWS
+def _is_stacked(kinds: Mapping[str, Kind], groups: Mapping[str, Sequence[str]], needed: int, width: int, height: int) -> bool:
+    """Whether few layers leave so much room below them that the others stand there rather than beside them.
+
+    Not so where the layer panels take half of a wide screen at most, and more than half of its height.
+    """
+    if not (groups["layers"] and groups["side"]) or height - needed < STACKED_ROWS:
+        return False
+    narrow = _side_width(width, sum(kinds[name].weight for name in groups["layers"])) * 2 >= width
+    return not (narrow and width >= WIDE and needed * 2 > height)
 
 
 def _split(total: int, weights: Sequence[float]) -> list[int]:
@@ -167,7 +174,7 @@ def _middle(kinds: Mapping[str, Kind], groups: Mapping[str, Sequence[str]], coun
     """The layer panels in one row and the others beside them; below them where `count` layers leave the room."""
     layers, side = groups["layers"], groups["side"]
     needed = _layer_rows(kinds, layers, count or height)
-    if not layers or _is_stacked(groups, needed, height):
+    if not layers or _is_stacked(kinds, groups, needed, width, height):
         high = _layer_share(kinds, layers, side, needed, height) if layers else 0
         rows = _in_rows(side, math.ceil(len(side) / 3), height - high)
         return _layer_row(kinds, layers, y, width, high) + _stack(kinds, rows, 0, y + high, width, height - high)
