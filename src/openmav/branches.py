@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from openmav.errors import UsageError
 from openmav.record import TRUNK, Branch, EndReason, Prompt, Step
 from openmav.registry import unknown
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @dataclass
@@ -23,8 +27,8 @@ class Path:
     at: int = 0
     steps: list[Step] = field(default_factory=list)
     ahead: list[Step] = field(default_factory=list)
-    states: list[object] = field(default_factory=list)
-    tip: object = None
+    states: list[Tensor] = field(default_factory=list)
+    tip: Tensor | None = None
     reason: EndReason | None = None
 
     def branch(self) -> Branch:

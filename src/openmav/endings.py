@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from openmav.backends._base import Backend
 from openmav.errors import UsageError
-from openmav.record import EndReason
+from openmav.record import EndReason, Step
 from openmav.settings import Settings
 
 if TYPE_CHECKING:
@@ -61,10 +61,10 @@ class Ending:
         full = context is not None and prompt + len(ids) >= context
         return "length" if full or len(ids) >= self._settings.max_new_tokens else None
 
-    def by_text(self, before: str, new: str) -> EndReason | None:
-        """A stop string that the new text completes."""
+    def by_text(self, steps: Sequence[Step], new: str) -> EndReason | None:
+        """A stop string that the new text after these steps completes."""
         if not self._settings.stop:
             return None
         reach = max(map(len, self._settings.stop)) + len(new)
-        tail = (before + new)[-reach:]
+        tail = ("".join(step.text for step in steps) + new)[-reach:]
         return "stop" if any(stop in tail for stop in self._settings.stop) else None

@@ -79,7 +79,7 @@ class Looking:
 
     def candidates(self, frame: Frame, choice: Choice, others: Sequence[int] = ()) -> Candidates:
         """The likeliest, the chosen one, and others that are asked for; those in the order of their logits."""
-        chosen = choice.top_ids[: self._candidates].tolist()
+        chosen = choice.top_ids.numpy()[: self._candidates].tolist()
         more = {choice.token_id, *others} - {*chosen}
         chosen += sorted(more, key=lambda token_id: -float(frame.logits[token_id]))
         ids = np.array(chosen, dtype=np.int64)

@@ -10,14 +10,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from openmav.record import RANK_EDGES
+from openmav.record import RANK_EDGES, Array, Ids
 from openmav.sampling import Sampling
 
 if TYPE_CHECKING:
     from transformers import LogitsProcessorList
+
+LEAST = -800.0  # stands for the logarithm of a weight that is 0 in fp64, -inf as it may be, so that 0 ln 0 = 0
 
 
 @dataclass(frozen=True)
@@ -46,7 +49,8 @@ class Sampler:
     """Draws one token after another; the state of its generator can be read and put back, so that a step can be undone."""
 
     def __init__(self, sampling: Sampling) -> None:
-        self.generator = torch.Generator().manual_seed(sampling.seed)
+        self._generator = torch.Generator().manual_seed(sampling.seed)
+        self._state: Tensor | None = None  # of the generator, since the last draw
         self.use(sampling)
 
     def use(self, sampling: Sampling) -> None:
@@ -54,25 +58,46 @@ class Sampler:
         self.sampling = sampling
         self.chain = build_chain(sampling)
 
-    @torch.inference_mode()
+    @property
+    def state(self) -> Tensor:
+        """Of the generator; one and the same object until something is drawn."""
+        if self._state is None:
+            self._state = self._generator.get_state()
+        return self._state
+
+    @state.setter
+    def state(self, state: Tensor) -> None:
+        self._generator.set_state(state)
+        self._state = state
+
+    def restart(self) -> None:
+        """The stream of random numbers from its beginning."""
+        self._generator.manual_seed(self.sampling.seed)
+        self._state = None
+
     def choose(self, logits: Tensor, ids: Sequence[int], forced: int | None = None, allowed: Tensor | None = None) -> Choice:
         """[vocab] fp32 and the tokens so far -> a Choice. A forced token is not drawn and leaves the generator alone.
 
         `allowed` [vocab] bool: what a constraint leaves, before all else; None: everything.
         """
-        stages = self._through_the_chain(logits, ids, allowed)
-        top = torch.topk(logits, min(RANK_EDGES[-1], len(logits)))
+        scores = logits.numpy()
+        top = likeliest(scores, RANK_EDGES[-1])
+        leads = len(top) > 1 and bool(scores[top[0]] > scores[top[1]])
+        stages = self._through_the_chain(logits, ids, allowed) if self.chain or allowed is not None else ()
         if self.sampling.greedy:
-            token = int(stages[-1].scores.argmax()) if stages else _likeliest(logits, top.values, top.indices)
-            sampled = torch.zeros_like(logits)
+            token = int(stages[-1].scores.argmax()) if stages else int(top[0] if leads else scores.argmax())
+            sampled = np.zeros(len(scores), dtype=np.float32)
             sampled[token] = 1.0
+            sampled_probs = torch.from_numpy(sampled)
         else:
-            sampled = torch.softmax(stages[-1].scores if stages else logits, dim=-1)
-            token = forced if forced is not None else self._draw(sampled)
+            sampled_probs = torch.softmax(stages[-1].scores if stages else logits, dim=-1)
+            token = forced if forced is not None else self._draw(sampled_probs)
         token = token if forced is None else forced
-        probs, logprob, entropy = distribution(logits, token)
-        return Choice(token, logprob, entropy, probs, sampled, top.indices, stages, rank(logits, token))
+        probs, logprob, entropy = distribution(scores, token, float(scores[top[0]]))
+        place = 0 if leads and token == top[0] else rank(scores, token)
+        return Choice(token, logprob, entropy, torch.from_numpy(probs), sampled_probs, torch.from_numpy(top), stages, place)
 
+    @torch.inference_mode()
     def _through_the_chain(self, logits: Tensor, ids: Sequence[int], allowed: Tensor | None) -> tuple[Stage, ...]:
         """What each stage that is on makes of [vocab] scores, one after the other."""
         found = [] if allowed is None else [Stage("constraint", logits.masked_fill(~allowed, float("-inf")))]
@@ -88,33 +113,43 @@ class Sampler:
         """One token; from logits that are NaN nothing can be drawn, so the first token stands for them."""
         if not bool(torch.isfinite(probs).all()):
             return int(torch.nan_to_num(probs).argmax())
-        return int(torch.multinomial(probs, 1, generator=self.generator))
+        self._state = None
+        return int(torch.multinomial(probs, 1, generator=self._generator))
 
 
-def _likeliest(logits: Tensor, values: Tensor, indices: Tensor) -> int:
-    """The argmax of [vocab], which the sorted values and their ids tell unless the first two tie."""
-    first = values[:2].tolist()
-    return int(indices[0]) if len(first) == 2 and first[0] > first[1] else int(logits.argmax())
+def likeliest(logits: Array, count: int) -> Ids:
+    """The ids of the `count` largest of [vocab], or all, largest first; NaN stands before all else.
+
+    By numpy: torch.topk guesses at each comparison, and on logits that it has not seen takes twice as long.
+    """
+    ids = logits.argpartition(len(logits) - count)[-count:] if count < len(logits) else np.arange(len(logits))
+    return ids[logits[ids].argsort()[::-1]]
 
 
-def rank(logits: Tensor, token_id: int) -> int:
+def rank(logits: Array, token_id: int) -> int:
     """How many tokens have a larger logit, [vocab]; -1 from NaN."""
     own = logits[token_id]
-    return -1 if bool(torch.isnan(own)) else int((logits > own).sum())
+    return -1 if np.isnan(own) else int(np.count_nonzero(logits > own))
 
 
-def distribution(logits: Tensor, token_id: int) -> tuple[Tensor, float, float]:
-    """[vocab] fp32 -> (probabilities [vocab] fp32, ln p of the token, entropy in nats); NaN stays NaN.
+def distribution(logits: Array, token_id: int, most: float) -> tuple[Array, float, float]:
+    """[vocab] fp32, whose largest is `most` -> (probabilities [vocab] fp32, ln p of the token, entropy in nats); NaN stays NaN.
 
-    The sums run in fp64: in fp32, tens of thousands of terms cost two digits of every probability.
+    All in fp64: in fp32, the sums of tens of thousands of terms cost two digits of every probability. By numpy, since after a
+    small model's forward pass each call of torch costs several times its arithmetic.
     """
-    shifted = logits - logits.max()
-    weights = shifted.exp()
-    total = float(weights.sum(dtype=torch.float64))
-    log_total, log_weight = math.log(total), float(shifted[token_id])
-    weighted = shifted.clamp_min_(-200.0).mul_(weights)  # 0 ln 0 = 0: where the weight is 0, a finite number stands for its logarithm
-    entropy = log_total - float(weighted.sum(dtype=torch.float64)) / total
-    return weights.div_(total), log_weight - log_total, max(entropy, 0.0) if not math.isnan(entropy) else entropy
+    if not math.isfinite(most):
+        return np.full_like(logits, np.nan), math.nan, math.nan
+    shifted = logits.astype(np.float64)
+    shifted -= most
+    weights = np.exp(shifted)
+    total = float(weights.sum())
+    logprob = float(shifted[token_id]) - math.log(total)
+    np.maximum(shifted, LEAST, out=shifted)
+    shifted *= weights
+    entropy = math.log(total) - float(shifted.sum()) / total
+    weights /= total
+    return weights.astype(np.float32), logprob, max(entropy, 0.0)
 
 
 _STAGE_OF = {

@@ -149,7 +149,7 @@ class Session:
 
     def force(self, token_id: int) -> Step:
         """Put this token next instead of drawing one."""
-        self._ending.need_allowed(self._generated, token_id)
+        self._ending.need_allowed([step.token_id for step in self.steps], token_id)
         return self._step(token_id)
 
     def type(self, text: str) -> Iterator[Step]:
@@ -167,7 +167,7 @@ class Session:
     def _step(self, forced: int | None) -> Step:
         if self.reason is not None:
             raise UsageError(f"the text has ended ({self.reason}); take a token back to go on")
-        state = self._sampler.generator.get_state()
+        state = self._sampler.state
         step = self._make(forced, forced is not None)
         path = self._paths.now
         if path.ahead and path.ahead[0].token_id != step.token_id:
@@ -181,22 +181,23 @@ class Session:
 
     def _make(self, token_id: int | None, forced: bool) -> Step:
         """The step after those there are: of this token, or of one that is drawn."""
-        frame = self._frame(self._touched or self._tape)
+        ids = [step.token_id for step in self.steps]
+        frame = self._frame(self._touched or self._tape, ids)
         began = time.perf_counter()
-        choice = self._choose(frame, token_id)
+        choice = self._choose(frame, ids, token_id)
         chosen = time.perf_counter()
         context = self._looking.context(frame, choice, self.sampling)
         values = self._looking.measure(frame, context)
+        self.reason = self._ending.by_token(len(self.prompt.token_ids), [*ids, choice.token_id])
         step = self._freeze(frame, choice, values, forced, (began, chosen))
         self._last = frame, context
-        return step if self._touched is None else self._beside(step)
+        return step if self._touched is None else self._beside(step, ids)
 
     def _freeze(self, frame: Frame, choice: Choice, values: Mapping[str, np.ndarray], forced: bool, clock: tuple[float, float]) -> Step:
         """All of it as a Step. `clock`: when choosing began, and when it ended."""
         (began, chosen), token_id, index = clock, choice.token_id, len(self.steps)
-        self.reason = self._ending.by_token(len(self.prompt.token_ids), [*self._generated, token_id])
         text = self._text.add(token_id, last=self.reason is not None)
-        self.reason = self.reason or self._ending.by_text(self.text, text)
+        self.reason = self.reason or self._ending.by_text(self.steps, text)
         return Step(
             index=index,
             position=len(self.prompt.token_ids) + index,
@@ -216,17 +217,14 @@ class Session:
             timing=Timing(frame.model_seconds, time.perf_counter() - chosen, chosen - began),
         )
 
-    @property
-    def _generated(self) -> list[int]:
-        return [step.token_id for step in self.steps]
+    def _choose(self, frame: Frame, ids: Sequence[int], token_id: int | None) -> Choice:
+        """What comes after the generated `ids`."""
+        text = (*self.prompt.token_ids, *ids) if self._sampler.chain else ()
+        return self._sampler.choose(frame.logits, text, token_id, self._ending.allowed(ids))
 
-    def _choose(self, frame: Frame, token_id: int | None) -> Choice:
-        ids = self.token_ids if self._sampler.chain else ()
-        return self._sampler.choose(frame.logits, ids, token_id, self._ending.allowed(self._generated))
-
-    def _frame(self, tape: Tape) -> Frame:
-        """The forward pass at the end of the text."""
-        return tape.frame(self.prompt.token_ids, self._generated, self._looking.sites, self.progress)
+    def _frame(self, tape: Tape, ids: Sequence[int]) -> Frame:
+        """The forward pass that tells what comes after the generated `ids`."""
+        return tape.frame(self.prompt.token_ids, ids, self._looking.sites, self.progress)
 
     # ---- the ways of the text --------------------------------------------------------------------------------------------
 
@@ -291,7 +289,7 @@ class Session:
         prompt = read_prompt(self.backend, replace(self.settings, prompt=text))
         self._mark_end()
         self._paths.root(prompt)
-        self._sampler.generator.manual_seed(self.sampling.seed)
+        self._sampler.restart()
         self._text = self._read_text()
         self.reason = self._last = self.hit = None
         self._touch_or_leave()
@@ -300,13 +298,14 @@ class Session:
         """Keeps what a path needs to be gone on with from its end."""
         path = self._paths.now
         if not path.ahead:
-            path.tip, path.reason = self._sampler.generator.get_state(), self.reason
+            path.tip, path.reason = self._sampler.state, self.reason
 
     def _arrive(self) -> None:
         """The generator and the end as they are at this place of the path."""
         path = self._paths.now
         state = path.states[len(path.steps)] if path.ahead else path.tip
-        self._sampler.generator.set_state(state)  # type: ignore[arg-type]
+        assert state is not None, "a path is left, or gone back on, by _mark_end"
+        self._sampler.state = state
         self.reason = None if path.ahead else path.reason
         self._last = self.hit = None
 
@@ -372,11 +371,11 @@ class Session:
         self.steps.append(replace(step, sampling=old.sampling))
         return self.steps[-1]
 
-    def _beside(self, step: Step) -> Step:
+    def _beside(self, step: Step, ids: Sequence[int]) -> Step:
         """The step with what the untouched model says at its place."""
-        frame = self._frame(self._tape)
+        frame = self._frame(self._tape, ids)
         began = time.perf_counter()
-        choice = self._choose(frame, step.token_id)
+        choice = self._choose(frame, ids, step.token_id)
         values = self._looking.measure(frame, self._looking.context(frame, choice, self.sampling))
         shown = self._looking.candidates(frame, choice, step.candidates.token_ids.tolist())
         before = Before(shown, choice.logprob, choice.entropy, values, self._looking.texts(values))

@@ -67,17 +67,16 @@ def test_draws_follow_their_probabilities() -> None:
 
 def test_the_state_of_the_generator_brings_a_draw_back() -> None:
     sampler = Sampler(Sampling(temperature=1.0))
-    state = sampler.generator.get_state()
+    state = sampler.state
     first = [sampler.choose(LOGITS, [0]).token_id for _ in range(20)]
-    sampler.generator.set_state(state)
+    sampler.state = state
     assert [sampler.choose(LOGITS, [0]).token_id for _ in range(20)] == first
 
 
 def test_a_forced_token_draws_nothing() -> None:
-    sampler = Sampler(Sampling(temperature=1.0))
-    before = sampler.generator.get_state()
-    assert sampler.choose(LOGITS, [0], forced=4).token_id == 4
-    assert torch.equal(sampler.generator.get_state(), before)
+    forced, free = Sampler(Sampling(temperature=1.0)), Sampler(Sampling(temperature=1.0))
+    assert forced.choose(LOGITS, [0], forced=4).token_id == 4
+    assert [forced.choose(LOGITS, [0]).token_id for _ in range(20)] == [free.choose(LOGITS, [0]).token_id for _ in range(20)]
 
 
 @pytest.mark.parametrize("temperature", [0.0, 1.0])

@@ -53,6 +53,7 @@ class TransformersBackend:
     def __init__(self, model: PreTrainedModel, tokenizer: Any, name: str, notes: tuple[str, ...] = ()) -> None:
         self.model = model
         self._was_training = model.training
+        self._gradients_off = quantised.gradients_off(model)
         model.eval()
         self._tokens = None if tokenizer is None else Tokens(tokenizer)
         self._own_attention = model.config._attn_implementation
@@ -140,7 +141,7 @@ class TransformersBackend:
 
     def _running(self) -> AbstractContextManager[object]:
         """Within this block the model runs."""
-        return quantised.without_gradients(self.model)
+        return self._gradients_off()
 
     def spelling(self) -> Sequence[bytes]:
         """See backends._base.Spelling."""
@@ -228,7 +229,7 @@ class Touched(TransformersBackend):
 
     @contextmanager
     def _running(self) -> Iterator[None]:
-        with quantised.without_gradients(self.model), self._hands.on():
+        with self._gradients_off(), self._hands.on():
             yield
 
     def close(self) -> None:

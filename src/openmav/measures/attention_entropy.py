@@ -23,12 +23,12 @@ TITLE = "attention entropy"
 NEEDS = ("attention.probs",)
 
 
-def entropy(rows: Tensor) -> Tensor:
+def entropy(rows: Tensor) -> Array:
     """[..., keys] fp32 -> [...]."""
     import torch
 
-    log_rows = torch.log(rows).clamp_min_(-200.0)  # finite where a row is exactly 0; ln of the smallest fp32 is -103
-    return (0.0 - log_rows.mul_(rows).sum(-1)).clamp_min_(0.0)  # below 0 by rounding only
+    found: Array = np.maximum(0.0 - torch.xlogy(rows, rows).sum(-1).cpu().numpy(), 0.0)  # below 0 by rounding only
+    return found
 
 
 def compute(frame: Frame, _context: Context) -> Array:
@@ -49,5 +49,4 @@ def _of(rows: Sequence[Tensor | None]) -> Array:
     """Of rows that are all there and of one shape."""
     stack, _ = stacked(rows)
     assert stack is not None
-    values: Array = entropy(stack).cpu().numpy()
-    return values
+    return entropy(stack)

@@ -22,7 +22,7 @@ def compute(_frame: Frame, context: Context) -> Array:
     top = context.top_ids.numpy()[: RANK_EDGES[-1]]
     ranked = np.empty((2, len(top)))
     ranked[0], ranked[1] = context.probs.numpy()[top], context.sampled_probs.numpy()[top]
-    first = _FIRST[: np.searchsorted(_FIRST, len(top))]
+    first = _FIRST[len(top) > _FIRST]
     found = np.zeros((len(RANK_EDGES) + 1, 2), dtype=np.float32)
     found[: len(first)] = np.add.reduceat(ranked, first, axis=1).T
     found[-1] = np.maximum(1.0 - ranked.sum(axis=1), 0.0)  # NaN stays NaN

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel
-from transformers.generation.utils import ALL_CACHE_NAMES
+from transformers.generation.utils import ALL_CACHE_NAMES, GenerationMixin
 
 from openmav.backends._hf import cache as caches
 from openmav.backends._hf import placing
@@ -23,6 +23,7 @@ CHUNK = 512  # tokens of a prompt that are read at a time, where the cache is on
 SNAPSHOT_EVERY = 64  # tokens, where a cache can't be cropped
 SNAPSHOTS = 8  # that are kept: the prompt's and the newest
 BY_POSITION = ("attention_mask", "position_ids", "token_type_ids")
+SIMPLE = frozenset({"attention_mask", "position_ids", "past_key_values", "use_cache", "logits_to_keep"})
 
 
 class Decoder:
@@ -35,6 +36,9 @@ class Decoder:
         self._snapshots: list[tuple[int, dict[str, Any]]] = []
         told = inspect.signature(model.prepare_inputs_for_generation).parameters
         self._by_cache_position = "cache_position" in told  # transformers before it took positions from the cache itself
+        self._prepares_nothing = _prepares_nothing(model) and not self._by_cache_position
+        self._simple = False
+        self._device: torch.device | None = None  # of the tokens, once a prompt is prepared
 
     @property
     def cache(self) -> Any:
@@ -55,7 +59,8 @@ class Decoder:
             found.update(given)
             return input_ids
 
-        row = torch.tensor([list(ids)], device=placing.input_device(self.model))
+        self._device = placing.input_device(self.model)
+        row = torch.tensor([list(ids)], device=self._device)
         mask = torch.ones_like(row)
         self.model.generate(row, attention_mask=mask, custom_generate=take, do_sample=False, max_new_tokens=1, use_cache=True)
         self.ids, self.kwargs, self._snapshots = [], found, []
@@ -69,7 +74,7 @@ class Decoder:
         self.ids.extend(new)
         if self.cache is None and not first:
             new = self.ids
-        row = torch.tensor([list(new)], device=placing.input_device(self.model))
+        row = torch.tensor([list(new)], device=self._device)
         kwargs = dict(self.kwargs)
         for name in BY_POSITION:
             if kwargs.get(name) is not None:
@@ -92,6 +97,7 @@ class Decoder:
             between(start + len(chunk))
         self.kwargs = self.model._update_model_kwargs_for_generation(output, self.kwargs)
         self._drop_unused_cache()
+        self._simple = self._is_simple()
         self._snapshot()
         return output
 
@@ -106,11 +112,30 @@ class Decoder:
                 self.kwargs[name] = getattr(output, name)
 
     def decode_one_token(self, token_id: int, extra: dict[str, Any]) -> Any:
+        if self._simple:
+            return self._next(token_id, extra)
         output = self._forward([token_id], False, extra)
         self.kwargs = self.model._update_model_kwargs_for_generation(output, self.kwargs)
         if len(self.ids) % SNAPSHOT_EVERY == 0:
             self._snapshot()
         return output
+
+    def _is_simple(self) -> bool:
+        """Whether a token needs nothing but itself, its position and the cache: then what transformers would prepare is known."""
+        if not (self._prepares_nothing and self.exact_crop and SIMPLE.issuperset(self.kwargs)):
+            return False
+        positions = self.kwargs.get("position_ids")
+        counted = positions is None or torch.equal(positions, torch.arange(len(self.ids) + 1, device=positions.device)[None])
+        return counted and self.kwargs.get("attention_mask") is None
+
+    def _next(self, token_id: int, extra: dict[str, Any]) -> Any:
+        """Feed one token with the very arguments that transformers would prepare; on a small model, preparing costs as much as a layer."""
+        row = torch.tensor([[token_id]], device=self._device)
+        inputs = {name: value for name, value in self.kwargs.items() if value is not None}
+        if "position_ids" in inputs:
+            inputs["position_ids"] = row.new_full((1, 1), len(self.ids))
+        self.ids.append(token_id)
+        return self.model(input_ids=row, **inputs, **extra, return_dict=True)
 
     def _snapshot(self) -> None:
         if not self.exact_crop:
@@ -137,3 +162,10 @@ class Decoder:
         for token_id in replay:
             output = self._forward([token_id], False, {})
             self.kwargs = self.model._update_model_kwargs_for_generation(output, self.kwargs)
+
+
+def _prepares_nothing(model: PreTrainedModel) -> bool:
+    """Whether the model's class leaves to transformers what a token is given with, and is no encoder and decoder."""
+    own = type(model)
+    stock = ("prepare_inputs_for_generation", "_update_model_kwargs_for_generation")
+    return not model.config.is_encoder_decoder and all(getattr(own, name) is getattr(GenerationMixin, name) for name in stock)

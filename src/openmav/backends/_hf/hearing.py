@@ -6,7 +6,7 @@ module that has one. But what somebody else's hook changes can only be heard by 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, TypeAlias
 
 from torch import nn
@@ -16,9 +16,9 @@ Given: TypeAlias = Callable[[nn.Module, tuple[Any, ...], Any], None]  # of a mod
 Taken: TypeAlias = Callable[[nn.Module, tuple[Any, ...], dict[str, Any]], None]  # of a module and its arguments
 
 
-def has_hooks(module: nn.Module) -> bool:
-    """Whether the module's forward pass is hooked."""
-    return bool(module._forward_hooks or module._forward_pre_hooks)
+def hooks_of(module: nn.Module) -> tuple[Mapping[int, Any], Mapping[int, Any]]:
+    """The hooks around the module's forward pass; they change as hooks come and go."""
+    return module._forward_pre_hooks, module._forward_hooks
 
 
 def hear_output(module: nn.Module, tell: Given, by_hook: bool) -> Undo:

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from openmav.backends._base import ROW_SITES
-from openmav.backends._hf.anatomy import Anatomy, Part
+from openmav.backends._hf.anatomy import Anatomy, Part, Term
 from openmav.backends._hf.attention import Rows
-from openmav.backends._hf.hearing import Undo, has_hooks, hear_input, hear_output
+from openmav.backends._hf.hearing import Undo, hear_input, hear_output, hooks_of
 from openmav.backends._hf.inside import Inside, choice_of_experts
 
 _Site: TypeAlias = Sequence[Tensor | None]
@@ -64,7 +64,7 @@ class Capture:
         self._inputs: dict[nn.Module, Tensor] = {}
         self._choices: dict[nn.Module, _Pair] = {}
         self._undo: list[Undo] = []
-        self._heard: tuple[nn.Module, ...] = ()  # without a hook
+        self._free: list[Mapping[int, Any]] = []  # the hooks of the modules that are heard without one: none
 
     @property
     def wants_rows(self) -> bool:
@@ -79,8 +79,8 @@ class Capture:
         outputs, inputs, experts = self._needed()
         rows = dict.fromkeys(m for m in self.anatomy.attention_modules if m is not None and self.wants_rows and self.from_outputs)
         modules = dict.fromkeys((*outputs, *inputs, *experts, *rows))
-        by_hook = {m: self.hooked or has_hooks(m) for m in modules}
-        self._heard = tuple(m for m in modules if not by_hook[m])
+        by_hook = {m: self.hooked or any(hooks_of(m)) for m in modules}
+        self._free = [hooks for m in modules if not by_hook[m] for hooks in hooks_of(m)]
         self._undo = [hear_output(m, self._keep_output, by_hook[m]) for m in outputs]
         self._undo += [hear_input(m, partial(self._keep_input, m), by_hook[m]) for m in inputs]
         self._undo += [hear_input(m, partial(self._keep_choice, m), by_hook[m]) for m in experts]
@@ -142,7 +142,7 @@ class Capture:
 
     def begin(self) -> None:
         """Forget the last forward pass. Where somebody has put hooks since, what they change is heard by hooks from now on."""
-        if any(m._forward_hooks or m._forward_pre_hooks for m in self._heard):
+        if any(self._free):
             want = self._want
             self.close()
             self.want(want)
@@ -178,18 +178,21 @@ class Capture:
     def _sum(self, part: Part | None, layer: nn.Module) -> Tensor | None:
         if part is None:
             return None
-        values = [self._inputs.get(layer) if t.module is None else self._output(t.module) for t in part]
+        if len(part) == 1 and part[0].coefficient == 1:
+            return self._term(part[0], layer)
+        values = [self._term(term, layer) for term in part]
         if any(v is None for v in values):
             return None
-        if len(part) == 1 and part[0].coefficient == 1:
-            return values[0]
         terms = [v.float().to(values[0].device) * t.coefficient for v, t in zip(values, part, strict=True)]  # type: ignore[union-attr]
         return torch.stack(terms).sum(0)
+
+    def _term(self, term: Term, layer: nn.Module) -> Tensor | None:
+        return self._inputs.get(layer) if term.module is None else self._output(term.module)
 
     def close(self) -> None:
         """Leave every module as it was."""
         for undo in reversed(self._undo):
             undo()
-        self._undo, self._heard = [], ()
+        self._undo, self._free = [], []
         self._want = frozenset()
         self.begin()

@@ -6,6 +6,7 @@ Loading itself is transformers' and the packages' own. Nothing is quantised here
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -48,9 +49,14 @@ def bits(config: Any) -> int | None:
     return told["bits"] if isinstance(told.get("bits"), int) else None
 
 
+def gradients_off(model: nn.Module) -> Callable[[], AbstractContextManager[object]]:
+    """What makes a block without gradients: inference mode, the fastest; quanto's tensors can't be used in it and get plain no_grad."""
+    return torch.no_grad if method(model.config) == "quanto" else torch.inference_mode
+
+
 def without_gradients(model: nn.Module) -> AbstractContextManager[object]:
-    """Inference mode, the fastest; quanto's tensors can't be used in it and get plain no_grad."""
-    return torch.no_grad() if method(model.config) == "quanto" else torch.inference_mode()
+    """One block without gradients."""
+    return gradients_off(model)()
 
 
 def need_packages(name: str, how: str) -> None:
