@@ -20,7 +20,8 @@ from openmav.sampling import Sampling
 if TYPE_CHECKING:
     from transformers import LogitsProcessorList
 
-LEAST = -800.0  # stands for the logarithm of a weight that is 0 in fp64, -inf as it may be, so that 0 ln 0 = 0
+SMALL = 8192  # logits; of more, the ids are found faster by the value of the last of them, of fewer in one call
+LEAST = np.float32(-200.0)  # stands for the logarithm of a weight that is 0, -inf as it may be, so that 0 ln 0 = 0
 
 
 @dataclass(frozen=True)
@@ -120,10 +121,17 @@ class Sampler:
 def likeliest(logits: Array, count: int) -> Ids:
     """The ids of the `count` largest of [vocab], or all, largest first; NaN stands before all else.
 
-    By numpy: torch.topk guesses at each comparison, and on logits that it has not seen takes twice as long.
+    By numpy: on logits that it has not seen, torch.topk takes twice as long.
     """
-    ids = logits.argpartition(len(logits) - count)[-count:] if count < len(logits) else np.arange(len(logits))
-    return ids[logits[ids].argsort()[::-1]]
+    if len(logits) <= count:
+        ids = np.arange(len(logits))
+    elif len(logits) <= SMALL:
+        ids = logits.argpartition(len(logits) - count)[-count:]
+    else:
+        parted = logits.copy()
+        parted.partition(len(logits) - count)
+        ids = np.flatnonzero(~(logits < parted[-count]))
+    return ids[logits[ids].argsort()[::-1][:count]]
 
 
 def rank(logits: Array, token_id: int) -> int:
@@ -135,21 +143,20 @@ def rank(logits: Array, token_id: int) -> int:
 def distribution(logits: Array, token_id: int, most: float) -> tuple[Array, float, float]:
     """[vocab] fp32, whose largest is `most` -> (probabilities [vocab] fp32, ln p of the token, entropy in nats); NaN stays NaN.
 
-    All in fp64: in fp32, the sums of tens of thousands of terms cost two digits of every probability. By numpy, since after a
-    small model's forward pass each call of torch costs several times its arithmetic.
+    The sums run in fp64: in fp32, tens of thousands of terms cost two digits of every probability. By numpy, since after a small
+    model's forward pass each call of torch costs several times its arithmetic.
     """
     if not math.isfinite(most):
         return np.full_like(logits, np.nan), math.nan, math.nan
-    shifted = logits.astype(np.float64)
-    shifted -= most
+    shifted = logits - np.float32(most)
     weights = np.exp(shifted)
-    total = float(weights.sum())
+    total = float(weights.sum(dtype=np.float64))
     logprob = float(shifted[token_id]) - math.log(total)
     np.maximum(shifted, LEAST, out=shifted)
     shifted *= weights
-    entropy = math.log(total) - float(shifted.sum()) / total
-    weights /= total
-    return weights.astype(np.float32), logprob, max(entropy, 0.0)
+    entropy = math.log(total) - float(shifted.sum(dtype=np.float64)) / total
+    weights /= np.float32(total)
+    return weights, logprob, max(entropy, 0.0)
 
 
 _STAGE_OF = {

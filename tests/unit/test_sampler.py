@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from openmav.errors import UsageError
-from openmav.sampler import Sampler, build_chain
+from openmav.sampler import SMALL, Sampler, build_chain, likeliest
 from openmav.sampling import Sampling
 
 LOGITS = torch.tensor([2.0, 1.0, 0.5, -1.0, -3.0])
@@ -103,3 +103,20 @@ def test_nonsense_is_refused_in_one_line(bad: dict) -> None:
     with pytest.raises(UsageError) as error:
         Sampling(**bad)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("vocab", [3, 512, 513, SMALL, SMALL + 1, 50000])
+@pytest.mark.parametrize("odd", [None, float("nan"), float("inf"), float("-inf")])
+def test_the_likeliest_are_those_that_torch_finds(vocab: int, odd: float | None) -> None:
+    logits = torch.randn(vocab, generator=torch.Generator().manual_seed(vocab))
+    if odd is not None:
+        logits[vocab // 2] = odd
+    found, expected = likeliest(logits.numpy(), 512), torch.topk(logits, min(512, vocab))
+    assert torch.equal(torch.from_numpy(found), expected.indices)
+
+
+def test_of_many_that_tie_no_more_are_named_than_asked_for() -> None:
+    logits = np.zeros(SMALL + 1, dtype=np.float32)
+    logits[7] = 1.0
+    found = likeliest(logits, 512)
+    assert (len(found), len(set(found.tolist())), found[0]) == (512, 512, 7)

@@ -27,7 +27,8 @@ def entropy(rows: Tensor) -> Array:
     """[..., keys] fp32 -> [...]."""
     import torch
 
-    found: Array = np.maximum(0.0 - torch.xlogy(rows, rows).sum(-1).cpu().numpy(), 0.0)  # below 0 by rounding only
+    log_rows = torch.log(rows).clamp_min_(-200.0)  # finite where a row is exactly 0; ln of the smallest fp32 is -103
+    found: Array = np.maximum(0.0 - log_rows.mul_(rows).sum(-1).cpu().numpy(), 0.0)  # below 0 by rounding only
     return found
 
 

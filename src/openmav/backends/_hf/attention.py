@@ -27,6 +27,7 @@ class Rows:
     """What attention told during one forward pass: {module: (scores, row)}, each [heads, keys] in fp32; scores where they are known."""
 
     by_module: dict[nn.Module, tuple[Tensor | None, Tensor]] = field(default_factory=dict)
+    with_scores: bool = True  # whether anyone wants them; else their memory is free for the next layer's
 
 
 class _Listening(threading.local):
@@ -128,15 +129,16 @@ def _sdpa(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, scalin
 
 
 def _one_query(query: Tensor, key: Tensor, value: Tensor, scaling: float) -> tuple[Tensor, Tensor, Tensor]:
-    """One query without mask or anything else that bends its scores: (output [1, 1, heads, dv], scores, row, both [heads, keys]).
+    """One query without mask or anything else that bends its scores: (output [1, 1, heads, dv], scores, row).
+
+    Both are [kv heads, heads per kv head, keys].
 
     The way of nearly every token, in as few calls as it takes: on a small model each costs as much as its arithmetic.
     """
-    heads = query.shape[1]
     scores = torch.bmm(_grouped(query * scaling, key.shape[1]), key.squeeze(0).transpose(1, 2)).float()
     row = torch.softmax(scores, dim=-1)
     output = torch.bmm(row.to(value.dtype), value.squeeze(0))
-    return output.view(1, 1, heads, -1), scores.view(heads, -1), row.view(heads, -1)
+    return output.view(1, 1, query.shape[1], -1), scores, row
 
 
 def _one_by_one(
@@ -179,7 +181,8 @@ def attention(
     if query.shape[2] == 1 and plain and attention_mask is None:
         output, scores, row = _one_query(query, key, value, terms.scaling)
         if rows is not None:
-            rows.by_module[module] = scores, row
+            told = scores.flatten(0, 1) if rows.with_scores else None
+            rows.by_module[module] = told, row.flatten(0, 1)
         return output, None
     if query.shape[2] == 1:
         scores = _scores(query, key, attention_mask, terms)
@@ -192,5 +195,5 @@ def attention(
             scores = _scores(query[:, :, -1:], key, last_mask, terms)
             row = _softmax(scores, terms.sinks)
     if rows is not None:
-        rows.by_module[module] = (scores.squeeze(1), row.squeeze(1))
+        rows.by_module[module] = (scores.squeeze(1) if rows.with_scores else None, row.squeeze(1))
     return output.transpose(1, 2).contiguous(), None

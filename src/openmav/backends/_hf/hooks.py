@@ -76,6 +76,7 @@ class Capture:
             return
         self.close()
         self._want = sites
+        self.rows.with_scores = "attention.scores" in sites
         outputs, inputs, experts = self._needed()
         rows = dict.fromkeys(m for m in self.anatomy.attention_modules if m is not None and self.wants_rows and self.from_outputs)
         modules = dict.fromkeys((*outputs, *inputs, *experts, *rows))
