@@ -19,7 +19,7 @@ from openmav.backends._base import Direction
 from openmav.backends._hf import placing
 from openmav.backends._hf.linear_head import LinearHead
 from openmav.backends._hf.neurons import Neurons
-from openmav.backends._hf.quantised import without_gradients
+from openmav.backends._hf.quantised import gradients_off
 
 TOLERANCE = 1e-4  # of the largest logit, in fp32: what the lens of the last layer may differ from the model's logits
 
@@ -35,12 +35,12 @@ def difference(found: Tensor, expected: Tensor) -> float:
 
 
 class _StandIn(nn.Module):
-    """Gives `residuals` where a layer would give its output; anything else a model asks of a layer is answered by a real one."""
+    """Gives its `output` where a layer would give one; anything else a model asks of a layer is answered by a real one."""
 
-    def __init__(self, residuals: Tensor, layer: nn.Module, extra: int) -> None:
+    def __init__(self, layer: nn.Module) -> None:
         super().__init__()
         self.__dict__["layer"] = layer  # not a submodule: its hooks and weights are not this one's
-        self.__dict__["output"] = (residuals, *[None] * extra) if extra else residuals
+        self.__dict__["output"] = None
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.__dict__["layer"], name)
@@ -63,17 +63,20 @@ class ExactHead:
         assert isinstance(first, Tensor)
         self.extra = len(output) - 1 if isinstance(output, tuple | list) else 0
         self.bare = isinstance(output, tuple | list) and self.extra == 0
+        self._stand_in = _StandIn(self.layer)
+        self._alone = nn.ModuleList([self._stand_in])
+        self._gradients_off = gradients_off(model)
         self.like = first[..., :0].reshape(0)  # the residual stream's float type and device
         self.kept = tuple(math.prod(carry[i:]) for i in range(len(carry) + 1)) if any(c != 1 for c in carry) else ()
         self.linear: LinearHead | None = None
         self.neurons: Neurons | None = None
 
     def logits(self, residuals: Tensor) -> Tensor:
-        """[n, width] -> [n, vocab] fp32."""
-        with without_gradients(self.model), self._standing_in(residuals.to(self.like)[None]):
-            ids = torch.zeros(1, len(residuals), dtype=torch.long, device=placing.input_device(self.model))
+        """[n, width] -> [n, vocab] fp32; each as a text of one token, which needs no mask."""
+        with self._gradients_off(), self._standing_in(residuals.to(self.like)[:, None]):
+            ids = torch.zeros(len(residuals), 1, dtype=torch.long, device=placing.input_device(self.model))
             found: Tensor = self.model(input_ids=ids, use_cache=False).logits
-        return found[0].float()
+        return found[:, 0].float()
 
     def directions(self, residual: Tensor, token_ids: Sequence[int], logits: Sequence[float]) -> list[Direction]:
         """See backends._base.Head."""
@@ -87,15 +90,15 @@ class ExactHead:
 
     @contextmanager
     def _standing_in(self, residuals: Tensor) -> Iterator[None]:
-        layers = getattr(self.parent, self.name)
-        stand_in = _StandIn(residuals, self.layer, self.extra)
-        if self.bare:
-            stand_in.__dict__["output"] = (residuals,)
-        setattr(self.parent, self.name, nn.ModuleList([stand_in]))
+        modules, state = self.parent._modules, self._stand_in.__dict__
+        layers = modules[self.name]
+        state["output"] = (residuals, *[None] * self.extra) if self.extra or self.bare else residuals
+        modules[self.name] = self._alone
         try:
             yield
         finally:
-            setattr(self.parent, self.name, layers)
+            modules[self.name] = layers
+            state["output"] = None
 
 
 def _holder(model: nn.Module, layers: Sequence[nn.Module]) -> tuple[nn.Module, str]:
