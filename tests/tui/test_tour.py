@@ -84,8 +84,8 @@ async def test_going_back_and_skipping() -> None:
         await pilot.press("p", "p", "full_stop")
         assert app.at == 0
         assert "n goes on" in box(app)
-        assert app.answer == "The model wrote “·the” (the · is a space), amber in the text. It held that token " + (
-            f"{100 * math.exp(app.view.steps[0].logprob):.1f} % likely. Everything below is about that one choice."
+        assert app.answer == "The model wrote “·the” (the · is a space), amber in the text. It gave that token a probability of " + (
+            f"{100 * math.exp(app.view.steps[0].logprob):.1f} %. Everything below is about that one choice."
         )
 
 

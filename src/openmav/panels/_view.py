@@ -160,6 +160,14 @@ class View:
             return self
         return replace(self, candidate=max(0, min(row, len(self.step.candidates) - 1)), following=False)
 
+    def candidate_beside(self, by: int) -> View:
+        """The candidate `by` places below the selected one, else below the token that stands there; up from the first is the last."""
+        if self.step is None:
+            return self
+        ids = self.step.candidates.token_ids.tolist()
+        row = ids.index(self.step.token_id) if self.candidate is None else self.candidate
+        return self.at_candidate(len(ids) - 1 if self.candidate is None and row + by < 0 else row + by)
+
     def in_next_mode(self, panel: str, known: Sequence[str]) -> View:
         """The panel's next kind; after the last, the first."""
         following = known[(known.index(self.mode(panel, known)) + 1) % len(known)]

@@ -248,8 +248,7 @@ class MavApp(Arranging, Touching, Asking, Watching):
         self.see(self.view.at_step(index if index >= 0 else len(self.view.steps) - 1))
 
     def action_candidate(self, by: int) -> None:
-        row = self.view.candidate
-        self.see(self.view.at_candidate((0 if by > 0 else 10**6) if row is None else row + by))
+        self.see(self.view.candidate_beside(by))
 
     def action_layer(self, by: int) -> None:
         self.see(self.view.at_layer(self.view.layer + by, self.layer_rows()))

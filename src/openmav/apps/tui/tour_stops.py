@@ -72,7 +72,7 @@ def _first_token(moment: Moment) -> str:
     token, share, _ = _chosen(moment.now)
     space = " (the · is a space)" if "·" in token else ""
     return (
-        f"The model wrote {token}{space}, amber in the text. It held that token {share} likely. Everything below is about that one choice."
+        f"The model wrote {token}{space}, amber in the text. It gave that token a probability of {share}. Everything below is about that one choice."
     )
 
 
