@@ -46,6 +46,14 @@ def test_tokens_and_how_far_they_move() -> None:
                 assert float(moved) == pytest.approx(float(logit), abs=0.0051)
 
 
+def test_a_token_that_does_not_fit_is_cut_and_not_left_out() -> None:
+    view = view_of()
+    assert view.step is not None
+    long = {token: piece + "longer" * 9 for token, piece in view.step.pieces.items()}
+    rows = draw("neurons", replace(view, steps=(replace(view.step, pieces=long),)), 24, 24)
+    assert all(row.rstrip().endswith("…") for row in rows if "▲" in row or "▼" in row)
+
+
 def test_another_layer_has_its_own() -> None:
     assert draw("neurons", view_of(1), 140, 8) != draw("neurons", view_of(2), 140, 8)
 

@@ -174,6 +174,9 @@ def test_the_lens_says_where_the_answer_stays() -> None:
     view = replace(view, steps=(replace(view.step, pieces={1: " a", 2: "b", 3: " c"}),))
     assert _lens(moment(view)) == "After layer 0 it would have said “·a”. The final answer “·c” is on top from layer 1 on, and stays."
     assert "taking shape" in _lens(moment(view_of()))
+    there_and_back = view_of(**{"logit_lens.token_ids": np.array([[3, 2], [1, 3], [3, 2]])})
+    said = _lens(moment(replace(there_and_back, steps=(replace(view.steps[0], values=there_and_back.steps[0].values),))))
+    assert said == "After layer 0 it would have said “·c” too, then something else; from layer 2 on the answer stays."
 
 
 def test_entropy_is_told_as_a_die() -> None:

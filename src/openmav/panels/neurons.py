@@ -163,16 +163,19 @@ def _below(view: View, neuron: Neuron, share: float, width: int) -> list[Line]:
 
 
 def _way(view: View, mark: str, tokens: Tokens | None, room: int) -> Line:
-    """`▲ ·Paris +0.82 ·London +0.51` in `room` cells: whole tokens only, the strongest first; blank where they are not known."""
+    """`▲ ·Paris +0.82 ·London +0.51` in `room` cells: whole tokens, the strongest first, which alone is cut; blank where none are known."""
     if tokens is None:
         return [Segment(" " * room)]
     quiet, colours = ink(view.palette, "secondary"), view.palette.diverging
     colour = (colours[-1] if mark == "▲" else colours[0]) or "text"
     line: Line = [Segment(mark, ink(view.palette, colour))]
     left = room - 1
-    for token, logit in tokens:
+    for at, (token, logit) in enumerate(tokens):
         name, moved = visible(token), f" {signed(logit, 2)}"
         if cells(name) + len(moved) + 1 > left:
+            if at == 0:  # never none of them
+                line.append(Segment(fit(f" {name}", left), ink(view.palette, "text")))
+                left = 0
             break
         line += [Segment(f" {name}", ink(view.palette, "text")), Segment(moved, quiet)]
         left -= cells(name) + len(moved) + 1

@@ -72,7 +72,8 @@ def _first_token(moment: Moment) -> str:
     token, share, _ = _chosen(moment.now)
     space = " (the · is a space)" if "·" in token else ""
     return (
-        f"The model wrote {token}{space}, amber in the text. It gave that token a probability of {share}. Everything below is about that one choice."
+        f"The model wrote {token}{space}, amber in the text. It gave that token a probability of {share}."
+        " Everything below is about that one choice."
     )
 
 
@@ -105,8 +106,9 @@ def _entropy(moment: Moment) -> str:
 def _temperature(moment: Moment) -> str:
     steps = moment.now.steps[len(moment.before.steps) :]
     others = sum(int(step.candidates.token_ids[0]) != step.token_id for step in steps)
+    were = "was" if others == 1 else "were"
     return (
-        f"At temperature {moment.now.sampling.temperature:.1f}, {others} of {len(steps)} tokens were not the likeliest one. The raw"
+        f"At temperature {moment.now.sampling.temperature:.1f}, {others} of {len(steps)} tokens {were} not the likeliest one. The raw"
         " probabilities never change with temperature: only the choice among them."
     )
 
@@ -145,6 +147,8 @@ def _lens(moment: Moment) -> str:
     if since == 0:
         again = f"Press {_key(view, 'next')} again and find one that takes longer."
         return f"The final answer {token} is on top after every layer: an easy one. {again}"
+    if first == token:
+        return f"After layer 0 it would have said {first} too, then something else; from layer {since} on the answer stays."
     return f"After layer 0 it would have said {first}. The final answer {token} is on top from layer {since} on, and stays."
 
 
