@@ -35,20 +35,17 @@ class Detokenizer:
         del self._marks[length + 1 :]
 
 
-class Pieces:
-    """The text of single tokens as they read inside a text (with their leading space), remembered."""
+class Pieces(dict[int, str]):
+    """The text of single tokens as they read inside a text (with their leading space), remembered: look one up by its id."""
 
     def __init__(self, decode: Callable[[Sequence[int]], str], anchor: int) -> None:
+        super().__init__()
         self._decode = decode
         self._anchor = [anchor]
         self._before = decode(self._anchor)
-        self._known: dict[int, str] = {}
 
-    def __getitem__(self, token_id: int) -> str:
-        piece = self._known.get(token_id)
-        if piece is None:
-            whole = self._decode([*self._anchor, token_id])
-            follows = whole.startswith(self._before)
-            piece = whole[len(self._before) :] if follows else self._decode([token_id])
-            self._known[token_id] = piece
-        return piece
+    def __missing__(self, token_id: int) -> str:
+        whole = self._decode([*self._anchor, token_id])
+        follows = whole.startswith(self._before)
+        self[token_id] = whole[len(self._before) :] if follows else self._decode([token_id])
+        return self[token_id]

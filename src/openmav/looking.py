@@ -74,8 +74,8 @@ class Looking:
 
     def texts(self, values: Mapping[str, np.ndarray]) -> dict[int, str]:
         """The pieces of all tokens that the values name, for an app that has no tokenizer."""
-        ids = [array.ravel().tolist() for name, array in values.items() if name.endswith(".token_ids")]
-        return {i: self.pieces[i] for i in sorted(set().union(*ids)) if i >= 0}
+        ids = {i for name, array in values.items() if name.endswith(".token_ids") for i in array.ravel().tolist()}
+        return {i: self.pieces[i] for i in ids if i >= 0}
 
     def candidates(self, frame: Frame, choice: Choice, others: Sequence[int] = ()) -> Candidates:
         """The likeliest, the chosen one, and others that are asked for; those in the order of their logits."""

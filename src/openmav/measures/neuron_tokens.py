@@ -27,15 +27,15 @@ TOKENS = 6
 
 def compute(frame: Frame, context: Context) -> Mapping[str, NDArray]:
     """fp32 and int64; a layer without such neurons, or whose neurons have no straight way to the head, is not among them."""
-    rows = frame.sites["mlp.hidden"]
-    strongest = neurons.compute(frame, context)["neurons.ids"]
+    rows = [row if context.layer in (None, layer) else None for layer, row in enumerate(frame.sites["mlp.hidden"])]
+    strongest = neurons.strongest(rows)["neurons.ids"]
     count = min(TOKENS, len(context.logits))
     layers: list[int] = []
     logits = np.zeros((len(rows), strongest.shape[1], 2, count), dtype=np.float32)
     ids = np.full(logits.shape, -1, dtype=np.int64)
     last = frame.sites["residual.after"][-1] if rows else None
     for layer, hidden in enumerate(rows):
-        if hidden is None or last is None or frame.head is None or context.layer not in (None, layer):
+        if hidden is None or last is None or frame.head is None:
             continue
         chosen = [int(i) for i in strongest[layer] if i >= 0]
         found = frame.head.neuron_tokens(layer, chosen, hidden, last, count)

@@ -8,13 +8,17 @@ Source: Geva et al., "Transformer Feed-Forward Layers Are Key-Value Memories" (2
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from openmav.backends._base import Frame
 from openmav.measures._base import Context, alike, stacked
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 TITLE = "neurons"
 NEEDS = ("mlp.hidden",)
@@ -23,7 +27,11 @@ TOP = 8
 
 def compute(frame: Frame, _context: Context) -> Mapping[str, NDArray]:
     """fp32 and int64; NaN and -1 for a layer without such neurons, and beyond the width of a narrow one."""
-    rows = frame.sites["mlp.hidden"]
+    return strongest(frame.sites["mlp.hidden"])
+
+
+def strongest(rows: Sequence[Tensor | None]) -> Mapping[str, NDArray]:
+    """Of the layers that are there."""
     widest = max((len(row) for row in rows if row is not None), default=0)
     values = np.full((len(rows), min(TOP, widest)), np.nan, dtype=np.float32)
     ids = np.full(values.shape, -1, dtype=np.int64)

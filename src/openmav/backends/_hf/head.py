@@ -82,7 +82,8 @@ class ExactHead:
         """See backends._base.Head."""
         if self.linear is None:
             return []
-        return [replace(one, kept=self.kept) for one in self.linear.directions(residual, token_ids, logits)]
+        found = self.linear.directions(residual, token_ids, logits)
+        return [replace(one, kept=self.kept) for one in found] if self.kept else found
 
     def neuron_tokens(self, layer: int, ids: Sequence[int], hidden: Tensor, residual: Tensor, count: int) -> tuple[Tensor, Tensor] | None:
         """See backends._base.Head."""

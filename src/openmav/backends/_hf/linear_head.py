@@ -11,7 +11,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -35,14 +35,17 @@ class FrozenNorm:
     shift: Tensor
     centred: bool
     module: nn.Module
+    _last: list[tuple[Tensor, float]] = field(default_factory=list, compare=False, repr=False)  # the state asked for last, and its scale
 
     def centre(self, x: Tensor) -> Tensor:
         return x - x.mean(-1, keepdim=True) if self.centred else x
 
     def scale(self, x: Tensor) -> float:
-        """s(x), from what the module makes of x."""
-        made, plain = self.module(x[None])[0] - self.shift, self.weight * self.centre(x)
-        return float((made @ plain) / (plain @ plain))
+        """s(x), from what the module makes of x; several measures ask for the same."""
+        if not (self._last and self._last[0][0] is x):
+            made, plain = self.module(x[None])[0] - self.shift, self.weight * self.centre(x)
+            self._last[:] = [(x, float((made @ plain) / (plain @ plain)))]
+        return self._last[0][1]
 
     def error(self, x: Tensor) -> float:
         """How far the formula is from the module's output at x, relative."""

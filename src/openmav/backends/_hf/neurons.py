@@ -10,7 +10,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from openmav.backends._hf.inside import Inside
@@ -19,6 +21,7 @@ from openmav.backends._hf.linear_head import LinearHead
 NO_WAY = "a norm stands between its neurons and the residual stream"
 ROWS = 8192  # of the head that are turned to fp32 at a time
 MOST = 50_000  # neurons that are remembered
+_WAYS = np.array([[1], [-1]], dtype=np.float32)  # up, and down
 
 
 class Neurons:
@@ -28,7 +31,7 @@ class Neurons:
         self.inside = inside
         self.linear = linear
         self.kept = kept
-        self._known: dict[tuple[int, int, int], tuple[Tensor, Tensor]] = {}  # (layer, neuron, count): ids and logits a unit, [2, count]
+        self._known: dict[tuple[int, int, int], tuple[NDArray, NDArray]] = {}  # (layer, neuron, count): ids and logits a unit, [2, count]
 
     @property
     def unreadable(self) -> list[int]:
@@ -45,10 +48,10 @@ class Neurons:
             self._learn(layer, [i for i in ids if (layer, i, count) not in self._known], hidden, count)
             scale = self.linear.norm.scale(residual.float().to(self.linear.norm.weight.device))
             scale *= self.kept[layer + 1] if self.kept else 1.0
-            if not ids:
-                return torch.empty(0, 2, count, dtype=torch.long), torch.empty(0, 2, count)
-            tokens, logits = (torch.stack(known) for known in zip(*(self._known[layer, i, count] for i in ids), strict=True))
-            return _times(tokens, logits, hidden[list(ids)].float().cpu() * scale)
+        if not ids:
+            return torch.empty(0, 2, count, dtype=torch.long), torch.empty(0, 2, count)
+        tokens, logits = (np.stack(known) for known in zip(*(self._known[layer, i, count] for i in ids), strict=True))
+        return _times(tokens, logits, hidden.float().cpu().numpy()[list(ids)] * np.float32(scale))
 
     def _learn(self, layer: int, ids: Sequence[int], hidden: Tensor, count: int) -> None:
         """Keep what these neurons say a unit of activation, for a final norm of scale 1."""
@@ -58,7 +61,8 @@ class Neurons:
             self._known.clear()
         logits = self._logits(self._written(layer, ids, hidden))
         high, low = logits.topk(count), logits.topk(count, largest=False)
-        tokens, moved = torch.stack([high.indices, low.indices], 1).cpu(), torch.stack([high.values, low.values], 1).cpu()
+        tokens = torch.stack([high.indices, low.indices], 1).cpu().numpy()
+        moved = torch.stack([high.values, low.values], 1).cpu().numpy()
         for at, neuron in enumerate(ids):
             self._known[layer, neuron, count] = (tokens[at], moved[at])
 
@@ -81,9 +85,11 @@ class Neurons:
         return self.linear.factor * torch.cat(parts, -1)
 
 
-def _times(tokens: Tensor, logits: Tensor, factors: Tensor) -> tuple[Tensor, Tensor]:
+def _times(tokens: NDArray, logits: NDArray, factors: NDArray) -> tuple[Tensor, Tensor]:
     """[n, 2, count] ids and logits of neurons at so many units each: below 0, what one raised it lowers. Tokens that do not move: -1, 0."""
-    turned = (factors < 0)[:, None, None]
-    tokens, logits = torch.where(turned, tokens.flip(1), tokens), torch.where(turned, logits.flip(1), logits) * factors[:, None, None]
-    right = torch.stack([logits[:, 0] > 0, logits[:, 1] < 0], 1) | logits.isnan()
-    return tokens.masked_fill(~right, -1), logits.masked_fill(~right, 0.0)
+    turned = factors < 0
+    tokens[turned], logits[turned] = tokens[turned, ::-1], logits[turned, ::-1]
+    logits *= factors[:, None, None]
+    wrong = logits * _WAYS <= 0
+    tokens[wrong], logits[wrong] = -1, 0.0
+    return torch.from_numpy(tokens), torch.from_numpy(logits)
