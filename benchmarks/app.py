@@ -10,7 +10,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import terminal
-from common import REAL_MODEL, Counts, Figure, Model, Section, cores, median, note, ratio, spread, take_turns
+from common import DEMO, REAL_MODEL, Counts, Figure, Model, Section, cores, median, note, ratio, spread, take_turns
+from openmav.apps.layouts import LAYOUTS
+from openmav.panels import needs
 
 TITLE = "Speed kept with the app shown"
 KEEPS = 0.9  # of the session alone
@@ -19,6 +21,11 @@ HOW = (
     "The real command with --refresh-rate 0 in a pseudo terminal of {columns}x{rows}, all default panels shown, its model in a process of "
     "its own with {threads} of {cores} cores for torch; tokens are counted as they reach the app. Against it the same session in a process "
     "with nothing around it, with as many threads, and with torch's own number. All take turns, {rounds} rounds."
+)
+HOW_LAYOUTS = (
+    "The same with each layout, on the demo model: against a session with nothing around it that computes what the layout's panels "
+    "need, both with {threads} of torch's threads, {columns}x{rows}, {rounds} rounds. What the panels' numbers cost the model is "
+    "another figure, above."
 )
 
 
@@ -30,8 +37,13 @@ def run(counts: Counts) -> list[Section]:
         if model.name != str(REAL_MODEL) or REAL_MODEL.is_dir():
             note(f"app: {model.title}")
             figures += _compare(model, counts)
+    layouts = []
+    for name in LAYOUTS:
+        note(f"app: {name}")
+        layouts.append(_layout(name, counts))
     how = HOW.format(columns=terminal.COLUMNS, rows=terminal.ROWS, threads=_threads(), cores=cores(), rounds=counts.app_rounds)
-    return [Section(TITLE, how, figures)]
+    shown = HOW_LAYOUTS.format(columns=terminal.COLUMNS, rows=terminal.ROWS, threads=_threads(), rounds=counts.app_rounds)
+    return [Section(TITLE, how, figures), Section("Speed kept with a layout shown", shown, layouts)]
 
 
 def _threads() -> int:
@@ -59,9 +71,23 @@ def _compare(model: Model, counts: Counts) -> list[Figure]:
     return figures
 
 
-def _with_app(model: str, tokens: int) -> float:
+def _layout(name: str, counts: Counts) -> Figure:
+    """One layout in the app, against what it needs alone."""
+    tokens = counts.app_tokens[DEMO.title]
+    measures = ",".join(sorted(needs(LAYOUTS[name])))
+    sides: dict[str, Callable[[], float]] = {
+        "app": lambda: _with_app(DEMO.name, tokens, "--layout", name),
+        "alone": lambda: _alone(DEMO.name, tokens, _threads(), measures),
+    }
+    found = take_turns(counts.app_rounds, sides)
+    shares = [a / b for a, b in zip(found["app"], found["alone"], strict=True)]
+    measured = f"{median(found['app']):.1f} tok/s against {median(found['alone']):.1f} tok/s, ratio {spread(shares)}"
+    return Figure(f"layout {name}", measured, ratio(found["app"], found["alone"]), least=KEEPS)
+
+
+def _with_app(model: str, tokens: int, *more: str) -> float:
     """Tokens per second of a run in a terminal."""
-    flags = ["--model", model, "--max-new-tokens", str(tokens), "--refresh-rate", "0"]
+    flags = ["--model", model, "--max-new-tokens", str(tokens), "--refresh-rate", "0", *more]
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "times.json"
         with terminal.Terminal([sys.executable, CHILD, "app", str(file), *flags]) as screen:
@@ -69,12 +95,12 @@ def _with_app(model: str, tokens: int) -> float:
         return _speed(file)
 
 
-def _alone(model: str, tokens: int, threads: int) -> float:
-    """Tokens per second of a session in a process of its own."""
+def _alone(model: str, tokens: int, threads: int, measures: str = "") -> float:
+    """Tokens per second of a session in a process of its own, with these measures or with the default ones."""
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "times.json"
         subprocess.run(
-            [sys.executable, CHILD, "session", str(file), model, str(tokens), str(threads)], check=True, stderr=subprocess.DEVNULL
+            [sys.executable, CHILD, "session", str(file), model, str(tokens), str(threads), measures], check=True, stderr=subprocess.DEVNULL
         )
         return _speed(file)
 

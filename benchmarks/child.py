@@ -1,7 +1,8 @@
 """A process of its own for app.py: run a model with the app shown, or the session alone, and write down when each token came.
 
 child.py app FILE FLAGS...           the real command with these flags, in the terminal it is started in
-child.py session FILE MODEL TOKENS THREADS      the same session with nothing around it; THREADS 0 is torch's own choice
+child.py session FILE MODEL TOKENS THREADS MEASURES     the same session with nothing around it; THREADS 0 is torch's own choice,
+                                                        MEASURES have commas between them, and none are the default ones
 """
 
 from __future__ import annotations
@@ -34,16 +35,18 @@ def app(flags: Sequence[str]) -> list[float]:
     return times
 
 
-def session(model: str, tokens: int, threads: int) -> list[float]:
+def session(model: str, tokens: int, threads: int, measures: str) -> list[float]:
     """When each token was frozen."""
     from openmav.session import open_session
     from openmav.settings import Settings
 
     opened = open_session(Settings(model=model, max_new_tokens=tokens, threads=threads or None))
+    if measures:
+        opened.want(measures.split(","), opened.info.layers - 1)  # as the app asks while the last layer is selected
     return [time.perf_counter() for _ in opened]
 
 
 if __name__ == "__main__":
     mode, file, *rest = sys.argv[1:]
-    times = app(rest) if mode == "app" else session(rest[0], int(rest[1]), int(rest[2]))
+    times = app(rest) if mode == "app" else session(rest[0], int(rest[1]), int(rest[2]), rest[3])
     Path(file).write_text(json.dumps(times), encoding="utf-8")
