@@ -11,6 +11,7 @@ from functools import cache
 from typing import Any
 
 import torch
+from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
 WINDOW = 8
@@ -257,3 +258,14 @@ def _spread(name: str, parameter: torch.Tensor, generator: torch.Generator) -> N
 def tiny(name: str) -> PreTrainedModel:
     """The family's model, built once; tests leave it as it is."""
     return build(name)
+
+
+class Scaled(nn.Module):
+    """A layer whose sub-blocks add up only after the whole stream was multiplied."""
+
+    def __init__(self, layer: nn.Module) -> None:
+        super().__init__()
+        self.inner = layer
+
+    def forward(self, hidden_states: Tensor, **kwargs: Any) -> Tensor:
+        return 0.9 * self.inner(hidden_states, **kwargs).tanh()

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from backends.families import FAMILIES, build, tiny
+from backends.families import FAMILIES, Scaled, build, tiny
 from openmav.backends._hf.anatomy import Anatomy, Part, find
 from openmav.errors import LoadError
 
@@ -164,17 +164,6 @@ def test_hooks_are_gone_after_an_error() -> None:
     with pytest.raises(LoadError, match="division by zero"):
         find(model)
     assert not any(m._forward_hooks or m._forward_pre_hooks for m in model.modules())
-
-
-class Scaled(nn.Module):
-    """A layer whose sub-blocks add up only after the whole stream was multiplied."""
-
-    def __init__(self, layer: nn.Module) -> None:
-        super().__init__()
-        self.inner = layer
-
-    def forward(self, hidden_states: Tensor, **kwargs: Any) -> Tensor:
-        return 0.9 * self.inner(hidden_states, **kwargs).tanh()
 
 
 def test_what_does_not_add_up_is_missing_with_a_reason() -> None:

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from backends.families import FAMILIES, build
+from backends.families import FAMILIES, Scaled, build
 from backends.frames import feed
 from openmav import registry
 from openmav.backends._base import Frame
@@ -281,17 +281,6 @@ def test_a_head_that_is_not_linear_has_a_lens_but_no_attribution() -> None:
     assert session.info.why_missing("logit_lens.token_ids", 0) is None
     assert np.isnan(values["attribution"]).all()
     assert "no linear function" in str(session.info.why_missing("attribution", 0))
-
-
-class Scaled(nn.Module):
-    """A layer whose sub-blocks do not add up."""
-
-    def __init__(self, layer: nn.Module) -> None:
-        super().__init__()
-        self.inner = layer
-
-    def forward(self, hidden_states: Tensor, **kwargs: Any) -> Tensor:
-        return 0.9 * self.inner(hidden_states, **kwargs).tanh()
 
 
 def test_what_came_before_a_layer_that_is_no_sum_is_not_attributed() -> None:
