@@ -98,8 +98,11 @@ def test_a_value_is_worked_out_once_and_a_step_made_again_anew() -> None:
 def test_the_timeline_marks_where_a_breakpoint_holds() -> None:
     view = make_view(STEPS[:20], INFO, breakpoints=("entropy > 4", "forced"))
     marks = draw("timeline", view, 60, 5)[-1]
-    assert [at for at, sign in enumerate(marks) if sign == "◉"] == [at for at, step in enumerate(STEPS[:20]) if step.entropy > 4]
-    at = marks.index("◉")
+    held = [at for at, step in enumerate(STEPS[:20]) if step.entropy > 4]
+    assert [at for at, sign in enumerate(marks) if sign == "◉"] == [2 * at for at in held], "two cells a token while there is room"
+    narrow = draw("timeline", view, 30, 5)[-1]
+    assert [at for at, sign in enumerate(narrow) if sign == "◉"] == held
+    at = held[0]
     assert "held: entropy > 4" in note("timeline", view.at_step(at), 120, 5)
     assert "◉" not in "".join(draw("timeline", make_view(STEPS[:20], INFO, watches=("entropy > 4",)), 60, 5))
 

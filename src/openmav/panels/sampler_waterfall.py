@@ -156,7 +156,8 @@ def _taken(view: View, step: Step, every: list[Stage], width: int) -> Line:
         ways = ["greedy: the most likely is taken", "greedy"]
     else:
         chance = percent(last.chosen).strip()
-        ways = [f"drawn with p {chance} of {_count(last.survivors)} tokens", f"drawn, p {chance}", chance]
+        of = f"{_count(last.survivors)} token{'s' * (last.survivors != 1)}"
+        ways = [f"drawn with p {chance} of {of}", f"drawn, p {chance}", chance]
     mark = "● "
     how = fitting(ways, width - len(mark) - 6)
     token = fit(visible(step.token), min(24, max(4, width - len(mark) - len(how) - 2))).rstrip()

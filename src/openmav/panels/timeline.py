@@ -47,6 +47,11 @@ def window(view: View, width: int) -> tuple[int, int]:
     return min(first, count - width), min(first, count - width) + width
 
 
+def cells_each(view: View, width: int) -> int:
+    """Cells of a column: two as long as all tokens have that room."""
+    return 2 if 2 * len(view.steps) <= width else 1
+
+
 def mark(view: View, index: int) -> str:
     """What was done at a token, in one cell; "" for nothing."""
     step, before = view.steps[index], view.steps[index - 1] if index else None
@@ -110,7 +115,7 @@ def _codes(view: View, first: int, heights: np.ndarray, finite: np.ndarray) -> l
 def render(view: View, width: int, height: int) -> list[Line]:
     if view.step is None:
         return waiting(view, width)
-    first, last = window(view, width)
+    (first, last), wide = window(view, width), cells_each(view, width)
     surprisals = np.array([step.surprisal for step in view.steps[first:last]], dtype=np.float64)
     finite = np.isfinite(surprisals)
     heights = shares(surprisals, view.options.scale)
@@ -123,15 +128,15 @@ def render(view: View, width: int, height: int) -> list[Line]:
     for row in rows:
         at, line = 0, []
         for code, count in heat_runs(codes):
-            text = row[at : at + count]
+            text = "".join(block * wide for block in row[at : at + count])
             if code <= -2:
-                line.append(Segment("!" * count, ink(palette, "warning", "select" if code == -3 else "", bold=True)))
+                line.append(Segment("!" * (count * wide), ink(palette, "warning", "select" if code == -3 else "", bold=True)))
             else:
                 line.append(Segment(text, cursor if code == -1 else ink(palette, _colour(view, code))))
             at += count
         lines.append(line)
     if marked:
-        lines.append([Segment("".join(sign or " " for sign in marks), ink(palette, "key"))])
+        lines.append([Segment("".join(f"{sign:{wide}}" for sign in marks), ink(palette, "key"))])
     return lines
 
 
@@ -143,4 +148,5 @@ def _colour(view: View, code: int) -> str:
 def pick(view: View, width: int, height: int, x: int, y: int) -> View:
     """The token whose column was clicked."""
     first, last = window(view, width)
-    return view.at_step(first + x) if 0 <= x < last - first else view
+    column = x // cells_each(view, width)
+    return view.at_step(first + column) if 0 <= column < last - first else view
