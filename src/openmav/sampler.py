@@ -150,11 +150,11 @@ def distribution(logits: Array, token_id: int, most: float) -> tuple[Array, floa
         return np.full_like(logits, np.nan), math.nan, math.nan
     shifted = logits - np.float32(most)
     weights = np.exp(shifted)
-    total = float(weights.sum(dtype=np.float64))
+    total = float(weights.astype(np.float64).sum())
     logprob = float(shifted[token_id]) - math.log(total)
     np.maximum(shifted, LEAST, out=shifted)
     shifted *= weights
-    entropy = math.log(total) - float(shifted.sum(dtype=np.float64)) / total
+    entropy = math.log(total) - float(shifted.astype(np.float64).sum()) / total
     weights /= np.float32(total)
     return weights, logprob, max(entropy, 0.0)
 
