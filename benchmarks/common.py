@@ -42,7 +42,7 @@ class Counts:
     app_rounds: int
 
 
-FULL = Counts(9, 33, (16, 256, 1024), (DEMO, REAL), 5, {"demo": 600, "SmolLM2-135M": 100}, 3)
+FULL = Counts(13, 33, (16, 256, 1024), (DEMO, REAL), 5, {"demo": 600, "SmolLM2-135M": 100}, 5)
 QUICK = Counts(1, 3, (16,), (DEMO,), 1, {"demo": 20}, 1)
 
 
