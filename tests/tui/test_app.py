@@ -123,11 +123,12 @@ async def test_forcing_waits_for_a_running_source_to_pause() -> None:
 async def test_escape_lets_go_of_a_candidate() -> None:
     app = make_app()
     async with app.run_test(size=HOME) as pilot:
+        step = app.view.step
+        assert step is not None
         await pilot.press("down")
         app.source.history.update(notice="x")  # type: ignore[attr-defined]
         app.tick()
-        assert app.view.candidate is not None
-        assert not app.view.following
+        assert (app.view.candidate, app.view.following) == (step.candidates.token_ids.tolist().index(step.token_id) + 1, False)
         await pilot.press("escape")
         assert (app.view.candidate, app.view.following) == (None, True)
 
