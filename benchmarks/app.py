@@ -24,8 +24,8 @@ HOW = (
 )
 HOW_LAYOUTS = (
     "The same with each layout, on the demo model: against a session with nothing around it that computes what the layout's panels "
-    "need, both with {threads} of torch's threads, {columns}x{rows}, {rounds} rounds. What the panels' numbers cost the model is "
-    "another figure, above."
+    "need, both with {threads} of torch's threads, {columns}x{rows}, {rounds} rounds. What the panels' numbers cost the model "
+    "stands in a table of its own."
 )
 
 
@@ -59,16 +59,18 @@ def _compare(model: Model, counts: Counts) -> list[Figure]:
         "free": lambda: _alone(model.name, tokens, 0),
     }
     found = take_turns(counts.app_rounds, sides)
-    app = found["app"]
-    figures = []
-    for side, what, least in (
-        ("alone", "the session alone, as many threads", KEEPS),
-        ("free", "the session alone, torch's own threads", None),
-    ):
-        shares = [a / b for a, b in zip(app, found[side], strict=True)]
-        measured = f"{median(app):.1f} tok/s against {median(found[side]):.1f} tok/s, ratio {spread(shares)}"
-        figures.append(Figure(f"{model.title}, against {what}", measured, ratio(app, found[side]), least=least))
-    return figures
+    alone = f"{model.title}, against the session alone"
+    return [
+        _kept(f"{alone}, as many threads", found["app"], found["alone"], KEEPS),
+        _kept(f"{alone}, torch's own threads", found["app"], found["free"], None),
+    ]
+
+
+def _kept(what: str, app: list[float], alone: list[float], least: float | None) -> Figure:
+    """The app's tokens per second against those of a session, round by round."""
+    shares = [a / b for a, b in zip(app, alone, strict=True)]
+    measured = f"{median(app):.1f} tok/s against {median(alone):.1f} tok/s, ratio {spread(shares)}"
+    return Figure(what, measured, ratio(app, alone), least=least)
 
 
 def _layout(name: str, counts: Counts) -> Figure:
@@ -80,9 +82,7 @@ def _layout(name: str, counts: Counts) -> Figure:
         "alone": lambda: _alone(DEMO.name, tokens, _threads(), measures),
     }
     found = take_turns(counts.app_rounds, sides)
-    shares = [a / b for a, b in zip(found["app"], found["alone"], strict=True)]
-    measured = f"{median(found['app']):.1f} tok/s against {median(found['alone']):.1f} tok/s, ratio {spread(shares)}"
-    return Figure(f"layout {name}", measured, ratio(found["app"], found["alone"]), least=KEEPS)
+    return _kept(f"layout {name}", found["app"], found["alone"], KEEPS)
 
 
 def _with_app(model: str, tokens: int, *more: str) -> float:
