@@ -19,7 +19,6 @@ class _Buffers:
     def __init__(self) -> None:
         self.keys: Tensor | None = None
         self.values: Tensor | None = None
-        self._given: Tensor | None = None  # the keys that the layer got last
 
     def extended(self, used: Tensor | None, new: Tensor, buffer: Tensor | None) -> tuple[Tensor, Tensor]:
         """`new` written after `used`; returns (buffer, all tokens). `used` is copied only when it does not lie in the buffer."""
@@ -35,23 +34,6 @@ class _Buffers:
         return buffer, buffer.narrow(-2, 0, need)
 
     def update(self, layer: DynamicLayer, keys: Tensor, values: Tensor) -> None:
-        if not self._appended(layer, keys, values):
-            self._placed(layer, keys, values)
-        self._given = layer.keys
-
-    def _appended(self, layer: DynamicLayer, keys: Tensor, values: Tensor) -> bool:
-        """The way of nearly every token: the layer is as it was left, and the buffers have room for one sequence more of it."""
-        if self._given is None or layer.keys is not self._given or self.keys is None or self.values is None:
-            return False
-        length, new = self._given.shape[-2], keys.shape[-2]
-        if length + new > self.keys.shape[-2] or keys.shape[:2] != self._given.shape[:2]:
-            return False
-        self.keys.narrow(-2, length, new).copy_(keys)
-        self.values.narrow(-2, length, new).copy_(values)
-        layer.keys, layer.values = self.keys.narrow(-2, 0, length + new), self.values.narrow(-2, 0, length + new)
-        return True
-
-    def _placed(self, layer: DynamicLayer, keys: Tensor, values: Tensor) -> None:
         filled = layer.is_initialized and layer.keys is not None and layer.keys.numel() > 0
         self.keys, layer.keys = self.extended(layer.keys if filled else None, keys, self.keys)
         self.values, layer.values = self.extended(layer.values if filled else None, values, self.values)
