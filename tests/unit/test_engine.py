@@ -23,6 +23,7 @@ from openmav.source import (
     Pause,
     Rename,
     Run,
+    SetBreakpoints,
     SetSampling,
     Snapshot,
     Switch,
@@ -119,6 +120,20 @@ def test_sampling_and_wants_change_on_the_way_and_nonsense_is_answered(start) ->
     assert "no token" in wait(source, lambda s: bool(s.notice)).notice
     source.send(Want(frozenset({"nonsense"})))
     assert "unknown measure" in wait(source, lambda s: "unknown" in s.notice).notice
+
+
+def test_each_change_of_sampling_builds_on_the_last_however_late_the_engine_answers(start) -> None:
+    source = start(max_new_tokens=500, refresh_rate=0.01)
+    wait(source, lambda s: s.status == "running")
+    for press in range(1, 41):
+        before = source.snapshot().sampling
+        source.send(SetSampling(replace(before, temperature=round(before.temperature + 0.1, 1))))
+        assert source.snapshot().sampling.temperature == round(0.1 * press, 1)
+        source.send(Pause() if press % 2 else Run())  # so that news of an older state is on its way all the time
+        time.sleep(0.002)
+    source.send(SetBreakpoints(("entropy > 99",)))  # obeyed after all of them
+    wait(source, lambda s: bool(s.breakpoints))
+    assert source.snapshot().sampling.temperature == 4.0
 
 
 def test_what_can_not_be_loaded_is_said_in_one_line(start, tmp_path) -> None:

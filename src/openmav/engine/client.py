@@ -9,7 +9,7 @@ import threading
 from openmav.engine.events import Event, Explained, Kept, Made, Ready, Renamed, State, Working
 from openmav.engine.process import serve
 from openmav.settings import Settings
-from openmav.source import COMMANDS, Command, History, Snapshot
+from openmav.source import COMMANDS, Command, History, SetSampling, Snapshot
 
 
 class EngineSource:
@@ -21,7 +21,10 @@ class EngineSource:
         context = multiprocessing.get_context("spawn")
         ours, theirs = context.Pipe()
         self._pipe = ours
-        self._lock = threading.Lock()
+        self._lock = threading.Lock()  # commands leave in the order in which they are counted
+        self._asking = threading.Lock()  # never held while the pipe may be full
+        self._sent = 0
+        self._sampling_sent = 0  # how many commands had been sent with the last one about sampling
         self._closing = False
         self.exit_code = 0
         self.details = ""  # the traceback of a failure, for the log
@@ -36,8 +39,16 @@ class EngineSource:
         return self._history.snapshot()
 
     def send(self, command: Command) -> None:
-        """Ask for something; a command to an engine that is gone is dropped, its end is in the snapshot already."""
+        """Ask for something; a command to an engine that is gone is dropped, its end is in the snapshot already.
+
+        Another sampling stands in the snapshot at once, so that what is asked for next can build on it.
+        """
         with self._lock, contextlib.suppress(OSError, ValueError):
+            self._sent += 1
+            if isinstance(command, SetSampling):
+                with self._asking:
+                    self._sampling_sent = self._sent
+                    self._history.update(sampling=command.sampling)
             self._pipe.send(command)
 
     @property
@@ -80,11 +91,13 @@ class EngineSource:
                 status=status,
                 progress="",
                 reason=event.reason,
-                sampling=event.sampling,
                 notice=event.notice,
                 interventions=event.interventions,
                 breakpoints=event.breakpoints,
             )
+            with self._asking:
+                if event.obeyed >= self._sampling_sent:
+                    history.update(sampling=event.sampling)
         elif isinstance(event, Kept):
             history.keep(event.branch, event.shared)
         elif isinstance(event, Explained):

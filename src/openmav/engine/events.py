@@ -50,12 +50,16 @@ class Renamed:
 
 @dataclass(frozen=True)
 class State:
-    """Running, paused or ended, with this many tokens of a branch; `notice` answers a command that could not be done."""
+    """Running, paused or ended, with this many tokens of a branch; `notice` answers a command that could not be done.
+
+    `obeyed`: how many of the app's commands had been taken by then.
+    """
 
     running: bool
     length: int
     reason: EndReason | None
     sampling: Sampling
+    obeyed: int
     notice: str = ""
     branch: str = TRUNK
     parent: str | None = None

@@ -52,6 +52,7 @@ class Engine:
         self.running = not settings.interactive
         self.budget: int | None = None  # tokens to make before pausing; None: no limit
         self.due = 0.0
+        self.obeyed = 0  # commands that were taken
         self._waiting: deque[Command] = deque()  # that came while something took long
         self._read_again = False  # a token took longer than usual, and the app was told why
 
@@ -117,7 +118,7 @@ class Engine:
         length = len(session.steps)
         place = (now.name, now.parent, now.at, session.ahead, session.interventions, session.breakpoints.texts)
         notice = notice or (str(session.hit) if session.hit is not None and not going else "")
-        self.tell(State(going, length, session.reason, session.sampling, notice, *place))
+        self.tell(State(going, length, session.reason, session.sampling, self.obeyed, notice, *place))
 
     def _obey(self, session: Session) -> None:
         """Take all commands that have come; wait for one while paused or ended, and for the next token's time while running."""
@@ -130,6 +131,7 @@ class Engine:
                 command = self._waiting.popleft() if self._waiting else self.pipe.recv()
             except (EOFError, OSError) as error:
                 raise _AppGoneError from error
+            self.obeyed += 1
             try:
                 _DO[type(command)](self, session, command)
                 self._tell_state(session)

@@ -228,7 +228,7 @@ class MavApp(Arranging, Touching, Asking, Watching):
         if not self._send(SetSampling(changed)):
             self.say("this source has no temperature to change")
             return
-        self.view = replace(self.view, sampling=changed)  # so that keys in quick succession add up
+        self.view = replace(self.view, sampling=changed)  # as it stands in the source's snapshot from now on
         self.say(f"temperature {changed.temperature:.1f}{' (greedy)' if changed.greedy else ''}, from the next token on")
 
     def _force(self, index: int, token: int) -> None:
