@@ -26,7 +26,7 @@ def app(flags: Sequence[str]) -> list[float]:
 
     def stamped(source: EngineSource, event: Any) -> None:
         if isinstance(event, Made):
-            times.append(time.perf_counter())
+            times.extend([time.perf_counter()] * len(event.steps))
         take(source, event)
 
     EngineSource._take = stamped
@@ -43,7 +43,11 @@ def session(model: str, tokens: int, threads: int, measures: str) -> list[float]
     opened = open_session(Settings(model=model, max_new_tokens=tokens, threads=threads or None))
     if measures:
         opened.want(measures.split(","), opened.info.layers - 1)  # as the app asks while the last layer is selected
-    return [time.perf_counter() for _ in opened]
+    times: list[float] = []
+    while opened.reason is None:
+        made = opened.burst()
+        times.extend([time.perf_counter()] * len(made))
+    return times
 
 
 if __name__ == "__main__":

@@ -48,6 +48,15 @@ class Paths:
     def names(self) -> list[str]:
         return sorted({*self.kept, self.now.name}, key=lambda name: (name != TRUNK, len(name), name))
 
+    def add(self, step: Step, state: Tensor) -> None:
+        """The next token of the path in force, or of a new one where another one lies ahead; `state` is the generator's before it."""
+        if self.now.ahead and self.now.ahead[0].token_id != step.token_id:
+            self.fork()
+        path = self.now
+        del path.ahead[:1]
+        path.states[len(path.steps) : len(path.steps) + 1] = [state]
+        path.steps.append(step)
+
     def fork(self) -> Path:
         """The tokens ahead stay on a branch of their own, and a new one goes on from here; the one that is left."""
         left, at = self.now, len(self.now.steps)

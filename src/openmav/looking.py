@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from types import ModuleType
 from typing import TYPE_CHECKING
 
@@ -13,12 +15,27 @@ from openmav.backends._base import HEAD_SITES, SITES, Backend, Frame
 from openmav.detokenize import Pieces
 from openmav.errors import UsageError
 from openmav.measures._base import Context
-from openmav.record import Candidates, freeze_values, frozen
+from openmav.record import Before, Candidates, Step, Timing, freeze_values, frozen
 from openmav.sampling import Sampling
 from openmav.settings import Settings
 
 if TYPE_CHECKING:
     from openmav.sampler import Choice
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """A token that was chosen, and all that its Step will be made from."""
+
+    frame: Frame
+    choice: Choice
+    context: Context
+    index: int
+    position: int
+    text: str  # what it adds to the visible text
+    forced: bool
+    interventions: tuple[str, ...]
+    seconds: tuple[float, float]  # of choosing, and of what came after it
 
 
 class Looking:
@@ -27,6 +44,7 @@ class Looking:
     def __init__(self, backend: Backend, settings: Settings, pieces: Pieces) -> None:
         self.missing = missing_of_measures(backend)
         self.pieces = pieces
+        self._is_special = backend.is_special
         self._aggregation = settings.aggregation
         self._candidates = settings.candidates
         self._needed: frozenset[str] = frozenset()
@@ -71,6 +89,51 @@ class Looking:
             found = module.compute(frame, context)
             values |= found if isinstance(found, Mapping) else {name: found}
         return freeze_values(values)
+
+    def freeze(self, drawn: Drawn) -> Step:
+        """All that is wanted of a token, as a Step."""
+        began = time.perf_counter()
+        frame, choice, context = drawn.frame, drawn.choice, drawn.context
+        values, (choosing, after) = self.measure(frame, context), drawn.seconds
+        return Step(
+            index=drawn.index,
+            position=drawn.position,
+            token_id=choice.token_id,
+            token=self.pieces[choice.token_id],
+            text=drawn.text,
+            logprob=choice.logprob,
+            entropy=choice.entropy,
+            candidates=self.candidates(frame, choice),
+            values=values,
+            special=self._is_special(choice.token_id),
+            forced=drawn.forced,
+            pieces=self.texts(values),
+            sampling=context.sampling,
+            interventions=drawn.interventions,
+            rank=choice.rank,
+            timing=Timing(frame.model_seconds, after + time.perf_counter() - began, choosing),
+        )
+
+    def beside(self, step: Step, frame: Frame, choose: Callable[[], Choice], sampling: Sampling) -> Step:
+        """The step with what the untouched model says at its place: its forward pass, and what chooses the step's token there."""
+        began = time.perf_counter()
+        choice = choose()
+        values = self.measure(frame, self.context(frame, choice, sampling))
+        shown = self.candidates(frame, choice, step.candidates.token_ids.tolist())
+        before = Before(shown, choice.logprob, choice.entropy, values, self.texts(values))
+        spent = time.perf_counter() - began
+        timing = replace(step.timing, model=step.timing.model + frame.model_seconds, capture=step.timing.capture + spent)
+        return replace(step, before=before, timing=timing)
+
+    def again(self, frame: Frame, context: Context, step: Step) -> tuple[Context, Step] | None:
+        """The step with what is wanted now, as far as its forward pass was captured for it; None where nothing is new."""
+        seen = frame.sites.keys() | HEAD_SITES
+        possible = {name: module for name, module in self.measures.items() if seen >= set(module.NEEDS)}
+        if context.layer == self.layer and possible.keys() <= step.values.keys():
+            return None
+        context = replace(context, layer=self.layer)
+        values = {**step.values, **self.measure(frame, context, possible)}
+        return context, replace(step, values=values, pieces=self.texts(values))
 
     def texts(self, values: Mapping[str, np.ndarray]) -> dict[int, str]:
         """The pieces of all tokens that the values name, for an app that has no tokenizer."""

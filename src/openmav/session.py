@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from openmav import interventions, registry
-from openmav.backends._base import HEAD_SITES, Backend, Frame, Intervening, LoadOptions, Progress
+from openmav.backends._base import Backend, Frame, Intervening, LoadOptions, Progress
 from openmav.branches import Paths
 from openmav.breakpoints import Breakpoints, Hit
 from openmav.detokenize import Detokenizer, Pieces
@@ -18,16 +17,20 @@ from openmav.endings import Ending
 from openmav.errors import UsageError
 from openmav.explained import InputAttribution
 from openmav.explaining import Asked, explain
-from openmav.looking import Looking
+from openmav.looking import Drawn, Looking
 from openmav.measures._base import Context
 from openmav.prompts import notes_on, read_prompt, typed
-from openmav.record import Before, Branch, EndReason, ModelInfo, Prompt, Step, Timing, measure_of
+from openmav.record import Branch, EndReason, ModelInfo, Prompt, Step, measure_of
 from openmav.sampling import Sampling
 from openmav.settings import Settings
 from openmav.tape import Tape
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from openmav.sampler import Choice
+
+BURST = 0.03  # seconds: shorter than an eye or a key notices
 
 
 def open_session(settings: Settings, progress: Progress | None = None) -> Session:
@@ -102,16 +105,11 @@ class Session:
 
     def look_again(self) -> Step | None:
         """The newest step with what is wanted now, as far as its forward pass was captured for it; None where nothing is new."""
-        if self._last is None:
+        again = None if self._last is None else self._looking.again(*self._last, self.steps[-1])
+        if again is None or self._last is None:
             return None
-        frame, context = self._last
-        seen, step = frame.sites.keys() | HEAD_SITES, self.steps[-1]
-        possible = {name: module for name, module in self._looking.measures.items() if seen >= set(module.NEEDS)}
-        if context.layer == self._looking.layer and possible.keys() <= step.values.keys():
-            return None
-        self._last = frame, replace(context, layer=self._looking.layer)
-        values = {**step.values, **self._looking.measure(*self._last, possible)}
-        self.steps[-1] = replace(step, values=values, pieces=self._looking.texts(values))
+        self._last = self._last[0], again[0]
+        self.steps[-1] = again[1]
         return self.steps[-1]
 
     def lacks(self) -> bool:
@@ -145,12 +143,12 @@ class Session:
 
     def step(self) -> Step:
         """Generate one token. Raises UsageError after the end."""
-        return self._step(None)
+        return self._go(None)[0]
 
     def force(self, token_id: int) -> Step:
         """Put this token next instead of drawing one."""
         self._ending.need_allowed([step.token_id for step in self.steps], token_id)
-        return self._step(token_id)
+        return self._go(token_id)[0]
 
     def type(self, text: str) -> Iterator[Step]:
         """Put these words next, token by token, as far as the text does not end. Raises UsageError for no text."""
@@ -164,58 +162,69 @@ class Session:
             if self.hit is not None:
                 return
 
-    def _step(self, forced: int | None) -> Step:
+    def burst(self, seconds: float = BURST, most: int | None = None) -> list[Step]:
+        """As many tokens as are drawn within `seconds`, one at least and `most` at most: the same as by `step`, and sooner.
+
+        What was captured is measured once all are drawn: a model's forward pass leaves the measures' code and data in no cache of
+        the processor, so that the first of them costs several times the next. One by one where a step must be known before the
+        next is drawn: with breakpoints, interventions, stop texts, or tokens ahead. Raises UsageError after the end.
+        """
+        singly = len(self.breakpoints) or self._touched is not None or self.settings.stop or self.ahead
+        return self._go(None, seconds, 1 if singly else most)
+
+    def _go(self, forced: int | None, seconds: float = 0.0, most: int | None = 1) -> list[Step]:
         if self.reason is not None:
             raise UsageError(f"the text has ended ({self.reason}); take a token back to go on")
-        state = self._sampler.state
-        step = self._make(forced, forced is not None)
-        path = self._paths.now
-        if path.ahead and path.ahead[0].token_id != step.token_id:
-            self._paths.fork()
-            path = self._paths.now
-        del path.ahead[:1]
-        path.states[len(path.steps) : len(path.steps) + 1] = [state]
-        path.steps.append(step)
-        self.hit = self.breakpoints.hit(step, self.info, self.steps) if len(self.breakpoints) else None
-        return step
+        ids, before, end = [step.token_id for step in self.steps], len(self.steps), time.perf_counter() + seconds
+        drawn: list[Drawn] = []
+        states: list[Tensor] = []
+        with self._whole(states):
+            while not drawn or (self.reason is None and len(drawn) != most and time.perf_counter() < end):
+                states.append(self._sampler.state)
+                drawn.append(self._draw(ids, forced, forced is not None))
+                ids.append(drawn[-1].choice.token_id)
+            for one, state in zip(drawn, states, strict=True):
+                self._paths.add(self._freeze(one, ids), state)
+        self.hit = self.breakpoints.hit(self.steps[-1], self.info, self.steps) if len(self.breakpoints) else None
+        return self.steps[before:]
 
-    def _make(self, token_id: int | None, forced: bool) -> Step:
-        """The step after those there are: of this token, or of one that is drawn."""
-        ids = [step.token_id for step in self.steps]
+    @contextmanager
+    def _whole(self, states: Sequence[Tensor]) -> Iterator[None]:
+        """What fails amid new tokens leaves all as it stands with the steps that there are; `states`: the generator's before each."""
+        before = len(self.steps)
+        try:
+            yield
+        except BaseException:
+            made = len(self.steps) - before
+            if made < len(states):
+                self._sampler.state = states[made]
+            self._text.truncate(len(self.prompt.token_ids) + len(self.steps))
+            self.reason = None
+            raise
+
+    def _draw(self, ids: Sequence[int], token_id: int | None, forced: bool) -> Drawn:
+        """What comes after the generated `ids`: this token, or one that is drawn. The text has it then, and may have ended."""
+        prompt = len(self.prompt.token_ids)
         frame = self._frame(self._touched or self._tape, ids)
         began = time.perf_counter()
         choice = self._choose(frame, ids, token_id)
         chosen = time.perf_counter()
         context = self._looking.context(frame, choice, self.sampling)
-        values = self._looking.measure(frame, context)
-        self.reason = self._ending.by_token(len(self.prompt.token_ids), [*ids, choice.token_id])
-        step = self._freeze(frame, choice, values, forced, (began, chosen))
-        self._last = frame, context
-        return step if self._touched is None else self._beside(step, ids)
-
-    def _freeze(self, frame: Frame, choice: Choice, values: Mapping[str, np.ndarray], forced: bool, clock: tuple[float, float]) -> Step:
-        """All of it as a Step. `clock`: when choosing began, and when it ended."""
-        (began, chosen), token_id, index = clock, choice.token_id, len(self.steps)
-        text = self._text.add(token_id, last=self.reason is not None)
+        self.reason = self._ending.by_token(prompt, [*ids, choice.token_id])
+        text = self._text.add(choice.token_id, last=self.reason is not None)
         self.reason = self.reason or self._ending.by_text(self.steps, text)
-        return Step(
-            index=index,
-            position=len(self.prompt.token_ids) + index,
-            token_id=token_id,
-            token=self._looking.pieces[token_id],
-            text=text,
-            logprob=choice.logprob,
-            entropy=choice.entropy,
-            candidates=self._looking.candidates(frame, choice),
-            values=values,
-            special=self.backend.is_special(token_id),
-            forced=forced,
-            pieces=self._looking.texts(values),
-            sampling=self.sampling,
-            interventions=self.interventions,
-            rank=choice.rank,
-            timing=Timing(frame.model_seconds, time.perf_counter() - chosen, chosen - began),
-        )
+        seconds = (chosen - began, time.perf_counter() - chosen)
+        return Drawn(frame, choice, context, len(ids), prompt + len(ids), text, forced, self.interventions, seconds)
+
+    def _freeze(self, drawn: Drawn, ids: Sequence[int]) -> Step:
+        """All of it as a Step, and what the untouched model says at its place among the generated `ids`."""
+        step = self._looking.freeze(drawn)
+        self._last = drawn.frame, drawn.context
+        if self._touched is None:
+            return step
+        ids = ids[: drawn.index]
+        frame = self._frame(self._tape, ids)
+        return self._looking.beside(step, frame, lambda: self._choose(frame, ids, step.token_id), self.sampling)
 
     def _choose(self, frame: Frame, ids: Sequence[int], token_id: int | None) -> Choice:
         """What comes after the generated `ids`."""
@@ -361,7 +370,8 @@ class Session:
         kept = len(self.prompt.token_ids) + len(self.steps)
         self._text.truncate(kept)
         try:
-            step = self._make(old.token_id, old.forced)
+            ids = [step.token_id for step in self.steps]
+            step = self._freeze(self._draw(ids, old.token_id, old.forced), ids)
         except BaseException:
             self._text.truncate(kept)
             self._text.add(old.token_id)
@@ -370,18 +380,6 @@ class Session:
             raise
         self.steps.append(replace(step, sampling=old.sampling))
         return self.steps[-1]
-
-    def _beside(self, step: Step, ids: Sequence[int]) -> Step:
-        """The step with what the untouched model says at its place."""
-        frame = self._frame(self._tape, ids)
-        began = time.perf_counter()
-        choice = self._choose(frame, ids, step.token_id)
-        values = self._looking.measure(frame, self._looking.context(frame, choice, self.sampling))
-        shown = self._looking.candidates(frame, choice, step.candidates.token_ids.tolist())
-        before = Before(shown, choice.logprob, choice.entropy, values, self._looking.texts(values))
-        spent = time.perf_counter() - began
-        timing = replace(step.timing, model=step.timing.model + frame.model_seconds, capture=step.timing.capture + spent)
-        return replace(step, before=before, timing=timing)
 
     # ---- why ---------------------------------------------------------------------------------------------------------------
 

@@ -209,10 +209,15 @@ class History:
 
     def append(self, step: Step) -> None:
         """A step at its index; whatever stood there or after it is gone."""
+        self.extend((step,))
+
+    def extend(self, steps: Sequence[Step]) -> None:
+        """Steps one after the other, the first of them at its index; whatever stood there or after it is gone."""
         with self._lock:
-            self._cut(step.index)
-            self._steps.append(step)
-            self._make_room(step)
+            for step in steps:
+                self._cut(step.index)
+                self._steps.append(step)
+                self._make_room(step)
             self._now = replace(self._now, version=self._now.version + 1)
 
     def truncate(self, length: int) -> None:

@@ -123,7 +123,7 @@ class Running:
         while self.pipe.poll(20):
             event: Event = self.pipe.recv()
             if isinstance(event, Made):
-                self.made.append(event.step.index)
+                self.made.extend(step.index for step in event.steps)
             elif isinstance(event, State):
                 self.states.append(event)
                 if good(event):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -11,7 +13,7 @@ from openmav.errors import UsageError
 from openmav.record import Step
 from openmav.sampling import Sampling
 from openmav.session import Session, open_session
-from openmav.settings import Settings
+from openmav.settings import CORE_MEASURES, Settings
 
 PROMPT = "hello mello"
 CONFIGS = [
@@ -272,3 +274,64 @@ def test_what_was_not_captured_waits_for_the_next_step() -> None:
     assert "attention_entropy" in session.step().values
     session.back()
     assert session.look_again() is None
+
+
+@pytest.mark.parametrize("sampling", CONFIGS, ids=lambda s: s.describe())
+def test_bursts_are_the_steps_one_by_one(make, sampling: Sampling) -> None:
+    wanted = (*CORE_MEASURES, "cache_size", "attention_rows", "logit_lens", "sampling_stages")
+    single, many = (make(sampling=sampling, measures=wanted) for _ in range(2))
+    expected = list(single)
+    found: list[Step] = []
+    while many.reason is None:
+        found += many.burst(seconds=60, most=7)
+    assert [step.index for step in found] == list(range(40))
+    assert all(same(a, b) and a.values.keys() == b.values.keys() for a, b in zip(found, expected, strict=True))
+    assert found == many.steps
+    assert many.reason == single.reason == "length"
+    for session in (single, many):
+        session.back(15)
+        session.sampling = replace(sampling, temperature=1.7)
+    while many.reason is None:
+        many.burst(seconds=60)
+    assert all(same(a, b) for a, b in zip(many.steps[25:], single, strict=True))
+
+
+def test_a_burst_ends_in_time_and_with_the_text(make) -> None:
+    assert len(make().burst(seconds=0.0)) == 1
+    assert len(make(max_new_tokens=3).burst(seconds=60)) == 3
+
+
+def test_a_burst_goes_token_by_token_where_the_next_depends_on_the_last(make) -> None:
+    stops = make(breakpoints=("index == 2",))
+    made = [len(stops.burst(60)) for _ in range(3)]
+    assert made == [1, 1, 1]
+    assert stops.hit is not None
+    text = make(max_new_tokens=8)
+    part = "".join(step.text for step in text.burst(60)[:3])
+    ends = make(stop=(part[-2:],))
+    while ends.reason is None:
+        assert len(ends.burst(60)) == 1
+    assert ends.reason == "stop"
+    back = make(max_new_tokens=8)
+    back.burst(60)
+    back.back(4)
+    assert len(back.burst(60)) == 1  # which may leave the tokens ahead on a branch
+
+
+def test_a_burst_that_fails_leaves_what_was_whole(make, monkeypatch) -> None:
+    whole = make(sampling=Sampling(temperature=1.3, seed=7), max_new_tokens=10)
+    expected = list(whole)
+    session = make(sampling=Sampling(temperature=1.3, seed=7), max_new_tokens=10)
+    freeze, calls = session._looking.freeze, iter(range(100))
+
+    def fails(drawn):
+        if next(calls) == 4:
+            raise KeyboardInterrupt
+        return freeze(drawn)
+
+    monkeypatch.setattr(session._looking, "freeze", fails)
+    with pytest.raises(KeyboardInterrupt):
+        session.burst(60)
+    assert len(session.steps) == 4
+    assert session.reason is None
+    assert all(same(a, b) for a, b in zip([*session.steps[:4], *session.burst(60)], expected, strict=True))

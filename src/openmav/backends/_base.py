@@ -95,7 +95,7 @@ class Frame:
     model_seconds: float = 0.0
     tokens: int = 0
     head: Head | None = None
-    cache_bytes: Callable[[], int] | None = None  # bytes of what the model keeps of all tokens so far: keys and values, or a state
+    cache_bytes: Callable[[], int] | None = None  # bytes that the model keeps of these tokens: keys and values, or a state; asked any time
 
 
 class Backend(Protocol):

@@ -136,8 +136,12 @@ class TransformersBackend:
         with self._running(), attention.listening(rows):
             logits: Tensor = forward().logits[0, -1].float().cpu()
             seconds = time.perf_counter() - began
-            held = partial(caches.held_bytes, self._decoder.cache)
-            return Frame(logits, self._capture.sites(), seconds, self.length, self.checked.head, held)
+            return Frame(logits, self._capture.sites(), seconds, self.length, self.checked.head, self._held())
+
+    def _held(self) -> Callable[[], int]:
+        """Asked at any time, the bytes that the cache holds now."""
+        cache = self._decoder.cache
+        return partial(caches.held_at, cache, self.length) if self.cuts else partial(int, caches.held_bytes(cache))
 
     def _running(self) -> AbstractContextManager[object]:
         """Within this block the model runs."""

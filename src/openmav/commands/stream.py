@@ -6,7 +6,8 @@ import io
 import os
 import sys
 import time
-from typing import Literal, Protocol, TextIO
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Literal, Protocol, TextIO
 
 from openmav.breakpoints import Hit
 from openmav.errors import MavError, UsageError
@@ -14,6 +15,9 @@ from openmav.logs import redirect, say, screen
 from openmav.record import EndReason, ModelInfo, Prompt, Step
 from openmav.settings import Settings
 from openmav.signals import Interrupted, check, finish, hold
+
+if TYPE_CHECKING:
+    from openmav.session import Session
 
 
 class Face(Protocol):
@@ -71,7 +75,7 @@ def _generate(settings: Settings, face: Face) -> int:
             face.begin(session.info, session.prompt, settings)
             session.prefill(progress)
             progress.clear()
-            for step in session:
+            for step in _steps(session, settings):
                 with hold():  # what is written is counted
                     face.step(step)
                     steps.append(step)
@@ -92,6 +96,14 @@ def _generate(settings: Settings, face: Face) -> int:
     finish()
     face.end(reason, steps, time.perf_counter() - started, hit)
     return exit_code
+
+
+def _steps(session: Session, settings: Settings) -> Iterator[Step]:
+    """All of them as they come; where each need not stay for a while, a few at a time."""
+    if settings.refresh_rate > 0:
+        yield from session
+    while session.reason is None and session.hit is None:
+        yield from session.burst()
 
 
 def _wait(until: float) -> None:

@@ -82,7 +82,7 @@ class EngineSource:
     def _take(self, event: Event) -> None:
         history = self._history
         if isinstance(event, Made):
-            history.append(event.step)
+            history.extend(event.steps)
         elif isinstance(event, State):
             status = "ended" if event.reason else "running" if event.running else "paused"
             history.truncate(event.length)

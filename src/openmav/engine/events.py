@@ -29,9 +29,9 @@ class Ready:
 
 @dataclass(frozen=True)
 class Made:
-    """A step at its index; whatever stood there or after it is gone."""
+    """Steps one after the other, the first of them at its index; whatever stood there or after it is gone."""
 
-    step: Step
+    steps: tuple[Step, ...]
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ import os
 import signal
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from multiprocessing.connection import Connection
 from typing import TYPE_CHECKING, Any
@@ -87,26 +87,34 @@ class Engine:
         self.tell(Working(what, share, True))
 
     def _generate(self, session: Session) -> None:
-        self._show_made(session, session.step)
+        """The next token, or as many as no eye can tell apart where each need not stay for a while."""
+        if self.settings.refresh_rate > 0:
+            made = self._show_made(session, lambda: [session.step()])
+        else:
+            made = self._show_made(session, lambda: session.burst(most=self.budget))
         if self.budget is not None:
-            self.budget -= 1
+            self.budget -= made
             self.running = self.budget > 0
         elif session.hit is not None:
             self.running = False
         if not self.running or session.reason is not None:
             self._tell_state(session)
 
-    def _show_made(self, session: Session, make: Callable[[], Step]) -> None:
-        """Makes a step and tells of it, and of the branch that it left, where it did not go on as before."""
+    def _show_made(self, session: Session, make: Callable[[], Sequence[Step]]) -> int:
+        """Makes steps and tells of them, and of the branch that they left, where they did not go on as before; how many."""
         branch, self._read_again = session.branch, False
-        step = make()
+        made = make()
         if session.branch != branch:
-            self._tell_kept(session, branch, step.index)
-        self.tell(Made(step))
+            self._tell_kept(session, branch, made[0].index)
+        self.tell(Made(tuple(made)))
         if session.branch != branch or self._read_again:
             self._tell_state(session)
-        if len(session.steps) > 1:  # the app has the steps: of what is large, this process keeps the newest step's only
-            session.steps[-2] = without_large(session.steps[-2])
+        first = max(0, len(session.steps) - len(made) - 1)
+        for at in range(
+            first, len(session.steps) - 1
+        ):  # the app has the steps: of what is large, this process keeps the newest step's only
+            session.steps[at] = without_large(session.steps[at])
+        return len(made)
 
     def _tell_kept(self, session: Session, name: str, shared: int) -> None:
         branch = session.branches[name]
@@ -159,14 +167,14 @@ class Engine:
         self._tell_again(session.forward(command.count))
 
     def _force(self, session: Session, command: Force) -> None:
-        self._show_made(session, lambda: session.force(command.token_id))
+        self._show_made(session, lambda: [session.force(command.token_id)])
 
     def _type(self, session: Session, command: Type) -> None:
         self.running = False
         words = session.type(command.text)
         with contextlib.suppress(StopIteration):
             while True:
-                self._show_made(session, lambda: next(words))
+                self._show_made(session, lambda: [next(words)])
 
     def _switch(self, session: Session, command: Switch) -> None:
         self.running = False
@@ -193,13 +201,13 @@ class Engine:
             self.tell(Ready(session.info, session.prompt))
 
     def _tell_again(self, steps: list[Step]) -> None:
-        for step in steps:
-            self.tell(Made(without_large(step)))
+        if steps:
+            self.tell(Made(tuple(map(without_large, steps))))
 
     def _intervene(self, session: Session, command: Intervene) -> None:
         again = session.intervene(command.specs)
         if again is not None:
-            self.tell(Made(again))
+            self.tell(Made((again,)))
 
     def _want(self, session: Session, command: Want) -> None:
         """While nothing runs, what the newest step's forward pass was not captured for is computed once more."""
@@ -216,7 +224,7 @@ class Engine:
         if idle and session.lacks():
             again = session.retake() or again
         if again is not None:
-            self.tell(Made(again))
+            self.tell(Made((again,)))
 
     def _attribute(self, session: Session, command: Attribute) -> None:
         """Stopped by any other command but Want; that one is obeyed then."""

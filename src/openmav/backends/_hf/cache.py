@@ -104,6 +104,12 @@ def held_bytes(cache: object) -> int:
     return sum(_bytes(value) for part in parts for value in getattr(part, "__dict__", {}).values())
 
 
+def held_at(cache: Cache, length: int) -> int:
+    """What a cache that can be cropped held when it had `length` tokens, however many it has now: as much for each token."""
+    now: int = cache.layers[0].get_seq_length()
+    return held_bytes(cache) * length // max(1, now)
+
+
 def _bytes(value: object) -> int:
     """Of a tensor, or of the tensors in a list or a dict."""
     if isinstance(value, Tensor):
