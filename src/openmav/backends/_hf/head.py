@@ -68,15 +68,29 @@ class ExactHead:
         self._gradients_off = gradients_off(model)
         self.like = first[..., :0].reshape(0)  # the residual stream's float type and device
         self.kept = tuple(math.prod(carry[i:]) for i in range(len(carry) + 1)) if any(c != 1 for c in carry) else ()
+        self._short: tuple[nn.Module, nn.Module] | None = None
         self.linear: LinearHead | None = None
         self.neurons: Neurons | None = None
 
     def logits(self, residuals: Tensor) -> Tensor:
         """[n, width] -> [n, vocab] fp32; each as a text of one token, which needs no mask."""
-        with self._gradients_off(), self._standing_in(residuals.to(self.like)[:, None]):
+        streams = residuals.to(self.like)[:, None]
+        if self._short is not None:
+            with self._gradients_off():
+                return _through(streams, *self._short)[:, 0].float()
+        with self._gradients_off(), self._standing_in(streams):
             ids = torch.zeros(len(residuals), 1, dtype=torch.long, device=placing.input_device(self.model))
             found: Tensor = self.model(input_ids=ids, use_cache=False).logits
         return found[:, 0].float()
+
+    def shorten(self, norm: nn.Module | None, output: nn.Module | None, states: Tensor) -> None:
+        """From now on run the final norm and the output embedding only, where on `states` [n, width] the bits are the same."""
+        if norm is None or output is None:
+            return
+        with self._gradients_off():
+            short = _through(states.to(self.like)[:, None], norm, output)[:, 0].float()
+        if torch.equal(short, self.logits(states)):
+            self._short = norm, output
 
     def directions(self, residual: Tensor, token_ids: Sequence[int], logits: Sequence[float]) -> list[Direction]:
         """See backends._base.Head."""
@@ -100,6 +114,12 @@ class ExactHead:
         finally:
             modules[self.name] = layers
             state["output"] = None
+
+
+def _through(streams: Tensor, norm: nn.Module, output: nn.Module) -> Tensor:
+    """[n, 1, width] -> [n, 1, vocab]."""
+    found: Tensor = output(norm(streams))
+    return found
 
 
 def _holder(model: nn.Module, layers: Sequence[nn.Module]) -> tuple[nn.Module, str]:

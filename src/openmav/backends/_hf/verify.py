@@ -244,6 +244,7 @@ def _check_head(
     if not error <= tolerance(model.dtype):
         why = f"the lens of the last layer is not the model's logits (off by {error:.1g} of the largest)"
         return None, {"lens": error}, {site: dict.fromkeys(everywhere, why) for site in HEAD_SITES}
+    head.shorten(anatomy.final_norm, model.get_output_embeddings(), torch.stack([*ours.residuals, *ours.residuals]).mul(1.5))
     missing: dict[str, dict[int, str]] = {}
     try:
         head.linear = _linear(model, anatomy, head, ours.residuals)
