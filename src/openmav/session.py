@@ -105,11 +105,14 @@ class Session:
 
     def look_again(self) -> Step | None:
         """The newest step with what is wanted now, as far as its forward pass was captured for it; None where nothing is new."""
-        again = None if self._last is None else self._looking.again(*self._last, self.steps[-1])
-        if again is None or self._last is None:
+        if self._last is None:
             return None
-        self._last = self._last[0], again[0]
-        self.steps[-1] = again[1]
+        frame, context = self._last
+        again = self._looking.again(frame, context, self.steps[-1])
+        if again is None:
+            return None
+        context, self.steps[-1] = again
+        self._last = frame, context
         return self.steps[-1]
 
     def lacks(self) -> bool:

@@ -38,3 +38,20 @@ def test_half_as_much_in_half_precision() -> None:
     assert whole.cache_bytes is not None
     assert half.cache_bytes is not None
     assert whole.cache_bytes() == 2 * half.cache_bytes()
+
+
+def test_a_model_that_keeps_no_cache_holds_nothing() -> None:
+    backend = wrap(build("openai-gpt"), None, "openai-gpt")
+    for frame in (backend.prefill(IDS, frozenset()), backend.decode_one_token(4, frozenset())):
+        assert frame.cache_bytes is not None
+        assert frame.cache_bytes() == 0
+
+
+def test_asked_later_it_is_still_what_was_held_then() -> None:
+    backend = wrap(build("llama"), None, "llama")
+    first = backend.prefill(IDS, frozenset())
+    assert first.cache_bytes is not None
+    held = first.cache_bytes()
+    for _ in range(3):
+        backend.decode_one_token(4, frozenset())
+    assert first.cache_bytes() == held

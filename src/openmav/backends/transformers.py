@@ -141,7 +141,9 @@ class TransformersBackend:
     def _held(self) -> Callable[[], int]:
         """Asked at any time, the bytes that the cache holds now."""
         cache = self._decoder.cache
-        return partial(caches.held_at, cache, self.length) if self.cuts else partial(int, caches.held_bytes(cache))
+        if self.cuts and cache is not None:
+            return partial(caches.held_at, cache, self.length)
+        return partial(int, caches.held_bytes(cache))
 
     def _running(self) -> AbstractContextManager[object]:
         """Within this block the model runs."""

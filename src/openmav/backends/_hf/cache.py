@@ -106,7 +106,7 @@ def held_bytes(cache: object) -> int:
 
 def held_at(cache: Cache, length: int) -> int:
     """What a cache that can be cropped held when it had `length` tokens, however many it has now: as much for each token."""
-    now: int = cache.layers[0].get_seq_length()
+    now: int = max(layer.get_seq_length() for layer in cache.layers)
     return held_bytes(cache) * length // max(1, now)
 
 
