@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from transformers import AutoConfig, AutoModelForCausalLM
 
 from backends.families import build
 from openmav.backends.transformers import wrap
@@ -38,3 +39,25 @@ def test_a_norm_that_is_put_in_later_is_heard() -> None:
     with torch.no_grad():
         backend.model.model.norm.weight.mul_(2.0)
     torch.testing.assert_close(head.logits(states), 2 * before)
+
+
+def test_a_projection_between_norm_and_head_leaves_the_whole_way() -> None:
+    config = AutoConfig.for_model(
+        "opt",
+        vocab_size=128,
+        hidden_size=64,
+        word_embed_proj_dim=32,
+        num_hidden_layers=3,
+        num_attention_heads=4,
+        ffn_dim=128,
+        max_position_embeddings=256,
+    )
+    torch.manual_seed(0)
+    backend = wrap(AutoModelForCausalLM.from_config(config).eval(), None, "opt")
+    head = backend.checked.head
+    assert head is not None
+    assert head._short is None
+    frame = backend.prefill(list(range(3, 9)), frozenset({"residual.after"}))
+    last = frame.sites["residual.after"][-1]
+    assert last is not None
+    torch.testing.assert_close(head.logits(last[None])[0], frame.logits, rtol=1e-4, atol=1e-5)
