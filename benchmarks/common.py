@@ -38,12 +38,14 @@ class Counts:
     contexts: tuple[int, ...]
     models: tuple[Model, ...]
     starts: int  # of the command
-    app_tokens: Mapping[str, int]  # {title of the model: tokens of a run with the app}
-    app_rounds: int
+    app_tokens: int  # of a run with the app, at most
+    app_slice: Mapping[str, float]  # {title of the model: seconds of a slice of such a run}
+    app_rounds: int  # slices of a run
+    app_runs: int
 
 
-FULL = Counts(13, 33, (16, 256, 1024), (DEMO, REAL), 5, {"demo": 600, "SmolLM2-135M": 100}, 5)
-QUICK = Counts(1, 3, (16,), (DEMO,), 1, {"demo": 20}, 1)
+FULL = Counts(13, 33, (16, 256, 1024), (DEMO, REAL), 5, 1900, {"demo": 0.5, "SmolLM2-135M": 2.0}, 12, 3)
+QUICK = Counts(1, 3, (16,), (DEMO,), 1, 1900, {"demo": 0.3}, 1, 1)
 
 
 @dataclass(frozen=True)

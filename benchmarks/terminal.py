@@ -83,6 +83,13 @@ class Terminal:
                 break
         raise RuntimeError(f"{' '.join(self.command)} did not show {pattern}; it wrote: ...{self._recent[-400:]}")
 
+    def watch(self, seconds: float) -> None:
+        """Takes what is written for so long."""
+        until = time.perf_counter() + seconds
+        while (left := until - time.perf_counter()) > 0:
+            if not self._read(left) and self.process.poll() is not None:
+                time.sleep(max(0.0, until - time.perf_counter()))
+
     def _read(self, wait: float) -> bool:
         """Takes what has come within `wait` seconds; False where nothing has, or where the other end is closed."""
         if not select.select([self._ours], [], [], wait)[0]:

@@ -46,8 +46,9 @@ def bar(share: float, width: int) -> str:
 
 def columns(heights: Sequence[float], rows: int) -> list[str]:
     """Upright bars in eighths, one cell wide each: `rows` strings from the top; 0 still leaves a line at the bottom."""
-    ticks = [max(1, round(min(max(share, 0.0), 1.0) * rows * 8)) for share in heights]
-    return ["".join(RISING[min(max(tick - floor * 8, 0), 8)] for tick in ticks) for floor in range(rows - 1, -1, -1)]
+    ticks = np.maximum(np.rint(np.clip(np.asarray(heights, dtype=np.float64), 0.0, 1.0) * (rows * 8)), 1).astype(np.int64)
+    floors = np.arange(rows - 1, -1, -1)[:, None]
+    return ["".join([RISING[eighths] for eighths in row]) for row in np.clip(ticks - floors * 8, 0, 8).tolist()]
 
 
 def level(share: float, count: int) -> int:

@@ -15,11 +15,11 @@ def spark_lines(palette: Palette, values: Sequence[float], rows: int, hue: str, 
     """`rows` lines, one character a value, scaled to the largest; `marked` is the cursor's, or -1."""
     finite = [math.isfinite(value) for value in values]
     heights = [float(share) if good else 1.0 for share, good in zip(shares(values, scale), finite)] if len(values) else []
-    codes = [(at == marked) * 2 + (not good) for at, good in enumerate(finite)]
+    runs = heat_runs([(at == marked) * 2 + (not good) for at, good in enumerate(finite)])
     lines: list[Line] = []
     for row in columns(heights, max(1, rows)):
         at, line = 0, []
-        for code, count in heat_runs(codes):
+        for code, count in runs:
             cursor, bad = divmod(code, 2)
             role = "warning" if bad else "accent" if cursor else hue
             text = "!" * count if bad else row[at : at + count]

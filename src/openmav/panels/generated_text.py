@@ -138,7 +138,7 @@ def note(view: View, width: int, height: int) -> str:
         return ""
     hidden = _layout(view, width, height)[1]
     parts = [
-        f"▲ {hidden} rows" if hidden > 0 else "▲ more" if hidden else "",
+        f"▲ {hidden} row{'s' * (hidden > 1)}" if hidden > 0 else "▲ more" if hidden else "",
         *said(view),
     ]
     return " · ".join(part for part in parts if part)

@@ -6,6 +6,7 @@ import math
 
 import numpy as np
 from rich.segment import Segment
+from rich.style import Style
 
 from openmav.paint import Line, columns, heat_runs, ink, level, number_text, one_line, shares, visible
 from openmav.panels._layers import waiting
@@ -122,17 +123,14 @@ def render(view: View, width: int, height: int) -> list[Line]:
     marks = [mark(view, index) for index in range(first, last)]
     marked = height > 1 and any(marks)
     rows = columns([float(share) if good else 1.0 for share, good in zip(heights, finite)], max(1, height - marked))
-    palette, codes = view.palette, _codes(view, first, heights, finite)
-    cursor = ink(palette, "accent", "select")
+    palette, runs = view.palette, heat_runs(_codes(view, first, heights, finite))
+    styles = {code: _style(view, code) for code, _ in runs}
     lines: list[Line] = []
     for row in rows:
         at, line = 0, []
-        for code, count in heat_runs(codes):
-            text = "".join(block * wide for block in row[at : at + count])
-            if code <= -2:
-                line.append(Segment("!" * (count * wide), ink(palette, "warning", "select" if code == -3 else "", bold=True)))
-            else:
-                line.append(Segment(text, cursor if code == -1 else ink(palette, _colour(view, code))))
+        for code, count in runs:
+            text = row[at : at + count] if code > -2 else "!" * count
+            line.append(Segment("".join([block * wide for block in text]) if wide > 1 else text, styles[code]))
             at += count
         lines.append(line)
     if marked:
@@ -140,9 +138,13 @@ def render(view: View, width: int, height: int) -> list[Line]:
     return lines
 
 
-def _colour(view: View, code: int) -> str:
-    """Low columns in a quiet grey: the darkest steps of the ramp are hard to see on the ground."""
-    return "text" if not view.palette.color else "residual" if code < 4 else view.palette.heat[code]
+def _style(view: View, code: int) -> Style:
+    """Of a column; low ones in a quiet grey: the darkest steps of the ramp are hard to see on the ground."""
+    palette = view.palette
+    if code < 0:
+        selected = "" if code == -2 else "select"
+        return ink(palette, "accent" if code == -1 else "warning", selected, bold=code <= -2)
+    return ink(palette, "text" if not palette.color else "residual" if code < 4 else palette.heat[code])
 
 
 def pick(view: View, width: int, height: int, x: int, y: int) -> View:
