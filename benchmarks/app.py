@@ -17,7 +17,7 @@ HOW = (
     "its own with {threads} of {cores} cores for torch; tokens are counted as they reach the app. Against it the same session in a process "
     "with nothing around it, with as many threads, and with torch's own number. All are loaded first; then they take turns, each going on "
     "for a slice of {slices} s while the others are stopped, the first quarter of it not counted. {runs} such runs of up to {rounds} slices "
-    "each; a ratio is the median over all neighbouring slices, beside it the least and the greatest median of a run."
+    "each; a ratio is the median over all neighbouring slices, beside it the least and greatest median of a run."
 )
 HOW_LAYOUTS = (
     "The same with each layout, on the demo model: against a session with nothing around it that computes what the layout's panels "
