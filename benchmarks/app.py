@@ -16,8 +16,8 @@ HOW = (
     "The real command with --refresh-rate 0 in a pseudo terminal of {columns}x{rows}, all default panels shown, its model in a process of "
     "its own with {threads} of {cores} cores for torch; tokens are counted as they reach the app. Against it the same session in a process "
     "with nothing around it, with as many threads, and with torch's own number. All are loaded first; then they take turns, each going on "
-    "for a slice of {slices} s while the others are stopped, the first quarter of it not counted. {runs} such runs of up to {rounds} slices "
-    "each; a ratio is the median over all neighbouring slices, beside it the least and greatest median of a run."
+    "for a slice of {slices} s while the others are stopped, the first quarter of it not counted. {runs} such runs of up to {rounds} "
+    "slices each; a ratio is the median over all neighbouring slices, beside it the least and greatest median of a run."
 )
 HOW_LAYOUTS = (
     "The same with each layout, on the demo model: against a session with nothing around it that computes what the layout's panels "
