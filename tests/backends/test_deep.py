@@ -163,8 +163,9 @@ def test_lens_and_direction_are_those_of_the_formula(name: str) -> None:
         direction = WRITTEN[name](model, residuals[-1], token)[1]
     assert frame.head is not None
     torch.testing.assert_close(frame.head.logits(residuals), torch.stack(lens), rtol=1e-5, atol=1e-5)
-    (found,) = frame.head.directions(residuals[-1], [token], [float(frame.logits[token])])
-    torch.testing.assert_close(found.vector, direction, rtol=1e-4, atol=1e-6)
+    found = frame.head.directions(residuals[-1], [token], frame.logits)
+    assert found is not None
+    torch.testing.assert_close(found.vectors[0], direction, rtol=1e-4, atol=1e-6)
     added = compute(frame, "attribution")["attribution"][:, 1]
     expected = [float(direction @ x) for x in frame.sites["mlp.out"]]
     assert added == pytest.approx(expected, rel=1e-3, abs=1e-5)

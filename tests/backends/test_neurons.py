@@ -47,7 +47,8 @@ def test_all_neurons_of_a_layer_sum_to_what_its_mlp_adds(shown) -> None:
     vocab, token = len(frame.logits), int(frame.logits.argmax())
     last = frame.sites["residual.after"][-1]
     assert last is not None
-    (line,) = frame.head.directions(last, [token], [float(frame.logits[token])])
+    line = frame.head.directions(last, [token], frame.logits)
+    assert line is not None
     for layer, hidden in enumerate(frame.sites["mlp.hidden"]):
         if hidden is None:
             continue
@@ -59,7 +60,7 @@ def test_all_neurons_of_a_layer_sum_to_what_its_mlp_adds(shown) -> None:
         bias = getattr(module, "bias", None)
         added = frame.sites["mlp.out"][layer].float() - (0 if bias is None else bias.detach() * backend.checked.inside.factors[layer])
         kept = line.kept[layer + 1] if line.kept else 1.0
-        assert float(effects[:, token].sum()) == pytest.approx(kept * float(added @ line.vector), rel=1e-4, abs=1e-5)
+        assert float(effects[:, token].sum()) == pytest.approx(kept * float(added @ line.vectors[0]), rel=1e-4, abs=1e-5)
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from openmav import registry
-from openmav.backends._base import Direction, Frame
+from openmav.backends._base import Directions, Frame
 from openmav.measures import (
     attention_entropy,
     attention_rows,
@@ -142,8 +142,9 @@ class PlainHead:
     def logits(self, residuals: Tensor) -> Tensor:
         return 2 * residuals @ self.rows.T + 1
 
-    def directions(self, residual: Tensor, token_ids: Sequence[int], logits: Sequence[float]) -> list[Direction]:
-        return [Direction(2 * self.rows[token], 1.0, logit) for token, logit in zip(token_ids, logits, strict=True)]
+    def directions(self, residual: Tensor, token_ids: Sequence[int], logits: Tensor) -> Directions:
+        ids = list(token_ids)
+        return Directions(2 * self.rows[ids], torch.ones(len(ids)), logits[ids])
 
 
 def stream(layers: int, width: int, seed: int) -> tuple[Frame, Context]:
@@ -230,8 +231,8 @@ def test_attribution_follows_a_stream_that_layers_rescale() -> None:
     rows = torch.eye(2)
 
     class Carried(PlainHead):
-        def directions(self, residual: Tensor, token_ids: Sequence[int], logits: Sequence[float]) -> list[Direction]:
-            return [replace(line, kept=(0.25, 0.5, 1.0)) for line in super().directions(residual, token_ids, logits)]
+        def directions(self, residual: Tensor, token_ids: Sequence[int], logits: Tensor) -> Directions:
+            return replace(super().directions(residual, token_ids, logits), kept=(0.25, 0.5, 1.0))
 
     head = Carried(rows)
     sites = {"attention.out": list(added), "mlp.out": [None, None], "residual.before": [first, middle], "residual.after": [middle, last]}

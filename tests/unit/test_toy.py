@@ -29,8 +29,9 @@ def test_the_parts_add_up() -> None:
     logits[FIRST] += 6
     torch.testing.assert_close(frame.logits, logits)
     assert frame.head is not None
-    (found,) = frame.head.directions(x, [FIRST], [float(frame.logits[FIRST])])
-    assert float(found.vector @ x) + found.constant == pytest.approx(found.logit, abs=1e-5)
+    found = frame.head.directions(x, [FIRST], frame.logits)
+    assert found is not None
+    assert float(found.vectors[0] @ x + found.constants[0]) == pytest.approx(float(found.logits[0]), abs=1e-5)
 
 
 def test_capture_changes_nothing_and_rewinding_is_exact() -> None:

@@ -17,7 +17,7 @@ What leads from the residual stream to logits is no site but the frame's `head`;
 a reason can be given where it is missing:
 
     head.logits       Head.logits gives the model's own logits
-    head.direction    Head.direction explains one of them as a linear function
+    head.direction    Head.directions explains some of them as linear functions
     head.neurons      Head.neuron_tokens says what a neuron of the layer adds to them
 """
 
@@ -25,7 +25,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol, TypeAlias, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, TypeVar, runtime_checkable
 
 from openmav.explained import Explanation
 from openmav.interventions import Intervention
@@ -34,6 +34,7 @@ from openmav.record import ModelInfo
 if TYPE_CHECKING:
     from torch import Tensor
 
+T = TypeVar("T")
 Progress: TypeAlias = Callable[[str, float | None], None]  # what is going on, and the share of it that is done
 RESIDUAL_SITES = frozenset({"residual.before", "residual.after", "attention.out", "mlp.out"})
 ROW_SITES = frozenset({"attention.probs", "attention.scores"})
@@ -52,17 +53,17 @@ class LoadOptions:
 
 
 @dataclass(frozen=True)
-class Direction:
-    """One token's logit as a linear function of the residual stream x after the last layer: logit = vector . x + constant.
+class Directions:
+    """Tokens' logits as linear functions of the residual stream x after the last layer: logits = vectors @ x + constants.
 
-    The scale of the final norm is held at its value for this x. `logit` is what the model computed, before a soft cap. `kept`
+    The scale of the final norm is held at its value for this x. `logits` are what the model computed, before a soft cap. `kept`
     [layers + 1] is the factor with which what is in the stream before layer l (the last entry: after the last) arrives in x;
     empty: 1 everywhere, as in nearly every model.
     """
 
-    vector: Tensor  # [width] fp32
-    constant: float  # what the biases of the final norm and of the head add
-    logit: float
+    vectors: Tensor  # [tokens, width] fp32
+    constants: Tensor  # [tokens] fp32: what the biases of the final norm and of the head add
+    logits: Tensor  # [tokens] fp32
     kept: tuple[float, ...] = ()
 
 
@@ -72,10 +73,10 @@ class Head(Protocol):
     def logits(self, residuals: Tensor) -> Tensor:
         """[n, width] of any layers -> [n, vocab] fp32: what the model would say if that were the last layer's output."""
 
-    def directions(self, residual: Tensor, token_ids: Sequence[int], logits: Sequence[float]) -> list[Direction]:
-        """The direction of each token's logit at the last layer's output `residual` [width]; `logits` are the model's own.
+    def directions(self, residual: Tensor, token_ids: Sequence[int], logits: Tensor) -> Directions | None:
+        """The directions of these tokens' logits at the last layer's output `residual` [width]; `logits` [vocab] are the model's own.
 
-        None of them where they are not known.
+        None where they are not known.
         """
 
     def neuron_tokens(self, layer: int, ids: Sequence[int], hidden: Tensor, residual: Tensor, count: int) -> tuple[Tensor, Tensor] | None:
@@ -96,6 +97,14 @@ class Frame:
     tokens: int = 0
     head: Head | None = None
     cache_bytes: Callable[[], int] | None = None  # bytes that the model keeps of these tokens: keys and values, or a state; asked any time
+    _found: dict[str, Any] = field(default_factory=dict, init=False, compare=False, repr=False)
+
+    def once(self, name: str, find: Callable[[Frame], T]) -> T:
+        """What `find` makes of this frame, made once however many measures ask for it; they must not change it."""
+        if name not in self._found:
+            self._found[name] = find(self)
+        found: T = self._found[name]
+        return found
 
 
 class Backend(Protocol):

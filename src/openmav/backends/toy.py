@@ -26,7 +26,7 @@ import torch
 from torch import Tensor
 
 from openmav.backends import _explain
-from openmav.backends._base import Direction, Frame, LoadOptions, Progress
+from openmav.backends._base import Directions, Frame, LoadOptions, Progress
 from openmav.backends._edits import Edit, Site, edits, need_range, site_of
 from openmav.errors import LoadError, UsageError
 from openmav.explained import Explanation
@@ -301,11 +301,9 @@ class ToyHead:
         logits[:, self.pushed] += PUSH
         return logits
 
-    def directions(self, residual: Tensor, token_ids: Sequence[int], logits: Sequence[float]) -> list[Direction]:
-        return [
-            Direction(self.embedding[token] * SCALE, PUSH if token == self.pushed else 0.0, logit)
-            for token, logit in zip(token_ids, logits, strict=True)
-        ]
+    def directions(self, residual: Tensor, token_ids: Sequence[int], logits: Tensor) -> Directions:
+        ids = torch.tensor(token_ids)
+        return Directions(self.embedding[ids] * SCALE, PUSH * (ids == self.pushed), logits[ids])
 
     def neuron_tokens(self, layer: int, ids: Sequence[int], hidden: Tensor, _residual: Tensor, count: int) -> tuple[Tensor, Tensor]:
         written = self.down[layer][:, list(ids)] * hidden[list(ids)]  # [width, n]

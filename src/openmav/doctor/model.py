@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from openmav import registry
-from openmav.backends._base import HEAD_SITES, SITES, Backend, Check, Direction, Frame, Inspectable, LoadOptions, Progress
+from openmav.backends._base import HEAD_SITES, SITES, Backend, Check, Directions, Frame, Inspectable, LoadOptions, Progress
 from openmav.backends._ranges import ranges
 from openmav.doctor import Section
 from openmav.measures import attribution
@@ -134,13 +134,12 @@ def _parts_error(frame: Frame) -> float | None:
     return _worst(errors)
 
 
-def _line(frame: Frame) -> Direction | None:
+def _line(frame: Frame) -> Directions | None:
     """The direction of the likeliest token's logit."""
     last = frame.sites["residual.after"][-1]
     if frame.head is None or last is None:
         return None
-    token = int(frame.logits.argmax())
-    return next(iter(frame.head.directions(last, [token], [float(frame.logits[token])])), None)
+    return frame.head.directions(last, [int(frame.logits.argmax())], frame.logits)
 
 
 def _attribution_error(frame: Frame) -> float | None:

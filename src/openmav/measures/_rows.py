@@ -15,8 +15,17 @@ UNSEEN = -1e30  # a score below it is a mask
 def rows_over_tokens(frame: Frame) -> Array:
     """[layers, heads, tokens]: the attention of the last position to every token so far; 0 where a head can't look, NaN without rows.
 
-    A sliding window's row covers the newest tokens only, and is set to the right.
+    A sliding window's row covers the newest tokens only, and is set to the right. Whoever asks gets the same array.
     """
+    return frame.once("rows_over_tokens", _rows_over_tokens)
+
+
+def learned_share(frame: Frame) -> Array:
+    """[layers, heads]: the share that a learned sink takes of the last position's row, 0 where the row sums to 1."""
+    return frame.once("learned_share", lambda frame: _learned_share(rows_over_tokens(frame)))
+
+
+def _rows_over_tokens(frame: Frame) -> Array:
     rows = frame.sites["attention.probs"]
     heads = max((row.shape[0] for row in rows if row is not None), default=0)
     tokens = max((row.shape[1] for row in rows if row is not None), default=0)
@@ -39,16 +48,19 @@ def visible(frame: Frame) -> Array:
     heads = max((row.shape[0] for row in rows if row is not None), default=0)
     found = np.full((len(rows), heads), np.nan, dtype=np.float32)
     for layers in alike(rows):
-        row, _ = stacked([rows[i] for i in layers])
         score, known = stacked([scores[i] for i in layers])
-        assert row is not None
-        seen = row != 0 if score is None or len(known) < len(layers) else ~(score <= UNSEEN)  # NaN is seen
-        found[layers, : row.shape[1]] = seen.sum(-1).cpu().numpy()
+        if score is not None and len(known) == len(layers):
+            seen = ~(score <= UNSEEN)  # NaN is seen
+        else:
+            row, _ = stacked([rows[i] for i in layers])
+            assert row is not None
+            seen = row != 0
+        found[layers, : seen.shape[1]] = seen.sum(-1).cpu().numpy()
     return found
 
 
-def learned_share(rows: Array) -> Array:
-    """[layers, heads, tokens] -> [layers, heads]: the share that a learned sink takes, 0 where the row sums to 1."""
+def _learned_share(rows: Array) -> Array:
+    """[layers, heads, tokens] -> [layers, heads]."""
     rest = np.asarray(1.0 - rows.sum(-1, dtype=np.float64), dtype=np.float32)
     rest[rest <= SINK] = 0.0  # NaN stays NaN
     return rest

@@ -33,7 +33,11 @@ def entropy(rows: Tensor) -> Array:
 
 
 def compute(frame: Frame, _context: Context) -> Array:
-    """[layers, heads] fp32; NaN for a layer without softmax attention."""
+    """[layers, heads] fp32; NaN for a layer without softmax attention. Whoever asks for a frame's gets the same array."""
+    return frame.once("attention_entropy", _entropies)
+
+
+def _entropies(frame: Frame) -> Array:
     rows = frame.sites["attention.probs"]
     groups = alike(rows)
     if len(groups) == 1 and len(groups[0]) == len(rows):

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from openmav.backends._base import Direction, Frame
+from openmav.backends._base import Directions, Frame
 from openmav.measures._base import Context, stacked
 
 if TYPE_CHECKING:
@@ -38,16 +38,16 @@ def compute(frame: Frame, context: Context) -> Mapping[str, NDArray]:
     parts = np.full((layers, 2, len(ids)), np.nan)
     embedding, bias, logit = np.full((3, 1, len(ids)), np.nan)
     first = frame.sites["residual.before"][0] if layers else None
-    lines = _directions(frame, context, ids)
-    if first is not None and lines:
-        kept = np.array(lines[0].kept or (1.0,) * (layers + 1))[:, None]
-        along = _along([*frame.sites["attention.out"], *frame.sites["mlp.out"], first], lines)
+    lines = _directions(frame, ids)
+    if first is not None and lines is not None:
+        kept = np.array(lines.kept)[:, None] if lines.kept else np.ones((layers + 1, 1))
+        along = _along([*frame.sites["attention.out"], *frame.sites["mlp.out"], first], lines.vectors)
         parts[:, 0], parts[:, 1] = kept[1:] * along[:layers], kept[1:] * along[layers:-1]
         followed = _followed(frame)
         parts[:followed] = np.nan
         if followed == 0:
             embedding = kept[:1] * along[-1:]
-        bias, logit = np.array([[[line.constant for line in lines]], [[line.logit for line in lines]]])
+        bias, logit = (numbers.cpu().double().numpy()[None] for numbers in (lines.constants, lines.logits))
     else:
         ids[1:] = -1
     rest = logit - bias - np.nan_to_num(embedding) - np.nansum(parts, axis=(0, 1))
@@ -73,23 +73,16 @@ def _followed(frame: Frame) -> int:
     return unknown
 
 
-def _directions(frame: Frame, context: Context, ids: NDArray[np.int64]) -> list[Direction]:
-    """The directions of the tokens' logits; none where the head has none."""
-    import torch
-
+def _directions(frame: Frame, ids: NDArray[np.int64]) -> Directions | None:
+    """The directions of the tokens' logits; None where the head has none."""
     last = frame.sites["residual.after"][-1] if frame.sites["residual.after"] else None
-    if last is None or frame.head is None:
-        return []
-    return frame.head.directions(last, ids.tolist(), context.logits[torch.from_numpy(ids)].tolist())
+    return None if last is None or frame.head is None else frame.head.directions(last, ids.tolist(), frame.logits)
 
 
-def _along(vectors: Sequence[Tensor | None], lines: Sequence[Direction]) -> NDArray[np.float64]:
-    """[vectors, lines]: each vector . each direction, fp64; NaN for a vector that is not there."""
-    import torch
-
-    found = np.full((len(vectors), len(lines)), np.nan)
+def _along(vectors: Sequence[Tensor | None], directions: Tensor) -> NDArray[np.float64]:
+    """[vectors, directions]: each vector . each direction [width], fp64; NaN for a vector that is not there."""
+    found = np.full((len(vectors), len(directions)), np.nan)
     stack, layers = stacked(vectors)
     if stack is not None:
-        directions = torch.stack([line.vector for line in lines], dim=1).to(stack.device).double()
-        found[layers] = (stack.double() @ directions).cpu().numpy()
+        found[layers] = (stack.double() @ directions.to(stack.device).double().T).cpu().numpy()
     return found

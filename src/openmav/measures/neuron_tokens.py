@@ -28,7 +28,7 @@ TOKENS = 6
 def compute(frame: Frame, context: Context) -> Mapping[str, NDArray]:
     """fp32 and int64; a layer without such neurons, or whose neurons have no straight way to the head, is not among them."""
     rows = [row if context.layer in (None, layer) else None for layer, row in enumerate(frame.sites["mlp.hidden"])]
-    strongest = neurons.strongest(rows)["neurons.ids"]
+    strongest = neurons.compute(frame, context)["neurons.ids"]
     count = min(TOKENS, len(context.logits))
     layers: list[int] = []
     logits = np.zeros((len(rows), strongest.shape[1], 2, count), dtype=np.float32)

@@ -8,8 +8,7 @@ Source: Geva et al., "Transformer Feed-Forward Layers Are Key-Value Memories" (2
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,21 +16,18 @@ from numpy.typing import NDArray
 from openmav.backends._base import Frame
 from openmav.measures._base import Context, alike, stacked
 
-if TYPE_CHECKING:
-    from torch import Tensor
-
 TITLE = "neurons"
 NEEDS = ("mlp.hidden",)
 TOP = 8
 
 
 def compute(frame: Frame, _context: Context) -> Mapping[str, NDArray]:
-    """fp32 and int64; NaN and -1 for a layer without such neurons, and beyond the width of a narrow one."""
-    return strongest(frame.sites["mlp.hidden"])
+    """fp32 and int64; NaN and -1 for a layer without such neurons, and beyond the width of a narrow one. Found once a frame."""
+    return frame.once("neurons", _strongest)
 
 
-def strongest(rows: Sequence[Tensor | None]) -> Mapping[str, NDArray]:
-    """Of the layers that are there."""
+def _strongest(frame: Frame) -> Mapping[str, NDArray]:
+    rows = frame.sites["mlp.hidden"]
     widest = max((len(row) for row in rows if row is not None), default=0)
     values = np.full((len(rows), min(TOP, widest)), np.nan, dtype=np.float32)
     ids = np.full(values.shape, -1, dtype=np.int64)

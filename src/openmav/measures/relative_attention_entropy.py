@@ -13,7 +13,7 @@ import numpy as np
 from openmav.backends._base import Frame
 from openmav.measures import attention_entropy
 from openmav.measures._base import Context
-from openmav.measures._rows import learned_share, rows_over_tokens, visible
+from openmav.measures._rows import learned_share, visible
 from openmav.record import Array
 
 TITLE = "relative attention entropy"
@@ -23,6 +23,6 @@ NEEDS = ("attention.probs", "attention.scores")
 def compute(frame: Frame, context: Context) -> Array:
     """[layers, heads] fp32; NaN for a layer without softmax attention."""
     entropy = attention_entropy.compute(frame, context)
-    places = visible(frame) + (learned_share(rows_over_tokens(frame)) > 0)
+    places = visible(frame) + (learned_share(frame) > 0)
     widest = np.log(np.maximum(places, 2))  # with one place the entropy is 0
     return np.minimum(entropy / widest, 1.0, dtype=np.float32)

@@ -33,19 +33,26 @@ def compute(_frame: Frame, context: Context) -> Mapping[str, NDArray]:
 
     scores = {stage.name: stage.scores for stage in context.stages}
     probs = torch.softmax(context.logits.double(), dim=-1)
-    rows = [_row(1.0, probs, probs, context.token_id)]
+    rows = [_row(probs, probs, context.token_id)]
     for name in SAMPLING_STAGES[1:]:
-        after = torch.softmax(scores[name].double(), dim=-1) if name in scores else probs
-        rows.append(_row(float(name in scores), probs, after, context.token_id))
-        probs = after
+        if name in scores:
+            before, probs = probs, torch.softmax(scores[name].double(), dim=-1)
+            rows.append(_row(before, probs, context.token_id))
+        else:  # the probability that is still there, all of it kept
+            _, survivors, _, *after = rows[-1]
+            rows.append([0.0, survivors, rows[-1][2] if rows[-1][0] == 0 else _sum(probs), *after])
     chosen = context.sampling
     settings = [1.0, 1.0, chosen.repetition_penalty, chosen.temperature, chosen.top_k, chosen.top_p, chosen.min_p]
     return {"sampling_stages": np.array(rows), "sampling_stages.settings": np.array(settings, dtype=np.float32)}
 
 
-def _row(on: float, before: Tensor, after: Tensor, token_id: int) -> list[float]:
+def _row(before: Tensor, after: Tensor, token_id: int) -> list[float]:
     import torch
 
     kept = ~(after <= 0)  # NaN is kept, so that it shows
     entropy = torch.special.entr(after).sum()
-    return [on, float(kept.sum()), float(before[kept].sum()), float(entropy), float(after[token_id])]
+    return [1.0, float(kept.sum()), _sum(before[kept]), float(entropy), float(after[token_id])]
+
+
+def _sum(probs: Tensor) -> float:
+    return float(probs.sum())

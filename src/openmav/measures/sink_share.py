@@ -22,5 +22,5 @@ NEEDS = ("attention.probs",)
 def compute(frame: Frame, _context: Context) -> Mapping[str, Array]:
     """Both [layers, heads] fp32; NaN for a layer without softmax attention."""
     rows = rows_over_tokens(frame)
-    learned = learned_share(rows)
+    learned = learned_share(frame)
     return {"sink_share": rows[..., 0] + learned, "sink_share.learned": learned}

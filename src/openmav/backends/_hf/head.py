@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from openmav.backends._base import Direction
+from openmav.backends._base import Directions
 from openmav.backends._hf import placing
 from openmav.backends._hf.linear_head import LinearHead
 from openmav.backends._hf.neurons import Neurons
@@ -95,12 +95,12 @@ class ExactHead:
         if torch.equal(short, self.logits(states)):
             self._short = norm, output
 
-    def directions(self, residual: Tensor, token_ids: Sequence[int], logits: Sequence[float]) -> list[Direction]:
+    def directions(self, residual: Tensor, token_ids: Sequence[int], logits: Tensor) -> Directions | None:
         """See backends._base.Head."""
         if self.linear is None:
-            return []
+            return None
         found = self.linear.directions(residual, token_ids, logits)
-        return [replace(one, kept=self.kept) for one in found] if self.kept else found
+        return replace(found, kept=self.kept) if self.kept else found
 
     def neuron_tokens(self, layer: int, ids: Sequence[int], hidden: Tensor, residual: Tensor, count: int) -> tuple[Tensor, Tensor] | None:
         """See backends._base.Head."""

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from openmav.backends._base import Direction
+from openmav.backends._base import Directions
 
 SAMPLE = 512  # tokens on which the head is checked
 EXACT = 1e-4
@@ -64,18 +64,17 @@ class LinearHead:
     factor: float
     cap: float | None
 
-    def directions(self, residual: Tensor, token_ids: Sequence[int], logits: Sequence[float]) -> list[Direction]:
-        """See backends._base.Head; fp32 on the device of the residual."""
-        ids = list(token_ids)
+    def directions(self, residual: Tensor, token_ids: Sequence[int], logits: Tensor) -> Directions:
+        """See backends._base.Head; fp32, the vectors on the device of the residual."""
+        ids = torch.tensor(token_ids)
         with torch.inference_mode():
             x = residual.float().to(self.norm.weight.device)
-            rows = self.factor * self.rows[ids].float().to(x.device)  # [tokens, width]
+            rows = self.factor * self.rows[ids.to(self.rows.device)].float().to(x.device)  # [tokens, width]
             vectors = (self.norm.scale(x) * self.norm.centre(self.norm.weight * rows)).to(residual.device)
             constants = rows @ self.norm.shift
             if self.bias is not None:
-                constants = constants + self.factor * self.bias[ids].float().to(x.device)
-            before = uncap(torch.tensor(logits), self.cap)
-        return [Direction(*one) for one in zip(vectors, constants.tolist(), before.tolist(), strict=True)]
+                constants = constants + self.factor * self.bias[ids.to(self.bias.device)].float().to(x.device)
+            return Directions(vectors, constants, uncap(logits[ids.to(logits.device)], self.cap))
 
 
 def uncap(logits: Tensor, cap: float | None) -> Tensor:

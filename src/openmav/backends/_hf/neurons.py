@@ -21,11 +21,12 @@ from openmav.backends._hf.linear_head import LinearHead
 NO_WAY = "a norm stands between its neurons and the residual stream"
 ROWS = 8192  # of the head that are turned to fp32 at a time
 MOST = 50_000  # neurons that are remembered
+SMALL = 500_000_000  # multiplications with which a whole layer is learned at once: tens of milliseconds, and none for its later tokens
 _WAYS = np.array([[1], [-1]], dtype=np.float32)  # up, and down
 
 
 class Neurons:
-    """Reads the neurons of `inside` through `linear`; `kept` as in Direction. The weights must stay what they are."""
+    """Reads the neurons of `inside` through `linear`; `kept` as in Directions. The weights must stay what they are."""
 
     def __init__(self, inside: Inside, linear: LinearHead, kept: Sequence[float] = ()) -> None:
         self.inside = inside
@@ -45,13 +46,20 @@ class Neurons:
             return None
         count = min(count, len(self.linear.rows))
         with torch.inference_mode():
-            self._learn(layer, [i for i in ids if (layer, i, count) not in self._known], hidden, count)
+            self._learn(layer, self._new(layer, ids, hidden, count), hidden, count)
             scale = self.linear.norm.scale(residual.float().to(self.linear.norm.weight.device))
             scale *= self.kept[layer + 1] if self.kept else 1.0
         if not ids:
             return torch.empty(0, 2, count, dtype=torch.long), torch.empty(0, 2, count)
         tokens, logits = (np.stack(known) for known in zip(*(self._known[layer, i, count] for i in ids), strict=True))
         return _times(tokens, logits, hidden.float().cpu().numpy()[list(ids)] * np.float32(scale))
+
+    def _new(self, layer: int, ids: Sequence[int], hidden: Tensor, count: int) -> list[int]:
+        """Those of `ids` that are not known yet; with them all others of a layer of a small model."""
+        new = [i for i in ids if (layer, i, count) not in self._known]
+        if new and len(hidden) * self.linear.rows.numel() <= SMALL:
+            return [i for i in range(len(hidden)) if (layer, i, count) not in self._known]
+        return new
 
     def _learn(self, layer: int, ids: Sequence[int], hidden: Tensor, count: int) -> None:
         """Keep what these neurons say a unit of activation, for a final norm of scale 1."""
