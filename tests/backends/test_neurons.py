@@ -10,6 +10,7 @@ from torch import Tensor
 from backends.families import FAMILIES, build
 from backends.test_deep import about, feed
 from openmav.backends._base import Frame, LoadOptions
+from openmav.backends._hf import neurons as reading
 from openmav.backends.toy import load as load_toy
 from openmav.backends.transformers import wrap
 from openmav.measures import neuron_tokens, neurons
@@ -100,6 +101,20 @@ def test_a_second_look_is_the_same_and_other_activations_scale() -> None:
     turned = frame.head.neuron_tokens(0, [3], -2 * hidden, last, 4)
     assert torch.equal(turned[0][0], first[0][0].flip(0))
     assert torch.allclose(turned[1][0], -2 * first[1][0].flip(0))
+
+
+def test_a_small_layer_is_learned_at_once_and_a_large_one_as_it_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, found, known = build("llama"), [], []
+    for limit in (0, reading.SMALL):
+        monkeypatch.setattr(reading, "SMALL", limit)
+        frame = feed(wrap(model, None, "llama"))
+        assert frame.head is not None
+        hidden, last = frame.sites["mlp.hidden"][1], frame.sites["residual.after"][-1]
+        found.append(frame.head.neuron_tokens(1, [3, 5], hidden, last, 4))
+        known.append(len(frame.head.neurons._known))
+    assert known == [2, len(hidden)]
+    assert torch.equal(found[0][0], found[1][0])
+    torch.testing.assert_close(found[0][1], found[1][1])
 
 
 def test_a_norm_between_is_said_and_no_number_is_given() -> None:

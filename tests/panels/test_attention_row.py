@@ -105,6 +105,17 @@ def test_a_long_text_in_order_becomes_columns() -> None:
     assert "▲ 250 ·streets" in draw("attention_row", view, 100, 6)[-1]
 
 
+def test_columns_are_wider_where_there_is_room() -> None:
+    row = some_row(PROMPT + 20)
+    row[PROMPT + 3] = 2.0
+    view, width = view_of(row, ORDER), 3 * len(row) + 1
+    rows = draw("attention_row", view, width, 6)
+    assert re.sub(r"(.)\1\1", r"\1", rows[0]).strip() == "█"
+    assert rows[0].index("█") == rows[-1].index("▲") == 3 * (PROMPT + 3)
+    assert [panel("attention_row").pick(view, width, 6, 3 * (PROMPT + 3) + x, 0).cursor for x in range(3)] == [3, 3, 3]
+    assert panel("attention_row").pick(view, width, 6, width - 1, 0) == view
+
+
 def test_a_peak_at_the_right_end_is_named_to_its_left() -> None:
     row = [0.001] * 100
     row[99] = 0.9

@@ -25,7 +25,10 @@ def test_columns_of_both_rows_have_one_scale() -> None:
     top = max(value for step in steps for value in (step.entropy, step.surprisal))
     rows = draw("signals", make_view(steps), 60, 2)
     for row, values in zip(rows, ([step.entropy for step in steps], [step.surprisal for step in steps])):
-        assert [RISING.index(char) for char in row[10:30]] == pytest.approx([max(1, value / top * 8) for value in values], abs=0.51)
+        assert row[10:50:2] == row[11:51:2]  # two characters a token where there is room
+        assert [RISING.index(char) for char in row[10:50:2]] == pytest.approx([max(1, value / top * 8) for value in values], abs=0.51)
+    row = draw("signals", make_view(steps), 40, 2)[0]  # too narrow for that
+    assert [RISING.index(char) for char in row[10:30]] == [RISING.index(char) for char in rows[0][10:50:2]]
 
 
 def test_means_are_of_what_is_in_sight() -> None:
@@ -54,5 +57,6 @@ def test_what_is_not_finite_is_flagged() -> None:
 
 def test_a_click_goes_to_the_token() -> None:
     view = make_view(20)
-    assert panel("signals").pick(view, 60, 2, 10 + 4, 1).cursor == 4
+    assert [panel("signals").pick(view, 60, 2, 10 + x, 1).cursor for x in (8, 9)] == [4, 4]
+    assert panel("signals").pick(view, 40, 2, 10 + 4, 1).cursor == 4
     assert panel("signals").pick(view, 60, 2, 3, 1).cursor == 19

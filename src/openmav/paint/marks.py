@@ -51,6 +51,11 @@ def columns(heights: Sequence[float], rows: int) -> list[str]:
     return ["".join([RISING[eighths] for eighths in row]) for row in np.clip(ticks - floors * 8, 0, 8).tolist()]
 
 
+def widened(text: str, wide: int) -> str:
+    """Each character `wide` times."""
+    return text if wide == 1 else "".join([one * wide for one in text])
+
+
 def level(share: float, count: int) -> int:
     """Which of `count` steps of a ramp a share falls in."""
     return min(int(share * count), count - 1) if share > 0 else 0

@@ -8,11 +8,18 @@ from collections.abc import Sequence
 import numpy as np
 from rich.segment import Segment
 
-from openmav.paint import Line, Palette, columns, heat_runs, ink, shares
+from openmav.paint import Line, Palette, columns, heat_runs, ink, shares, widened
 
 
-def spark_lines(palette: Palette, values: Sequence[float], rows: int, hue: str, marked: int = -1, scale: str = "linear") -> list[Line]:
-    """`rows` lines, one character a value, scaled to the largest; `marked` is the cursor's, or -1."""
+def roomy(count: int, width: int) -> int:
+    """Characters of a column: two as long as all have that room, as on the timeline."""
+    return 2 if 2 * count <= width else 1
+
+
+def spark_lines(
+    palette: Palette, values: Sequence[float], rows: int, hue: str, marked: int = -1, scale: str = "linear", wide: int = 1
+) -> list[Line]:
+    """`rows` lines, `wide` characters a value, scaled to the largest; `marked` is the cursor's, or -1."""
     finite = [math.isfinite(value) for value in values]
     heights = [float(share) if good else 1.0 for share, good in zip(shares(values, scale), finite)] if len(values) else []
     runs = heat_runs([(at == marked) * 2 + (not good) for at, good in enumerate(finite)])
@@ -23,7 +30,7 @@ def spark_lines(palette: Palette, values: Sequence[float], rows: int, hue: str, 
             cursor, bad = divmod(code, 2)
             role = "warning" if bad else "accent" if cursor else hue
             text = "!" * count if bad else row[at : at + count]
-            line.append(Segment(text, ink(palette, role, "select" if cursor else "", bold=bool(bad))))
+            line.append(Segment(widened(text, wide), ink(palette, role, "select" if cursor else "", bold=bool(bad))))
             at += count
         lines.append(line)
     return lines

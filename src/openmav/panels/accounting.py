@@ -12,7 +12,7 @@ from rich.segment import Segment
 
 from openmav.paint import Line, bar, cells, fit, ink, number, number_text
 from openmav.panels._layers import too_narrow, waiting
-from openmav.panels._spark import condensed_means, spark_lines
+from openmav.panels._spark import condensed_means, roomy, spark_lines
 from openmav.panels._view import View
 from openmav.record import Step
 
@@ -173,4 +173,6 @@ def _row(view: View, entry: Entry, width: int) -> Line:
 def _speed(view: View, rows: int, width: int) -> list[Line]:
     """The speed over time."""
     shown, together = condensed_means(speeds(view), width)
-    return spark_lines(view.palette, shown, rows, "probability", view.cursor // together, view.options.scale) if rows else []
+    if not rows:
+        return []
+    return spark_lines(view.palette, shown, rows, "probability", view.cursor // together, view.options.scale, roomy(len(shown), width))

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from rich.segment import Segment
 
-from openmav.paint import Line, bar, columns, fit, ink, one_line, percent, shares
-from openmav.panels._grid import fitting
+from openmav.paint import Line, bar, columns, fit, ink, one_line, percent, shares, widened
+from openmav.panels._grid import Columns, condensed, fitting
 from openmav.panels._layers import not_captured, that_fit, waiting
 from openmav.panels._sequence import step_at, token_at
 from openmav.panels._view import View
@@ -38,6 +37,7 @@ What is normal: half or more on the first token in many heads; some heads look a
 copies of the same token. A model with a learned sink gives less than 100 % to the tokens: the lower edge says so.
 """
 POSITION = 5  # cells of a token's position
+WIDEST = 4  # cells of a column in the order of the text
 LEARNED = 0.99  # a row that sums to less gives the rest to a learned sink
 
 
@@ -88,7 +88,7 @@ def note(view: View, width: int, height: int) -> str:
 
 def _extent(view: View, row: Row, width: int, height: int, short: bool) -> str:
     """How many tokens there are, and how many of them are drawn."""
-    count, together = len(row.values), _together(len(row.values), width)
+    count, together = len(row.values), _columns(row, width).together
     if _as_columns(view, row, height):
         return f"{count} tokens" + ((f", {together} a column" if short else f", a column is the sum of {together}") if together > 1 else "")
     if count <= height:
@@ -101,8 +101,8 @@ def _as_columns(view: View, row: Row, height: int) -> bool:
     return _ordered(view) and len(row.values) > height
 
 
-def _together(count: int, width: int) -> int:
-    return math.ceil(count / max(width, 1))
+def _columns(row: Row, width: int) -> Columns:
+    return condensed(len(row.values), max(width, 1), WIDEST)
 
 
 def render(view: View, width: int, height: int) -> list[Line]:
@@ -153,21 +153,21 @@ def _token_line(view: View, row: Row, at: int, share: float, width: int) -> Line
 
 def _column_lines(view: View, row: Row, width: int, height: int) -> list[Line]:
     """Upright bars over the whole text, and below them where the text begins, where it peaks and where it ends."""
-    together = _together(len(row.values), width)
-    sums = np.add.reduceat(row.values, range(0, len(row.values), together))
+    where = _columns(row, width)
+    sums = np.add.reduceat(row.values, range(0, len(row.values), where.together))
     axis = height >= 3
     made = columns([float(share) for share in shares(sums, view.options.scale)], max(1, height - axis))
-    lines: list[Line] = [[Segment(text, ink(view.palette, "attention"))] for text in made]
+    lines: list[Line] = [[Segment(widened(text, where.wide), ink(view.palette, "attention"))] for text in made]
     if axis:
-        lines.append([Segment(_axis(view, row, together, width), ink(view.palette, "secondary"))])
+        lines.append([Segment(_axis(view, row, where, width), ink(view.palette, "secondary"))])
     return lines
 
 
-def _axis(view: View, row: Row, together: int, width: int) -> str:
+def _axis(view: View, row: Row, where: Columns, width: int) -> str:
     """The strongest token under its column, as near as it fits."""
     peak = int(np.argmax(row.values))
     said = f"▲ {row.first + peak} {token_at(view, row.first + peak)} {percent(float(row.values[peak])).strip()}"
-    under = peak // together
+    under = where.cell(peak) * where.wide
     if under + len(said) > width:
         turned = f"{said[2:]} ▲"
         return fit(fit("", max(0, under - len(turned) + 1)) + turned, width)
@@ -180,7 +180,8 @@ def pick(view: View, width: int, height: int, x: int, y: int) -> View:
     if row is None or not np.isfinite(row.values).all():
         return view
     if _as_columns(view, row, height):
-        at = x * _together(len(row.values), width)
+        column = _columns(row, width).column(x)
+        at = -1 if column is None else column
     else:
         listed = _listed(view, row, height)
         at = listed[y] if 0 <= y < len(listed) else -1

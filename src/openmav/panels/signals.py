@@ -9,7 +9,7 @@ from rich.segment import Segment
 from openmav.paint import Line, fit, ink, number, number_text, visible
 from openmav.panels._grid import Columns, fitting, windowed
 from openmav.panels._layers import too_narrow, waiting
-from openmav.panels._spark import spark_lines
+from openmav.panels._spark import roomy, spark_lines
 from openmav.panels._view import View
 from openmav.record import Step
 
@@ -40,7 +40,8 @@ LEAST = 12  # cells; where there are fewer, numbers would have to be cut
 
 
 def _columns(view: View, width: int) -> Columns:
-    return windowed(len(view.steps), max(1, width - _label(width) - DIGITS), 1, view.cursor)
+    room = max(1, width - _label(width) - DIGITS)
+    return windowed(len(view.steps), room, roomy(len(view.steps), room), view.cursor)
 
 
 def _label(width: int) -> int:
@@ -85,16 +86,16 @@ def render(view: View, width: int, height: int) -> list[Line]:
     for which, (name, hue) in enumerate(zip(("entropy", "surprisal"), HUES)):
         rows = max(1, (height + (which == 0)) // 2)
         values = [pair[which] for pair in both]
-        scaled = spark_lines(view.palette, [*values, top], rows, hue, window.cell(view.cursor), view.options.scale)
-        value = _signals(view.step)[which]
-        lines += [_framed(view, name, value, _without_last(row), width, at == rows - 1) for at, row in enumerate(scaled)]
+        scaled = spark_lines(view.palette, [*values, top], rows, hue, window.cell(view.cursor), view.options.scale, window.wide)
+        value, shown = _signals(view.step)[which], [_without_last(row, window.wide) for row in scaled]
+        lines += [_framed(view, name, value, row, width, at == rows - 1) for at, row in enumerate(shown)]
     return lines[: max(height, 0)]
 
 
-def _without_last(row: Line) -> Line:
+def _without_last(row: Line, wide: int) -> Line:
     """The row without the column that only sets the scale."""
     last = row[-1]
-    return [*row[:-1], Segment(last.text[:-1], last.style)]
+    return [*row[:-1], Segment(last.text[:-wide], last.style)]
 
 
 def _framed(view: View, name: str, value: float, row: Line, width: int, base: bool) -> Line:

@@ -8,8 +8,9 @@ import numpy as np
 from rich.segment import Segment
 from rich.style import Style
 
-from openmav.paint import Line, columns, heat_runs, ink, level, number_text, one_line, shares, visible
+from openmav.paint import Line, columns, heat_runs, ink, level, number_text, one_line, shares, visible, widened
 from openmav.panels._layers import waiting
+from openmav.panels._spark import roomy
 from openmav.panels._view import View
 from openmav.panels._watched import held
 
@@ -46,11 +47,6 @@ def window(view: View, width: int) -> tuple[int, int]:
     if view.cursor < first + width // 8:
         first = max(0, view.cursor - width // 2)
     return min(first, count - width), min(first, count - width) + width
-
-
-def cells_each(view: View, width: int) -> int:
-    """Cells of a column: two as long as all tokens have that room."""
-    return 2 if 2 * len(view.steps) <= width else 1
 
 
 def mark(view: View, index: int) -> str:
@@ -116,7 +112,7 @@ def _codes(view: View, first: int, heights: np.ndarray, finite: np.ndarray) -> l
 def render(view: View, width: int, height: int) -> list[Line]:
     if view.step is None:
         return waiting(view, width)
-    (first, last), wide = window(view, width), cells_each(view, width)
+    (first, last), wide = window(view, width), roomy(len(view.steps), width)
     surprisals = np.array([step.surprisal for step in view.steps[first:last]], dtype=np.float64)
     finite = np.isfinite(surprisals)
     heights = shares(surprisals, view.options.scale)
@@ -129,8 +125,7 @@ def render(view: View, width: int, height: int) -> list[Line]:
     for row in rows:
         at, line = 0, []
         for code, count in runs:
-            text = row[at : at + count] if code > -2 else "!" * count
-            line.append(Segment("".join([block * wide for block in text]) if wide > 1 else text, styles[code]))
+            line.append(Segment(widened(row[at : at + count] if code > -2 else "!" * count, wide), styles[code]))
             at += count
         lines.append(line)
     if marked:
@@ -150,5 +145,5 @@ def _style(view: View, code: int) -> Style:
 def pick(view: View, width: int, height: int, x: int, y: int) -> View:
     """The token whose column was clicked."""
     first, last = window(view, width)
-    column = x // cells_each(view, width)
+    column = x // roomy(len(view.steps), width)
     return view.at_step(first + column) if 0 <= column < last - first else view
