@@ -57,6 +57,19 @@ def test_watch_pause_resize_and_quit(terminal: Terminal) -> None:
     assert re.search(r"\d+ tokens · [\d.]+ tokens/s · mean surprisal [\d.]+ nats · perplexity [\d.]+", text)
 
 
+def test_a_window_that_grew_keeps_nothing_of_the_app(terminal: Terminal) -> None:
+    before = terminal.state()
+    terminal.type(mav(*ENDLESS))
+    terminal.wait_for("toy.*tok/s")
+    terminal.resize(160, 45)
+    terminal.wait_for(r"(?m)^.{120,}╮\s*$")
+    terminal.keys("q")
+    status, text = ended(terminal, before)
+    assert status == 0
+    assert "─" not in text
+    assert text.splitlines()[1] == "BEFORE"
+
+
 def test_each_key_makes_one_token(terminal: Terminal) -> None:
     before = terminal.state()
     terminal.type(mav(*TOY, "toy", "--prompt", "Hi", "--interactive"))

@@ -28,7 +28,7 @@ from openmav.apps.tui.layout import Tile, kinds_of, place_all
 from openmav.apps.tui.looks import register
 from openmav.apps.tui.messages import Clicked, Wheeled
 from openmav.apps.tui.own import failure, is_own, picked
-from openmav.apps.tui.signals import catch_signals, leave_if_orphaned
+from openmav.apps.tui.signals import catch_signals, leave_if_orphaned, leave_nothing_behind
 from openmav.apps.tui.touching import Touching
 from openmav.apps.tui.watching import Watching
 from openmav.apps.tui.widgets import Footer, Header, Notice, PanelTile
@@ -84,6 +84,7 @@ class MavApp(Arranging, Touching, Asking, Watching):
         self.extent, self._standing = self.size, True
         self.set_keymap(dict(self.view.options.keys))
         catch_signals(self)
+        leave_nothing_behind(self)
         self._want()
         self.tick()
         self.set_interval(TICK, self.tick)
