@@ -40,7 +40,7 @@ def app(file: TextIO, flags: Sequence[str]) -> None:
 
 def session(file: TextIO, model: str, tokens: int, threads: int, measures: str) -> None:
     """As the tokens are frozen."""
-    from openmav.session import open_session
+    from openmav.opening import open_session
     from openmav.settings import Settings
 
     opened = open_session(Settings(model=model, max_new_tokens=tokens, threads=threads or None))

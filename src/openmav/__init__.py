@@ -16,9 +16,10 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from openmav.errors import EngineError, LoadError, MavError, UsageError
     from openmav.mav import MAV, watch
+    from openmav.opening import open_session
     from openmav.record import Step
     from openmav.sampling import Sampling
-    from openmav.session import Session, open_session
+    from openmav.session import Session
     from openmav.settings import Settings
 
 __version__ = "1.0.0"
@@ -26,7 +27,7 @@ _HOMES = {
     "MAV": "mav",
     "watch": "mav",
     "Session": "session",
-    "open_session": "session",
+    "open_session": "opening",
     "Settings": "settings",
     "Sampling": "sampling",
     "Step": "record",

@@ -15,7 +15,7 @@ from openmav.backends._base import HEAD_SITES, SITES, Backend, Frame
 from openmav.detokenize import Pieces
 from openmav.errors import UsageError
 from openmav.measures._base import Context
-from openmav.record import Before, Candidates, Step, Timing, freeze_values, frozen
+from openmav.record import Before, Candidates, Step, Timing, freeze_values, frozen, lacking, measure_of
 from openmav.sampling import Sampling
 from openmav.settings import Settings
 
@@ -134,6 +134,18 @@ class Looking:
         context = replace(context, layer=self.layer)
         values = {**step.values, **self.measure(frame, context, possible)}
         return context, replace(step, values=values, pieces=self.texts(values))
+
+    def lacking(self, step: Step, dropped: bool = True) -> set[str]:
+        """What a step lacks of all that is wanted now; see record.lacking."""
+        return lacking(step, self.measures, self.layer, self.missing, dropped)
+
+    def completed(self, step: Step, frame: Frame, choice: Choice) -> Step:
+        """The step with what it lacks of all that is wanted now, from its forward pass run once more."""
+        missing = self.lacking(step)
+        found = self.measure(frame, self.context(frame, choice, step.sampling), {name: self.measures[name] for name in missing})
+        values = {**{name: array for name, array in step.values.items() if measure_of(name) not in missing}, **found}
+        kept = tuple(name for name in step.dropped if measure_of(name) not in missing)
+        return replace(step, values=values, pieces=self.texts(values), dropped=kept)
 
     def texts(self, values: Mapping[str, np.ndarray]) -> dict[int, str]:
         """The pieces of all tokens that the values name, for an app that has no tokenizer."""

@@ -15,9 +15,10 @@ from openmav.apps.live import show, start_engine
 from openmav.apps.options import PANELS, AppOptions, Scale
 from openmav.apps.plain import Plain
 from openmav.errors import EngineError, LoadError, UsageError
+from openmav.opening import open_session
 from openmav.registry import need_known
 from openmav.sampling import Sampling
-from openmav.session import Session, open_session
+from openmav.session import Session
 from openmav.settings import CORE_MEASURES, DEMO, Aggregation, Settings
 from openmav.terminal import is_terminal
 

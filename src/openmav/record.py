@@ -6,7 +6,7 @@ module needs numpy only, so that a recording opens without the model's libraries
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Literal, TypeAlias
 
@@ -20,6 +20,7 @@ Ids: TypeAlias = NDArray[np.int64]
 RANK_EDGES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)  # of "distribution": a bin holds the ranks up to its edge, one more bin the rest
 TRUNK = "main"  # the name of the first branch
 SAMPLING_STAGES = ("raw", "constraint", "penalty", "temperature", "top-k", "top-p", "min-p")  # of "sampling_stages": its rows
+Missing: TypeAlias = Mapping[str, Mapping[int, str]]  # {measure: {layer: why it has no such value}}
 LARGE = 1 << 14  # bytes of an entry of Step.values from which on it is large
 EndReason: TypeAlias = Literal["eos", "length", "stop", "break", "complete", "stuck", "interrupt"]
 
@@ -49,7 +50,7 @@ class ModelInfo:
     kv_heads: int = 0
     width: int = 0  # of the residual stream
     parameters: int = 0
-    missing: Mapping[str, Mapping[int, str]] = field(default_factory=dict)
+    missing: Missing = field(default_factory=dict)
     notes: tuple[str, ...] = ()  # what a reader should know, a line each
 
     def why_missing(self, measure: str, layer: int) -> str | None:
@@ -190,6 +191,18 @@ def without_large(step: Step) -> Step:
 def measure_of(name: str) -> str:
     """The measure that an entry of `Step.values` belongs to: "logit_lens" for "logit_lens.token_ids"."""
     return name.partition(".")[0]
+
+
+def lacking(step: Step, measures: Iterable[str], layer: int | None, missing: Missing, dropped: bool = True) -> set[str]:
+    """Those of the measures that a step has no values for, or not for this layer, which has them; `dropped`: nor any more."""
+    have = {measure_of(name) for name in (*step.values, *(() if dropped else step.dropped))}
+    asked = -1 if layer is None else layer
+
+    def of_others(measure: str) -> bool:
+        layers = step.values.get(f"{measure}.layers")
+        return layers is not None and asked >= 0 and asked not in layers.tolist() and asked not in missing.get(measure, {})
+
+    return {measure for measure in measures if measure not in have or of_others(measure)}
 
 
 def mean_surprisal(steps: list[Step]) -> float:

@@ -59,6 +59,10 @@ class Sampler:
         self.sampling = sampling
         self.chain = build_chain(sampling)
 
+    def with_(self, sampling: Sampling) -> Sampler:
+        """This one where it chooses like this, else another with a stream of its own."""
+        return self if sampling == self.sampling else Sampler(sampling)
+
     @property
     def state(self) -> Tensor:
         """Of the generator; one and the same object until something is drawn."""

@@ -8,8 +8,8 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from openmav import interventions, registry
-from openmav.backends._base import Backend, Frame, Intervening, LoadOptions, Progress
+from openmav import interventions
+from openmav.backends._base import Backend, Frame, Intervening, Progress
 from openmav.branches import Paths
 from openmav.breakpoints import Breakpoints, Hit
 from openmav.detokenize import Detokenizer, Pieces
@@ -20,7 +20,7 @@ from openmav.explaining import Asked, explain
 from openmav.looking import Drawn, Looking
 from openmav.measures._base import Context
 from openmav.prompts import notes_on, read_prompt, typed
-from openmav.record import Branch, EndReason, ModelInfo, Prompt, Step, measure_of
+from openmav.record import Branch, EndReason, ModelInfo, Prompt, Step
 from openmav.sampling import Sampling
 from openmav.settings import Settings
 from openmav.tape import Tape
@@ -31,19 +31,6 @@ if TYPE_CHECKING:
     from openmav.sampler import Choice
 
 BURST = 0.03  # seconds: shorter than an eye or a key notices
-
-
-def open_session(settings: Settings, progress: Progress | None = None) -> Session:
-    """Load the model that the settings name and check the prompt against it; nothing is computed yet.
-
-    Raises LoadError where the model can't be loaded, UsageError where the prompt does not fit it or the constraint makes no sense.
-    """
-    settings.constraint.grammar()
-    for file in settings.measure_files:
-        registry.load("measures", registry.add_file("measures", file))
-    module = registry.load("backends", settings.backend)
-    options = LoadOptions(settings.device, settings.dtype, settings.trust_remote_code, settings.threads)
-    return Session(module.load(settings.model, options, progress), settings)
 
 
 class Session:
@@ -117,7 +104,22 @@ class Session:
 
     def lacks(self) -> bool:
         """Whether the newest step has no value for something that is wanted now."""
-        return bool(self.steps) and not self._looking.measures.keys() <= {measure_of(name) for name in self.steps[-1].values}
+        return bool(self.steps and self._looking.lacking(self.steps[-1]))
+
+    def look_back(self, index: int, dropped: bool = True) -> Step | None:
+        """Step `index` with all that is wanted now: its forward pass runs once more, bit for bit, and nothing else changes.
+
+        None where it lacks nothing (but what was `dropped`, if that is False), or where something else was done to the model then.
+        """
+        step, looking = self.steps[index], self._looking
+        if step.interventions != self.interventions or not looking.lacking(step, dropped):
+            return None
+        ids = [one.token_id for one in self.steps[:index]]
+        frame = (self._touched or self._tape).aside(self.prompt.token_ids, ids, looking.sites)
+        text = (*self.prompt.token_ids, *ids)
+        choice = self._sampler.with_(step.sampling).choose(frame.logits, text, step.token_id, self._ending.allowed(ids))
+        self.steps[index] = looking.completed(step, frame, choice)
+        return self.steps[index]
 
     @property
     def sampling(self) -> Sampling:

@@ -109,11 +109,13 @@ class Want:
     """Compute exactly these measures: for the newest token as far as it was looked at for them, and from the next one on.
 
     `layer` is the one that the reader looks at: measures that cost too much for all layers are computed for that one; None: for
-    all of them, -1: for none yet.
+    all of them, -1: for none yet. `at`: an earlier token that the reader looks at and that lacks some of it: it is looked at again;
+    while nothing runs, so are the others around it.
     """
 
     measures: frozenset[str]
     layer: int | None = None
+    at: int | None = None
 
 
 @dataclass(frozen=True)
@@ -193,14 +195,15 @@ class History:
         self._now = first or Snapshot()
         self._steps: list[Step] = list(self._now.steps)
         self._budget = budget
-        self._large: deque[tuple[int, int]] = deque()  # (index, bytes) of the steps that hold large entries
+        self._large: deque[tuple[int, int]] = deque()  # (index, bytes) of the steps that hold large entries, in order
         self._bytes = 0
+        self._changed = False  # the steps, since the last snapshot
 
     def snapshot(self) -> Snapshot:
         """The latest state; costs one copy of the list of steps where it has changed."""
         with self._lock:
-            if len(self._now.steps) != len(self._steps) or (self._steps and self._now.steps[-1] is not self._steps[-1]):
-                self._now = replace(self._now, steps=tuple(self._steps))
+            if self._changed:
+                self._now, self._changed = replace(self._now, steps=tuple(self._steps)), False
             return self._now
 
     def update(self, **changes: object) -> None:
@@ -217,8 +220,16 @@ class History:
             for step in steps:
                 self._cut(step.index)
                 self._steps.append(step)
-                self._make_room(step)
+                self._make_room(step.index)
             self._now = replace(self._now, version=self._now.version + 1)
+
+    def again(self, step: Step) -> None:
+        """A step in its own place, with other values; nothing where another token stands there by now."""
+        with self._lock:
+            if step.index < len(self._steps) and self._steps[step.index].token_id == step.token_id:
+                self._steps[step.index] = step
+                self._make_room(step.index)
+                self._now = replace(self._now, version=self._now.version + 1)
 
     def truncate(self, length: int) -> None:
         with self._lock:
@@ -247,16 +258,23 @@ class History:
 
     def _cut(self, length: int) -> None:
         del self._steps[length:]
+        self._changed = True
         while self._large and self._large[-1][0] >= length:
             self._bytes -= self._large.pop()[1]
 
-    def _make_room(self, step: Step) -> None:
-        """Counts the new step's large entries, and lets go of the oldest ones where they are too many together."""
-        size = sum(large(step).values())
-        if size:
-            self._large.append((len(self._steps) - 1, size))
+    def _make_room(self, index: int) -> None:
+        """Counts the large entries of a step, and lets go of those of the oldest others where they are too many together."""
+        self._changed = True
+        size = sum(large(self._steps[index]).values())
+        if self._large and self._large[-1][0] >= index:  # an earlier step, looked at again
+            self._large = deque(sorted([*(one for one in self._large if one[0] != index), (index, size)]))
+            self._bytes = sum(held for _, held in self._large)
+        elif size:
+            self._large.append((index, size))
             self._bytes += size
         while self._bytes > self._budget and len(self._large) > 1:
-            index, freed = self._large.popleft()
-            self._steps[index] = without_large(self._steps[index])
+            at = 1 if self._large[0][0] == index else 0
+            oldest, freed = self._large[at]
+            del self._large[at]
+            self._steps[oldest] = without_large(self._steps[oldest])
             self._bytes -= freed

@@ -39,6 +39,19 @@ class Tape:
         self._fed.append(tokens[-1])
         return frame
 
+    def aside(self, prompt: tuple[int, ...], tokens: Sequence[int], sites: frozenset[str]) -> Frame:
+        """The forward pass that told what comes after `tokens`, run once more for these sites; the cache stays where it is."""
+        if self._first is None or prompt != self._prompt or _alike(self._fed, tokens) < len(tokens):
+            return self.frame(prompt, tokens, sites)
+        if not tokens and not sites - HEAD_SITES - self._first.sites.keys():
+            return self._first
+        with self.backend.aside():
+            if not tokens:
+                self._first = self.backend.prefill(prompt, sites)
+                return self._first
+            self.backend.rewind(len(prompt) + len(tokens) - 1)
+            return self.backend.decode_one_token(tokens[-1], sites)
+
     def _reach(self, tokens: Sequence[int], progress: Progress | None) -> None:
         """The cache with exactly these tokens after the prompt."""
         held = _alike(self._fed, tokens)

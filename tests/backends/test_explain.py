@@ -9,7 +9,7 @@ import torch
 from backends.families import tiny
 from openmav.backends.transformers import wrap
 from openmav.errors import UsageError
-from openmav.session import open_session
+from openmav.opening import open_session
 from openmav.settings import Settings
 
 IDS = [5, 17, 9, 33, 21, 40, 8, 61, 12]

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 import torch
 
+from openmav.opening import open_session
 from openmav.sampling import Sampling
-from openmav.session import open_session
 from openmav.settings import Settings
 
 pytestmark = [pytest.mark.real, pytest.mark.slow]

@@ -14,7 +14,8 @@ from openmav.backends._hf.touching import Hands
 from openmav.backends.transformers import wrap
 from openmav.errors import UsageError
 from openmav.interventions import parse
-from openmav.session import Session, open_session
+from openmav.opening import open_session
+from openmav.session import Session
 from openmav.settings import Settings
 from openmav.sweep import Sweep
 

@@ -3,16 +3,31 @@
 from __future__ import annotations
 
 import os
+import time
+from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 from driving import HOME, make_app
+from textual.pilot import Pilot
 
 from fakes import make_steps
+from openmav.apps.layouts import LAYOUTS
 from openmav.apps.options import AppOptions
 from openmav.apps.tui.app import MavApp
 from openmav.apps.tui.costs import SMOOTH, Costs
+from openmav.engine import EngineSource
 from openmav.panels._view import View
-from openmav.source import Want
+from openmav.settings import Settings
+from openmav.source import Snapshot, Want
+
+
+async def until(pilot: Pilot[None], condition: Callable[[], bool]) -> None:
+    """Waits until it holds; a minute at most."""
+    end = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < end
+        await pilot.pause(0.05)
 
 
 def wants(app: MavApp) -> list[Want]:
@@ -32,6 +47,37 @@ async def test_others_ask_for_no_layer_and_only_once() -> None:
     async with app.run_test(size=HOME) as pilot:
         await pilot.press("left_square_bracket", "left", "right")
         assert wants(app) == [Want(frozenset({"mlp_norm"}))]
+
+
+async def test_an_earlier_token_that_lacks_something_is_asked_for() -> None:
+    app = make_app(5, options=AppOptions(panels=("logit_lens", "timeline")))
+    lens = frozenset({"logit_lens"})
+    async with app.run_test(size=HOME) as pilot:
+        await pilot.press("left", "left", "end")
+        assert wants(app) == [Want(lens), Want(lens, None, 3), Want(lens, None, 2), Want(lens)]
+
+
+async def test_what_another_layout_needs_of_earlier_tokens_comes_and_the_selection_stays() -> None:
+    source = EngineSource(Settings(model="toy?endless=1", backend="toy", prompt="abc", max_new_tokens=12, measures=("mlp_norm",)))
+    try:
+        app = MavApp(source, AppOptions(panels=LAYOUTS["minimal"]))
+        async with app.run_test(size=HOME) as pilot:
+            await until(pilot, lambda: app.view.status == "ended")
+            await pilot.press("3", "left", "left", "down", "down")
+            await until(pilot, lambda: all("logit_lens" in step.values for step in app.view.steps))
+            assert (app.view.cursor, app.view.candidate) == (9, 2)
+            assert "not captured" not in str(app.export_screenshot())
+    finally:
+        source.close()
+
+
+def test_a_selected_candidate_stays_when_more_is_found_out_about_its_token() -> None:
+    steps = make_steps(3)
+    view = View().updated(Snapshot(version=1, steps=steps)).at_step(1).at_candidate(2)
+    more = [steps[0], replace(steps[1], values={}), steps[2]]
+    assert view.updated(Snapshot(version=2, steps=more)).candidate == 2
+    other = [steps[0], replace(steps[1], token_id=steps[1].token_id + 1), steps[2]]
+    assert view.updated(Snapshot(version=2, steps=other)).candidate is None
 
 
 async def test_the_screen_knows_what_it_costs() -> None:

@@ -13,7 +13,8 @@ import pytest
 from openmav.cli import main
 from openmav.engine import EngineSource
 from openmav.errors import UsageError
-from openmav.session import Session, open_session
+from openmav.opening import open_session
+from openmav.session import Session
 from openmav.settings import Settings
 from openmav.source import Attribute
 

@@ -15,9 +15,10 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from openmav.backends.transformers import wrap
 from openmav.branches import Paths
 from openmav.errors import UsageError
+from openmav.opening import open_session
 from openmav.record import Prompt, Step
 from openmav.sampling import Sampling
-from openmav.session import Session, open_session
+from openmav.session import Session
 from openmav.settings import CORE_MEASURES, Settings
 
 PROMPT = "hello mello"

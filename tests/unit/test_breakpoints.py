@@ -137,7 +137,7 @@ def start(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Running]]:
 
     def begin(*breakpoints: str, **settings) -> Running:
         session = session_of(*breakpoints, **settings)
-        monkeypatch.setattr("openmav.session.open_session", lambda *_: session)
+        monkeypatch.setattr("openmav.opening.open_session", lambda *_: session)
         running.append(Running(session))
         return running[-1]
 

@@ -18,9 +18,10 @@ from openmav.backends.transformers import wrap
 from openmav.constraint import Constraint
 from openmav.errors import UsageError
 from openmav.fence import Fence
+from openmav.opening import open_session
 from openmav.record import SAMPLING_STAGES
 from openmav.sampling import Sampling
-from openmav.session import Session, open_session
+from openmav.session import Session
 from openmav.settings import Settings
 
 WORDS = [b"", b"a", b"b", b"c", b"ab", b"bc", b"abc", b"ca", b"cab", b" a", b"aa", "é".encode(), b"\xc3", b"\xa9", b"\xa9a"]

@@ -14,8 +14,8 @@ from openmav.apps.layouts import LAYOUTS
 from openmav.backends._base import HEAD_SITES, SITES
 from openmav.commands.config import KNOWN, read_config
 from openmav.commands.own import add_measures, add_panels
+from openmav.opening import open_session
 from openmav.panels._view import View
-from openmav.session import open_session
 from openmav.settings import Settings
 from openmav.source import Snapshot
 

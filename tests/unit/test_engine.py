@@ -10,8 +10,8 @@ from dataclasses import replace
 import pytest
 
 from openmav.engine import EngineSource
+from openmav.opening import open_session
 from openmav.sampling import Sampling
-from openmav.session import open_session
 from openmav.settings import Settings
 from openmav.source import (
     Advance,
@@ -254,9 +254,21 @@ def test_what_a_new_layout_wants_is_computed_while_paused(start) -> None:
     source.send(Advance(3))
     before = wait(source, lambda s: len(s.steps) == 3 and s.status == "paused").steps
     source.send(Want(frozenset({"mlp_norm", "attention_entropy"})))
-    again = wait(source, lambda s: "attention_entropy" in s.steps[-1].values).steps
-    assert again[:2] == before[:2]
-    assert again[-1].candidates.logits.tobytes() == before[-1].candidates.logits.tobytes()
+    again = wait(source, lambda s: all("attention_entropy" in step.values for step in s.steps)).steps  # the earlier ones as well
+    for new, old in zip(again, before, strict=True):
+        assert new.candidates.logits.tobytes() == old.candidates.logits.tobytes()
+        assert (new.token_id, new.text, new.index) == (old.token_id, old.text, old.index)
+
+
+def test_a_token_that_the_reader_looks_at_is_looked_at_again_while_the_model_runs(start) -> None:
+    source = start(model="toy?endless=1", backend="toy", prompt="abc", refresh_rate=0.05, max_new_tokens=200, measures=("mlp_norm",))
+    wait(source, lambda s: len(s.steps) >= 5)
+    source.send(Want(frozenset({"mlp_norm", "logit_lens"}), None, 2))
+    seen = wait(source, lambda s: "logit_lens" in s.steps[2].values)
+    assert seen.status == "running"
+    assert [step.index for step in seen.steps if "logit_lens" in step.values and step.index < 5] == [2]
+    source.send(Pause())
+    wait(source, lambda s: s.status == "paused" and all("logit_lens" in step.values for step in s.steps))
 
 
 def test_what_can_be_computed_at_once_does_not_hide_what_cannot(start) -> None:

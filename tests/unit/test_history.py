@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from fakes import make_step, with_values
@@ -55,6 +57,28 @@ def test_a_snapshot_never_changes() -> None:
     before = history.snapshot()
     history.append(heavy(1))
     assert "attention_rows" in before.steps[0].values
+
+
+def test_a_step_that_was_looked_at_again_takes_its_place() -> None:
+    history = History(budget=3 * SIZE)
+    for index in range(6):
+        history.append(heavy(index))
+    before = history.snapshot()
+    history.again(heavy(1))
+    assert kept(history) == [1, 4, 5]
+    assert history.snapshot().version > before.version
+    assert "attention_rows" not in before.steps[1].values
+    history.again(replace(heavy(2), token_id=-5))  # another token stands there by now
+    history.again(heavy(6))
+    assert kept(history) == [1, 4, 5]
+    assert [step.index for step in history.snapshot().steps] == list(range(6))
+    history.again(heavy(1))
+    history.append(heavy(6))
+    assert kept(history) == [4, 5, 6]
+    history.truncate(4)
+    assert kept(history) == []
+    history.append(heavy(4))
+    assert kept(history) == [4]
 
 
 def test_small_entries_are_always_kept() -> None:

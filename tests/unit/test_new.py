@@ -10,8 +10,8 @@ from fakes import make_info, make_prompt, make_steps
 from openmav import registry
 from openmav.cli import main
 from openmav.commands.own import add_measures, add_panels
+from openmav.opening import open_session
 from openmav.panels._view import View
-from openmav.session import open_session
 from openmav.settings import Settings
 from openmav.source import Snapshot
 

@@ -8,7 +8,7 @@ import pytest
 
 from openmav import registry
 from openmav.errors import EngineError, UsageError
-from openmav.session import open_session
+from openmav.opening import open_session
 from openmav.settings import CORE_MEASURES, Settings
 
 PANEL = 'TITLE = "Mine"\nNEEDS = ("mlp_norm",)\nHELP = "What it shows: x."\ndef render(view, width, height):\n    return []\n'

@@ -10,9 +10,10 @@ import torch
 
 from openmav.backends.transformers import wrap
 from openmav.errors import UsageError
+from openmav.opening import open_session
 from openmav.record import Step
 from openmav.sampling import Sampling
-from openmav.session import Session, open_session
+from openmav.session import Session
 from openmav.settings import CORE_MEASURES, Settings
 
 PROMPT = "hello mello"

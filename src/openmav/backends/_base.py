@@ -24,6 +24,7 @@ a reason can be given where it is missing:
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, TypeVar, runtime_checkable
 
@@ -137,6 +138,9 @@ class Backend(Protocol):
 
     def rewind(self, length: int) -> None:
         """Forget all tokens after the first `length`; the next decode gives what it would have given then, bit for bit."""
+
+    def aside(self) -> AbstractContextManager[None]:
+        """Within it the cache may be cut and fed again what stood there, or filled anew; after it, it is as it was, bit for bit."""
 
     def close(self) -> None:
         """Free the model; take every hook off."""

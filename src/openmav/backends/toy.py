@@ -18,7 +18,7 @@ import copy
 import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from urllib.parse import parse_qsl
 
@@ -155,6 +155,14 @@ class Toy:
 
     def rewind(self, length: int) -> None:
         del self.ids[length:]
+
+    @contextmanager
+    def aside(self) -> Iterator[None]:
+        ids, prompt_length = list(self.ids), self.prompt_length
+        try:
+            yield
+        finally:
+            self.ids, self.prompt_length = ids, prompt_length
 
     def close(self) -> None:
         self.ids = []

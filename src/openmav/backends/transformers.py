@@ -216,6 +216,9 @@ class TransformersBackend:
             with self._running():
                 self._decoder.rewind(length)
 
+    def aside(self) -> AbstractContextManager[None]:
+        return self._decoder.aside()
+
     def close(self) -> None:
         """Hooks off, attention and training flag as they were; the model is its owner's again."""
         self._capture.close()

@@ -38,8 +38,8 @@ def attribute_command(values: dict[str, Any]) -> int:
 
 def _explain(settings: Settings, values: dict[str, Any]) -> tuple[InputAttribution, str]:
     """The answer, and the model in words."""
+    from openmav.opening import open_session
     from openmav.prompts import one_token
-    from openmav.session import open_session
 
     progress = ProgressLine()
 

@@ -66,7 +66,7 @@ def _generate(settings: Settings, face: Face) -> int:
     progress = ProgressLine()
     started = time.perf_counter()
     try:
-        from openmav.session import open_session
+        from openmav.opening import open_session
 
         session = open_session(settings, progress)
         check()

@@ -84,7 +84,7 @@ def _run(settings: Settings, values: dict[str, Any], face: Face) -> int:
 @contextmanager
 def _opened(settings: Settings, progress: ProgressLine) -> Iterator[Any]:
     """A session with the model; closed at the end, and the line of its progress gone."""
-    from openmav.session import open_session
+    from openmav.opening import open_session
 
     try:
         session = open_session(settings, progress)

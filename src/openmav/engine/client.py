@@ -6,7 +6,7 @@ import contextlib
 import multiprocessing
 import threading
 
-from openmav.engine.events import Event, Explained, Kept, Made, Ready, Renamed, State, Working
+from openmav.engine.events import Again, Event, Explained, Kept, Made, Ready, Renamed, State, Working
 from openmav.engine.process import serve
 from openmav.settings import Settings
 from openmav.source import COMMANDS, Command, History, SetSampling, Snapshot
@@ -100,6 +100,8 @@ class EngineSource:
                     history.update(sampling=event.sampling)
         elif isinstance(event, Kept):
             history.keep(event.branch, event.shared)
+        elif isinstance(event, Again):
+            history.again(event.step)
         elif isinstance(event, Explained):
             history.update(attribution=event.attribution)
         elif isinstance(event, Renamed):

@@ -35,6 +35,13 @@ class Made:
 
 
 @dataclass(frozen=True)
+class Again:
+    """An earlier step that was looked at again; nothing else changes."""
+
+    step: Step
+
+
+@dataclass(frozen=True)
 class Kept:
     """A branch is left: its first `shared` steps are those in force, `branch` holds those after them."""
 
@@ -83,4 +90,4 @@ class Failed:
     details: str = ""  # a traceback, for the log
 
 
-Event: TypeAlias = Working | Ready | Made | Kept | Renamed | State | Explained | Failed
+Event: TypeAlias = Working | Ready | Made | Again | Kept | Renamed | State | Explained | Failed

@@ -12,7 +12,7 @@ from dataclasses import replace
 from multiprocessing.connection import Connection
 from typing import TYPE_CHECKING, Any
 
-from openmav.engine.events import Event, Explained, Failed, Kept, Made, Ready, Renamed, State, Working
+from openmav.engine.events import Again, Event, Explained, Failed, Kept, Made, Ready, Renamed, State, Working
 from openmav.errors import MavError, UsageError
 from openmav.record import Branch, Step, without_large
 from openmav.settings import Settings
@@ -39,6 +39,9 @@ if TYPE_CHECKING:
     from openmav.session import Session
 
 
+FILL = 256  # steps before and after the reader's that are looked at again while nothing runs
+
+
 class _AppGoneError(Exception):
     """The app has gone."""
 
@@ -55,6 +58,8 @@ class Engine:
         self.obeyed = 0  # commands that were taken
         self._waiting: deque[Command] = deque()  # that came while something took long
         self._read_again = False  # a token took longer than usual, and the app was told why
+        self._wanted = Want(frozenset())  # the last one
+        self._seen: set[int] = set()  # steps that were looked at again for it, or need not be
 
     def tell(self, event: Event) -> None:
         try:
@@ -74,7 +79,7 @@ class Engine:
             self._generate(session)
 
     def _open(self) -> Session:
-        from openmav.session import open_session
+        from openmav.opening import open_session
 
         session = open_session(self.settings, lambda what, share: self.tell(Working(what, share, False)))
         session.progress = self._reading
@@ -134,12 +139,15 @@ class Engine:
             idle = not self.running or session.reason is not None
             wait = None if idle else max(0.0, self.due - time.monotonic())
             try:
+                while idle and not self._waiting and not self.pipe.poll() and self._fill(session):
+                    pass
                 if not self._waiting and not self.pipe.poll(wait):
                     return
                 command = self._waiting.popleft() if self._waiting else self.pipe.recv()
             except (EOFError, OSError) as error:
                 raise _AppGoneError from error
             self.obeyed += 1
+            self._seen.clear()
             try:
                 _DO[type(command)](self, session, command)
                 self._tell_state(session)
@@ -212,7 +220,30 @@ class Engine:
     def _want(self, session: Session, command: Want) -> None:
         """While nothing runs, what the newest step's forward pass was not captured for is computed once more."""
         session.want(sorted(command.measures), command.layer)
+        self._wanted = command
         self._look_again(session)
+        while self.pipe.poll():
+            self._waiting.append(self.pipe.recv())
+        if command.at is not None and not any(isinstance(one, Want) for one in self._waiting):  # else the reader has moved on
+            self._look_back(session, command.at, True)
+
+    def _fill(self, session: Session) -> bool:
+        """Looks at one more step that lacks what is wanted, the nearest to the reader's; False where none does."""
+        last = len(session.steps) - 1
+        around = last if self._wanted.at is None else min(self._wanted.at, last)
+        nearest = sorted(range(max(0, around - FILL), min(last, around + FILL) + 1), key=lambda index: abs(index - around))
+        return any(self._look_back(session, index, False) for index in nearest if index not in self._seen)
+
+    def _look_back(self, session: Session, index: int, dropped: bool) -> bool:
+        """Tells of a step that was looked at again. This process keeps nothing large of it, as of all but the newest."""
+        self._seen.add(index)
+        again = session.look_back(index, dropped) if index < len(session.steps) else None
+        if again is None:
+            return False
+        self.tell(Again(again))
+        if index < len(session.steps) - 1:
+            session.steps[index] = without_large(again)
+        return True
 
     def _set_breakpoints(self, session: Session, command: SetBreakpoints) -> None:
         session.break_at(command.texts)

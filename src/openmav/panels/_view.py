@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+import numpy as np
+
 from openmav.apps.options import AppOptions
 from openmav.explained import InputAttribution
 from openmav.finite import nonfinite
@@ -106,7 +108,7 @@ class View:
         last = len(now.steps) - 1
         cursor = last if self.following else min(self.cursor, last)
         layer = self.layer if self.layer >= 0 or now.info is None else now.info.layers - 1
-        held = self.step is not None and 0 <= cursor == self.cursor and now.steps[cursor] is self.step
+        held = self.step is not None and 0 <= cursor == self.cursor and _same(now.steps[cursor], self.step)
         candidate = self.candidate if held else None
         return replace(
             self,
@@ -176,3 +178,8 @@ class View:
     def scrolled(self, by: int, rows: int) -> View:
         """Layer rows moved, as far as there are any for `rows` at a time."""
         return replace(self, scroll=max(0, min(self.scroll + by, self.layers - rows)))
+
+
+def _same(a: Step, b: Step) -> bool:
+    """Whether both are one token with one list of candidates, whatever else was found out about it."""
+    return a is b or (a.token_id == b.token_id and np.array_equal(a.candidates.token_ids, b.candidates.token_ids))

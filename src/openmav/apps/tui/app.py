@@ -35,6 +35,7 @@ from openmav.apps.tui.widgets import Footer, Header, Notice, PanelTile
 from openmav.paint import PALETTES
 from openmav.panels import needs
 from openmav.panels._view import View
+from openmav.record import lacking
 from openmav.source import Advance, Back, Command, Force, Pause, Run, SetSampling, Source, Want
 
 TICK = 1 / 12  # seconds between two looks at the source
@@ -175,10 +176,16 @@ class MavApp(Arranging, Touching, Asking, Watching):
     def _want(self) -> None:
         """Asks for the measures that the panels need now, where they are not those that were asked for last."""
         focused = any(getattr(module, "FOCUS", False) for module in self.modules.values())
-        wanted = Want(needs((*self.modules, *self.asked_for), self.view.modes, self.view), self.view.layer if focused else None)
+        measures, layer = needs((*self.modules, *self.asked_for), self.view.modes, self.view), self.view.layer if focused else None
+        wanted = Want(measures, layer, self.view.cursor if self._lacking(measures, layer) else None)
         if wanted != self._wanted:
             self._wanted = wanted
             self._send(wanted)
+
+    def _lacking(self, measures: frozenset[str], layer: int | None) -> bool:
+        """Whether the reader looks at an earlier token for which not all of this was computed."""
+        step, info = self.view.step, self.view.info
+        return step is not None and info is not None and not self.view.following and bool(lacking(step, measures, layer, info.missing))
 
     def _when_paused(self, todo: Callable[[], None]) -> None:
         """Does something once no new token can come between; pauses first where needed."""

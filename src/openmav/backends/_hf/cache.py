@@ -118,6 +118,18 @@ def _bytes(value: object) -> int:
     return sum(one.numel() * one.element_size() for one in inside if isinstance(one, Tensor))
 
 
+def views(cache: Cache) -> list[tuple[object, dict[str, object]]]:
+    """What each layer of a cache that can be cropped shows of its buffers now. A token that is cut off stays in them."""
+    names = ("keys", "values", "cumulative_length", "is_initialized")
+    return [(layer, {name: vars(layer)[name] for name in names if name in vars(layer)}) for layer in cache.layers]
+
+
+def put_back(held: list[tuple[object, dict[str, object]]]) -> None:
+    """The layers as they were; right where nothing but the tokens that were there has been written since."""
+    for layer, state in held:
+        vars(layer).update(state)
+
+
 def crop(cache: Cache, length: int) -> None:
     """Keep the first `length` tokens."""
     with torch.inference_mode():

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import copy
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -162,6 +163,18 @@ class Decoder:
         for token_id in replay:
             output = self._forward([token_id], False, {})
             self.kwargs = self.model._update_model_kwargs_for_generation(output, self.kwargs)
+
+    @contextmanager
+    def aside(self) -> Iterator[None]:
+        """See backends._base.Backend."""
+        kwargs, state = self.kwargs, (list(self.ids), list(self._snapshots), self._simple)
+        held = caches.views(self.cache) if self.exact_crop else []
+        self.kwargs = dict(kwargs) if self.exact_crop else copy.deepcopy(kwargs)
+        try:
+            yield
+        finally:
+            caches.put_back(held)
+            self.kwargs, (self.ids, self._snapshots, self._simple) = kwargs, state
 
 
 def _prepares_nothing(model: PreTrainedModel) -> bool:

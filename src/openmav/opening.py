@@ -1,0 +1,21 @@
+"""From settings to a session: the model is loaded, and nothing is computed yet."""
+
+from __future__ import annotations
+
+from openmav import registry
+from openmav.backends._base import LoadOptions, Progress
+from openmav.session import Session
+from openmav.settings import Settings
+
+
+def open_session(settings: Settings, progress: Progress | None = None) -> Session:
+    """Load the model that the settings name and check the prompt against it; nothing is computed yet.
+
+    Raises LoadError where the model can't be loaded, UsageError where the prompt does not fit it or the constraint makes no sense.
+    """
+    settings.constraint.grammar()
+    for file in settings.measure_files:
+        registry.load("measures", registry.add_file("measures", file))
+    module = registry.load("backends", settings.backend)
+    options = LoadOptions(settings.device, settings.dtype, settings.trust_remote_code, settings.threads)
+    return Session(module.load(settings.model, options, progress), settings)
