@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Any
 
 from openmav.engine.events import Again, Event, Explained, Failed, Kept, Made, Ready, Renamed, State, Working
 from openmav.errors import MavError, UsageError
-from openmav.record import Branch, Step, without_large
+from openmav.record import Branch, Step, large, without_large
 from openmav.settings import Settings
 from openmav.source import (
+    BUDGET,
     Advance,
     Attribute,
     Back,
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     from openmav.session import Session
 
 
+ROOM = BUDGET // 2  # bytes of large entries of steps that nobody looks at; an app keeps BUDGET of them
 FILL = 256  # steps before and after the reader's that are looked at again while nothing runs
 
 
@@ -59,6 +61,7 @@ class Engine:
         self._waiting: deque[Command] = deque()  # that came while something took long
         self._read_again = False  # a token took longer than usual, and the app was told why
         self._wanted = Want(frozenset())  # the last one
+        self._room = ROOM
         self._seen: set[int] = set()  # steps that were looked at again for it, or need not be
 
     def tell(self, event: Event) -> None:
@@ -138,14 +141,11 @@ class Engine:
         while True:
             idle = not self.running or session.reason is not None
             wait = None if idle else max(0.0, self.due - time.monotonic())
-            try:
-                while idle and not self._waiting and not self.pipe.poll() and self._fill(session):
-                    pass
-                if not self._waiting and not self.pipe.poll(wait):
-                    return
-                command = self._waiting.popleft() if self._waiting else self.pipe.recv()
-            except (EOFError, OSError) as error:
-                raise _AppGoneError from error
+            while idle and not self._waiting and not self._asked(0.0) and self._fill(session):
+                pass
+            if not self._waiting and not self._asked(wait):
+                return
+            command = self._waiting.popleft() if self._waiting else self._next()
             self.obeyed += 1
             self._seen.clear()
             try:
@@ -153,6 +153,20 @@ class Engine:
                 self._tell_state(session)
             except MavError as error:
                 self._tell_state(session, str(error))
+
+    def _asked(self, wait: float | None) -> bool:
+        """Whether a command comes within so many seconds; None: wait until one does."""
+        try:
+            return self.pipe.poll(wait)
+        except (EOFError, OSError) as error:
+            raise _AppGoneError from error
+
+    def _next(self) -> Command:
+        try:
+            command: Command = self.pipe.recv()
+        except (EOFError, OSError) as error:
+            raise _AppGoneError from error
+        return command
 
     # ---- what each command does ----
 
@@ -220,19 +234,26 @@ class Engine:
     def _want(self, session: Session, command: Want) -> None:
         """While nothing runs, what the newest step's forward pass was not captured for is computed once more."""
         session.want(sorted(command.measures), command.layer)
-        self._wanted = command
+        self._wanted, self._room = command, ROOM
         self._look_again(session)
-        while self.pipe.poll():
-            self._waiting.append(self.pipe.recv())
+        while self._asked(0.0):
+            self._waiting.append(self._next())
         if command.at is not None and not any(isinstance(one, Want) for one in self._waiting):  # else the reader has moved on
             self._look_back(session, command.at, True)
 
     def _fill(self, session: Session) -> bool:
-        """Looks at one more step that lacks what is wanted, the nearest to the reader's; False where none does."""
+        """Looks at one more step that lacks what is wanted, the nearest to the reader's; False where none does, or there is no room."""
+        if self._room <= 0:
+            return False
         last = len(session.steps) - 1
         around = last if self._wanted.at is None else min(self._wanted.at, last)
         nearest = sorted(range(max(0, around - FILL), min(last, around + FILL) + 1), key=lambda index: abs(index - around))
-        return any(self._look_back(session, index, False) for index in nearest if index not in self._seen)
+        try:
+            return any(self._look_back(session, index, False) for index in nearest if index not in self._seen)
+        except MavError as error:  # as in a measure of somebody's own
+            self._room = 0
+            self._tell_state(session, str(error))
+            return False
 
     def _look_back(self, session: Session, index: int, dropped: bool) -> bool:
         """Tells of a step that was looked at again. This process keeps nothing large of it, as of all but the newest."""
@@ -241,6 +262,7 @@ class Engine:
         if again is None:
             return False
         self.tell(Again(again))
+        self._room -= sum(large(again).values())
         if index < len(session.steps) - 1:
             session.steps[index] = without_large(again)
         return True
@@ -269,8 +291,8 @@ class Engine:
     def _working(self, what: str, share: float | None) -> None:
         """Raises UsageError where the app asked for something else meanwhile."""
         self.tell(Working(what, share, True))
-        while self.pipe.poll():
-            self._waiting.append(self.pipe.recv())
+        while self._asked(0.0):
+            self._waiting.append(self._next())
         if any(not isinstance(command, Want) for command in self._waiting):
             raise UsageError("input attribution was stopped")
 
