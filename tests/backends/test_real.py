@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -122,3 +123,19 @@ def test_the_chat_template_is_applied_when_asked(real_folder: Path) -> None:
     assert "<|im_start|>" in session.prompt.tokens
     assert session.prompt.special[0]
     assert "".join(session.prompt.tokens).endswith("assistant\n")
+
+
+def test_looking_back_gives_the_bits_of_a_run_that_wanted_all_from_the_start(real_folder: Path) -> None:
+    deep = ("mlp_norm", "attention_entropy", "logit_lens", "attention_rows", "attribution", "neurons", "neuron_tokens", "sink_share")
+    asked = Settings(model=str(real_folder), prompt=PROMPT, max_new_tokens=16, measures=deep)
+    whole, bare = open_session(asked), open_session(replace(asked, measures=("mlp_norm",)))
+    expected, _ = list(whole), list(bare)
+    bare.want(deep)
+    for index in (15, 0, 7, 3):
+        again = bare.look_back(index)
+        assert again is not None
+        assert again.values.keys() == expected[index].values.keys()
+        for name, values in expected[index].values.items():
+            assert np.array_equal(again.values[name], values, equal_nan=True), name
+    whole.close()
+    bare.close()

@@ -20,6 +20,7 @@ from openmav.backends._hf.linear_head import LinearHead
 
 NO_WAY = "a norm stands between its neurons and the residual stream"
 ROWS = 8192  # of the head that are turned to fp32 at a time
+TOGETHER = 8  # neurons in a product: as many as a measure asks for, or a multiple
 MOST = 50_000  # neurons that are remembered
 SMALL = 500_000_000  # multiplications with which a whole layer is learned at once: tens of milliseconds, and none for its later tokens
 _WAYS = np.array([[1], [-1]], dtype=np.float32)  # up, and down
@@ -89,8 +90,9 @@ class Neurons:
         norm, rows = self.linear.norm, self.linear.rows
         x = written.to(norm.weight.device)
         x = norm.weight * (x - x.mean(-1, keepdim=True) if norm.centred else x)
+        x = torch.nn.functional.pad(x, (0, 0, 0, -len(x) % TOGETHER))  # so that its bits do not depend on which came with it
         parts = [x.to(rows.device) @ rows[at : at + ROWS].float().T for at in range(0, len(rows), ROWS)]
-        return self.linear.factor * torch.cat(parts, -1)
+        return self.linear.factor * torch.cat(parts, -1)[: len(written)]
 
 
 def _times(tokens: NDArray, logits: NDArray, factors: NDArray) -> tuple[Tensor, Tensor]:
