@@ -60,7 +60,7 @@ def test_watch_pause_resize_and_quit(terminal: Terminal) -> None:
 
 def test_a_window_that_grew_keeps_nothing_of_the_app(terminal: Terminal) -> None:
     before = terminal.state()
-    terminal.type(mav(*ENDLESS))
+    terminal.type(mav(*TOY, "toy?endless=1", "--prompt", "Hi", "--max-new-tokens", "20", "--refresh-rate", "0"))
     terminal.wait_for("toy.*tok/s")
     for width in range(160, 170):  # a busy tmux without a client may forget to resize the pane
         terminal.resize(width, 45)
