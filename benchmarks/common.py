@@ -85,12 +85,16 @@ class Section:
     figures: Sequence[Figure]
 
 
+def in_turn(names: Sequence[str], turn: int) -> Sequence[str]:
+    """The order of a round: forwards, the next time backwards."""
+    return names[:: 1 if turn % 2 == 0 else -1]
+
+
 def take_turns(rounds: int, sides: Mapping[str, Callable[[], float]]) -> dict[str, list[float]]:
     """Run every side once a round, forwards and backwards in turn, so that a drift of the machine meets all alike; {side: values}."""
     found: dict[str, list[float]] = {name: [] for name in sides}
     for turn in range(rounds):
-        order = list(sides)[:: 1 if turn % 2 == 0 else -1]
-        for name in order:
+        for name in in_turn(list(sides), turn):
             found[name].append(sides[name]())
     return found
 

@@ -10,11 +10,12 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TypeAlias
 
 import terminal
+from common import in_turn
 
 CHILD = str(Path(__file__).with_name("child.py"))
 PATIENCE = 120.0  # seconds until the first token
@@ -96,14 +97,10 @@ def compare(sides: Mapping[str, Side], rounds: int, seconds: float) -> dict[str,
             runs[name] = stack.enter_context(side())
             runs[name].load()
         for turn in range(rounds + 1):
-            speeds = {name: runs[name].go(seconds) for name in _order(list(runs), turn)}
+            speeds = {name: runs[name].go(seconds) for name in in_turn(list(runs), turn)}
             for name, speed in speeds.items():
                 if speed is None:
                     return found
                 if turn > 0:  # the first round warms
                     found[name].append(speed)
     return found
-
-
-def _order(names: Sequence[str], turn: int) -> Sequence[str]:
-    return names if turn % 2 == 0 else names[::-1]

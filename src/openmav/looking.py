@@ -143,7 +143,7 @@ class Looking:
         """The step with what it lacks of all that is wanted now, from its forward pass run once more."""
         missing = self.lacking(step)
         found = self.measure(frame, self.context(frame, choice, step.sampling), {name: self.measures[name] for name in missing})
-        values = {**{name: array for name, array in step.values.items() if measure_of(name) not in missing}, **found}
+        values = {**step.values, **found}
         kept = tuple(name for name in step.dropped if measure_of(name) not in missing)
         return replace(step, values=values, pieces=self.texts(values), dropped=kept)
 

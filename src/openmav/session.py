@@ -28,7 +28,7 @@ from openmav.tape import Tape
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from openmav.sampler import Choice
+    from openmav.sampler import Choice, Sampler
 
 BURST = 0.03  # seconds: shorter than an eye or a key notices
 
@@ -116,8 +116,7 @@ class Session:
             return None
         ids = [one.token_id for one in self.steps[:index]]
         frame = (self._touched or self._tape).aside(self.prompt.token_ids, ids, looking.sites)
-        text = (*self.prompt.token_ids, *ids)
-        choice = self._sampler.with_(step.sampling).choose(frame.logits, text, step.token_id, self._ending.allowed(ids))
+        choice = self._choose(frame, ids, step.token_id, self._sampler.with_(step.sampling))
         self.steps[index] = looking.completed(step, frame, choice)
         return self.steps[index]
 
@@ -231,10 +230,11 @@ class Session:
         frame = self._frame(self._tape, ids)
         return self._looking.beside(step, frame, lambda: self._choose(frame, ids, step.token_id), self.sampling)
 
-    def _choose(self, frame: Frame, ids: Sequence[int], token_id: int | None) -> Choice:
-        """What comes after the generated `ids`."""
-        text = (*self.prompt.token_ids, *ids) if self._sampler.chain else ()
-        return self._sampler.choose(frame.logits, text, token_id, self._ending.allowed(ids))
+    def _choose(self, frame: Frame, ids: Sequence[int], token_id: int | None, sampler: Sampler | None = None) -> Choice:
+        """What comes after the generated `ids`, by the sampler in force or by another one."""
+        sampler = sampler or self._sampler
+        text = (*self.prompt.token_ids, *ids) if sampler.chain else ()
+        return sampler.choose(frame.logits, text, token_id, self._ending.allowed(ids))
 
     def _frame(self, tape: Tape, ids: Sequence[int]) -> Frame:
         """The forward pass that tells what comes after the generated `ids`."""

@@ -172,7 +172,7 @@ def _row(view: View, entry: Entry, width: int) -> Line:
 
 def _speed(view: View, rows: int, width: int) -> list[Line]:
     """The speed over time."""
-    shown, together = condensed_means(speeds(view), width)
     if not rows:
         return []
+    shown, together = condensed_means(speeds(view), width)
     return spark_lines(view.palette, shown, rows, "probability", view.cursor // together, view.options.scale, roomy(len(shown), width))
