@@ -17,7 +17,30 @@ class LoadError(MavError):
     """A model could not be loaded; the text says why and what to do."""
 
 
+class LoadTimeoutError(LoadError):
+    """A model took longer to load than it may."""
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__(
+            f"the model was not loaded within {seconds:g} s; --load-timeout SECONDS raises that limit, and 0 takes it away "
+            "(a download goes on where it stopped)"
+        )
+
+
 class EngineError(MavError):
     """The model's process ended or failed while it was in use."""
 
     exit_code = 1
+
+
+class MeasureError(EngineError):
+    """A measure that does not come with mav failed; the run goes on without it."""
+
+
+class Interruption(BaseException):
+    """The user or the system asked the process to end; no code of anybody's may turn that into something else."""
+
+
+def is_panic(error: BaseException) -> bool:
+    """Whether a library written in Rust gave up, such as a tokenizer; its exception is no Exception, and a class of each library's own."""
+    return type(error).__name__ == "PanicException"

@@ -40,6 +40,11 @@ class Condition:
     def needs(self) -> frozenset[str]:
         return self.tree.needs()
 
+    @property
+    def reach(self) -> int:
+        """How many tokens back it reads values of: 1 for `previous(entropy)`; the texts of all earlier tokens don't count."""
+        return self.tree.reach()
+
     def value(self, step: Step, info: ModelInfo | None = None, steps: Sequence[Step] = ()) -> Value:
         """What it is worth at a step; None is unknown. `steps` are those of the run, for `text` and `previous`."""
         return self.tree.value(Moment(step, info, steps))
@@ -86,11 +91,11 @@ def parse(text: str) -> Condition:
 
 def parse_breakpoint(text: str) -> Condition:
     """A condition that holds or not. Raises ConditionError, for a value as well."""
-    found = parse(text)
-    if found.kind != "truth":
-        example = 'token ~ "a"' if found.kind == "text" else f"{found.tree.show()} > 4"
+    result = parse(text)
+    if result.kind != "truth":
+        example = 'token ~ "a"' if result.kind == "text" else f"{result.tree.show()} > 4"
         raise ConditionError(text, 0, f"this is a value to watch, not a condition to stop at; compare it, such as {example}")
-    return found
+    return result
 
 
 def whole(part: Node) -> bool:
@@ -122,11 +127,11 @@ def _number(value: float, whole: bool) -> str:
 
 def _looked_at(node: Node) -> list[Node]:
     """The sides of its comparisons that are no fixed values, each once."""
-    found: list[Node] = []
+    result: list[Node] = []
     for part in node.walk():
         if isinstance(part, Chain) and part.strength == COMPARE:
-            found += [side for side in part.parts if any(not isinstance(leaf, Said) for leaf in _leaves(side))]
-    return list(dict.fromkeys(found))
+            result += [side for side in part.parts if any(not isinstance(leaf, Said) for leaf in _leaves(side))]
+    return list(dict.fromkeys(result))
 
 
 def _leaves(node: Node) -> list[Node]:

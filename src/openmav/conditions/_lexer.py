@@ -31,10 +31,10 @@ class Token:
 def tokens(text: str) -> list[Token]:
     """All tokens, and one of the kind "end" after them. Raises ConditionError."""
     lexer = _Lexer(text)
-    found = [lexer.next()]
-    while found[-1].kind != "end":
-        found.append(lexer.next())
-    return found
+    result = [lexer.next()]
+    while result[-1].kind != "end":
+        result.append(lexer.next())
+    return result
 
 
 class _Lexer:
@@ -52,12 +52,12 @@ class _Lexer:
             return Token("end", "", began)
         if self.text[began] in "\"'":
             return Token("text", self._quoted(), began)
-        if found := _NUMBER.match(self.text, began):
-            return self._number(found[0])
-        if found := _NAME.match(self.text, began) or _SIGN.match(self.text, began):
-            self.at = found.end()
-            name = found.re is _NAME and found[0] not in WORDS
-            return Token("name" if name else "sign", found[0], began)
+        if result := _NUMBER.match(self.text, began):
+            return self._number(result[0])
+        if result := _NAME.match(self.text, began) or _SIGN.match(self.text, began):
+            self.at = result.end()
+            name = result.re is _NAME and result[0] not in WORDS
+            return Token("name" if name else "sign", result[0], began)
         instead = _INSTEAD.get(self.text[began])
         return self._fail(began, f"write {instead}" if instead else "no condition has this sign; a text stands in quotes")
 
@@ -73,16 +73,16 @@ class _Lexer:
     def _quoted(self) -> str:
         """What stands between two equal quotes; the place is after them."""
         began, quote = self.at, self.text[self.at]
-        said: list[str] = []
+        message: list[str] = []
         self.at += 1
         while self.at < len(self.text):
             char = self.text[self.at]
             self.at += 1
             if char == quote:
-                return "".join(said)
+                return "".join(message)
             if 0xD800 <= ord(char) <= 0xDFFF:
                 self._fail(self.at - 1, "this is no character of valid UTF-8")
-            said.append(self._escaped() if char == "\\" else char)
+            message.append(self._escaped() if char == "\\" else char)
         return self._fail(began, f"this text has no end; close it with {quote}")
 
     def _escaped(self) -> str:
@@ -91,11 +91,11 @@ class _Lexer:
         self.at += 1
         if char in _ESCAPES:
             return _ESCAPES[char]
-        found = re.compile(r"[0-9a-fA-F]{4}").match(self.text, self.at) if char == "u" else None
-        if found is None or 0xD800 <= int(found[0], 16) <= 0xDFFF:
+        result = re.compile(r"[0-9a-fA-F]{4}").match(self.text, self.at) if char == "u" else None
+        if result is None or 0xD800 <= int(result[0], 16) <= 0xDFFF:
             self._fail(began, "known after a backslash: n, r, t, \\, \", ' and u with four hexadecimal digits of a character")
-        self.at = found.end()
-        return chr(int(found[0], 16))
+        self.at = result.end()
+        return chr(int(result[0], 16))
 
     def _fail(self, column: int, why: str) -> NoReturn:
         raise ConditionError(self.text, column, why)
@@ -103,6 +103,6 @@ class _Lexer:
 
 def quoted(text: str) -> str:
     """The text as it is written in a condition; read again, it is the same."""
-    names = {ord(said): f"\\{char}" for char, said in _ESCAPES.items() if char != "'"}
+    names = {ord(message): f"\\{char}" for char, message in _ESCAPES.items() if char != "'"}
     shown = text.translate(names)
     return '"' + "".join(char if char.isprintable() or ord(char) > 0xFFFF else f"\\u{ord(char):04x}" for char in shown) + '"'

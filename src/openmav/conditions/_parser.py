@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NoReturn
 
-from openmav import registry
 from openmav.conditions._errors import ConditionError
 from openmav.conditions._lexer import WORDS, Token, tokens
 from openmav.conditions._tree import (
@@ -33,6 +32,7 @@ from openmav.conditions._tree import (
     Said,
 )
 from openmav.conditions._values import AXES, CANDIDATE, ELSEWHERE, LAYERED, LENS, NORMS, PLAIN, REDUCE
+from openmav.plugins import registry
 from openmav.record import measure_of
 
 LONGEST, DEEPEST = 500, 32  # characters of a condition; things inside each other
@@ -59,11 +59,11 @@ def read(text: str) -> Node:
     if len(text) > LONGEST:
         raise ConditionError(text, LONGEST, f"a condition has at most {LONGEST} characters, not {len(text)}")
     parser = _Parser(text)
-    found = parser.condition()
+    result = parser.condition()
     parser.end()
-    if found.kind == "numbers":
-        parser.several(found)
-    return found
+    if result.kind == "numbers":
+        parser.several(result)
+    return result
 
 
 class _Parser:
@@ -102,9 +102,9 @@ class _Parser:
         self.depth += 1
         if self.depth > DEEPEST:
             self.fail(at, f"more than {DEEPEST} things are inside each other here")
-        found = part()
+        result = part()
         self.depth -= 1
-        return found
+        return result
 
     # ---- signs, from the weakest ----
 
@@ -168,32 +168,32 @@ class _Parser:
         if token.kind == "name":
             return self.inner(lambda: self.named(token), token.column)
         if token.text == "(":
-            found = self.inner(self.condition, token.column)
+            result = self.inner(self.condition, token.column)
             self.close("(")
-            return found
+            return result
         if token.text in WORDS and self.place > 1:
             self.fail(token.column, f"something is missing before '{token.text}', or it needs parentheses around it")
         return self.fail(token.column, "a name, a number, a text in quotes or ( is expected here")
 
     def named(self, name: Token) -> Node:
-        said, at = name.text, name.column
-        if said in PLAIN:
+        message, at = name.text, name.column
+        if message in PLAIN:
             if self.now.text in CLOSING and self.now.kind == "sign":
-                self.fail(self.now.column, f"'{said}' takes nothing in brackets")
-            return Plain(said, at=at)
-        if said in CANDIDATE:
-            return Candidate(said, self.argument(name, "text") if self.opens() else None, at=at)
-        if said in REDUCE:
-            return Reduce(said, self.several_numbers(name), at=at)
-        if said in ELSEWHERE:
+                self.fail(self.now.column, f"'{message}' takes nothing in brackets")
+            return Plain(message, at=at)
+        if message in CANDIDATE:
+            return Candidate(message, self.argument(name, "text") if self.opens() else None, at=at)
+        if message in REDUCE:
+            return Reduce(message, self.several_numbers(name), at=at)
+        if message in ELSEWHERE:
             of = self.argument(name, None)
-            return Elsewhere(said, of, at=at)
-        if said == LENS:
+            return Elsewhere(message, of, at=at)
+        if message == LENS:
             layers = self.indices(name, 1)
             if not layers:
                 self.fail(name.column, "lens needs a layer, such as lens[8], or lens[-1] for the last")
             return Lens(layers[0], at=at)
-        return self.layered(name) if said in LAYERED else self.measure(name)
+        return self.layered(name) if message in LAYERED else self.measure(name)
 
     def opens(self) -> bool:
         return self.now.kind == "sign" and self.now.text in CLOSING
@@ -209,23 +209,23 @@ class _Parser:
 
     def argument(self, name: Token, kind: Kind | None) -> Node:
         opened = self.open(name)
-        found = self.condition()
+        result = self.condition()
         if kind is not None:
-            self.want(found, kind, name.text)
+            self.want(result, kind, name.text)
         self.close(opened)
-        return found
+        return result
 
     def several_numbers(self, name: Token) -> tuple[Node, ...]:
         """The arguments of max: numbers, or what stands for several."""
         opened = self.open(name)
-        found = [self.condition()]
+        result = [self.condition()]
         while name.text != "abs" and self.taken(","):
-            found.append(self.condition())
-        for part in found:
+            result.append(self.condition())
+        for part in result:
             if part.kind != "numbers" or name.text == "abs":
                 self.want(part, "number", name.text)
         self.close(opened)
-        return tuple(found)
+        return tuple(result)
 
     def layered(self, name: Token) -> Node:
         array, takes, more, _ = LAYERED[name.text]
@@ -261,15 +261,15 @@ class _Parser:
         if not self.opens():
             return ()
         opened = self.open(name)
-        found = self.more_indices(most)
+        result = self.more_indices(most)
         self.close(opened)
-        return found
+        return result
 
     def more_indices(self, most: int) -> tuple[Index, ...]:
-        found = [self.index()]
-        while len(found) < most and self.taken(","):
-            found.append(self.index())
-        return tuple(found)
+        result = [self.index()]
+        while len(result) < most and self.taken(","):
+            result.append(self.index())
+        return tuple(result)
 
     def index(self) -> Index:
         began, minus = self.now.column, self.taken("-")
@@ -286,8 +286,8 @@ class _Parser:
             self.several(part)
 
     def several(self, part: Node) -> NoReturn:
-        said = part.show()
-        self.fail(part.at, f"{said} is several numbers; take max({said}), min or mean, or name one")
+        shown = part.show()
+        self.fail(part.at, f"{shown} is several numbers; take max({shown}), min or mean, or name one")
 
     def want(self, part: Node, kind: Kind, by: str) -> None:
         """Raises ConditionError where a part is of another kind than what stands beside it needs."""

@@ -51,6 +51,10 @@ class Node:
         value = self.value(moment)
         return None if value is None or isinstance(value, str) else np.array([float(value)])
 
+    def reach(self) -> int:
+        """How many tokens back it reads values of."""
+        return max((part.reach() for part in self.parts), default=0)
+
     def show(self) -> str:
         raise NotImplementedError
 
@@ -125,7 +129,7 @@ class Candidate(Node):
 
 @dataclass(frozen=True)
 class Lens(Node):
-    """lens[3]: what a layer would say."""
+    """lens[3]: what a layer predicts."""
 
     layer: Index
     kind = "text"
@@ -176,18 +180,18 @@ class Cells(Node):
         return frozenset({measure_of(self.array)})
 
     def value(self, moment: Moment) -> Value:
-        found = self.numbers(moment)
-        if found is None or (self.array in MEANS and len(self.places) != 1 and len(found) != 1):
+        result = self.numbers(moment)
+        if result is None or (self.array in MEANS and len(self.places) != 1 and len(result) != 1):
             return None
         if self.array in MEANS:
-            return float(np.mean(found))
-        return float(found[0]) if len(found) == 1 else None
+            return float(np.mean(result))
+        return float(result[0]) if len(result) == 1 else None
 
     def numbers(self, moment: Moment) -> Numbers | None:
         places = tuple(index.place for index in self.places)
         if self.more and not places:
-            found = [moment.cells(self.array, (layer, *self.more)) for layer in range(self._rows(moment))]
-            numbers = np.concatenate(found) if found else np.empty(0)
+            result = [moment.cells(self.array, (layer, *self.more)) for layer in range(self._rows(moment))]
+            numbers = np.concatenate(result) if result else np.empty(0)
         else:
             numbers = moment.cells(self.array, places + self.more)
         return numbers if len(numbers) else None
@@ -220,9 +224,9 @@ class Reduce(Node):
         return self.of
 
     def value(self, moment: Moment) -> Value:
-        found = [part.numbers(moment) if self.name != "abs" else Node.numbers(part, moment) for part in self.of]
-        known = [numbers for numbers in found if numbers is not None]
-        if len(known) < len(found):
+        result = [part.numbers(moment) if self.name != "abs" else Node.numbers(part, moment) for part in self.of]
+        known = [numbers for numbers in result if numbers is not None]
+        if len(known) < len(result):
             return None
         with np.errstate(all="ignore"):
             return float(REDUCE[self.name][0](np.concatenate(known)))
@@ -245,6 +249,9 @@ class Elsewhere(Node):
     @property
     def parts(self) -> tuple[Node, ...]:
         return (self.of,)
+
+    def reach(self) -> int:
+        return super().reach() + (self.name == "previous")
 
     def value(self, moment: Moment) -> Value:
         other = ELSEWHERE[self.name][0](moment)
@@ -333,8 +340,8 @@ class Chain(Node):
         return not decides if known else None
 
     def show(self) -> str:
-        said = self.first.inside(self.strength + 1)
-        return said + "".join(f" {sign} {part.inside(self.strength + 1)}" for sign, part in self.rest)
+        first = self.first.inside(self.strength + 1)
+        return first + "".join(f" {sign} {part.inside(self.strength + 1)}" for sign, part in self.rest)
 
 
 def _compared(compare: Callable[[Value, Value], bool]) -> Callable[[Value, Value], Value]:

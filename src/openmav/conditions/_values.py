@@ -10,8 +10,8 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from openmav.finite import nonfinite, wrong
 from openmav.record import ModelInfo, Step
+from openmav.record.nonfinite import nonfinite, wrong
 
 Value: TypeAlias = float | str | bool | None
 Numbers: TypeAlias = NDArray[np.float64]
@@ -35,15 +35,15 @@ class Moment:
         step, before = self.step, self.step.before
         if before is None:
             return None
-        said = replace(step, candidates=before.candidates, entropy=before.entropy, logprob=before.logprob)
-        return replace(self, step=replace(said, values=before.values, pieces=before.pieces, rank=-1, before=None))
+        baseline = replace(step, candidates=before.candidates, entropy=before.entropy, logprob=before.logprob)
+        return replace(self, step=replace(baseline, values=before.values, pieces=before.pieces, rank=-1, before=None))
 
     def row(self, text: str | None) -> int | None:
-        """The row of the candidates with this text, or with this text after a space, the likeliest; without a text the chosen token's."""
+        """The row of the candidates with this text, or with this text after a space, the most likely; without a text the chosen token's."""
         candidates = self.step.candidates
         if text is None:
-            found = np.flatnonzero(candidates.token_ids == self.step.token_id)
-            return int(found[0]) if len(found) else None
+            result = np.flatnonzero(candidates.token_ids == self.step.token_id)
+            return int(result[0]) if len(result) else None
         return next((row for row, token in enumerate(candidates.tokens) if token in (text, f" {text}")), None)
 
     def cells(self, array: str, places: Sequence[int]) -> Numbers:
@@ -82,10 +82,10 @@ PLAIN: dict[str, tuple[str, Callable[[Moment], Value], str]] = {
     "token_id": ("number", lambda m: float(m.step.token_id), "the chosen token's id"),
     "index": ("number", lambda m: float(m.step.index), "of the token: 0 is the first generated one"),
     "position": ("number", lambda m: float(m.step.position), "of the token in the whole sequence, prompt included"),
-    "special": ("truth", lambda m: m.step.special, "whether it is a special token, such as the end of the text"),
-    "forced": ("truth", lambda m: m.step.forced, "whether you put it there"),
+    "special": ("truth", lambda m: m.step.special, "whether it is a special token, for example the end of the text"),
+    "forced": ("truth", lambda m: m.step.forced, "whether you inserted it"),
     "nan": ("truth", _nan, "whether the logits or a measure hold a NaN or infinity of the model's own"),
-    "touched": ("truth", _touched, "whether something is done to the model (an intervention)"),
+    "touched": ("truth", _touched, "whether interventions are active"),
     "temperature": ("number", lambda m: m.step.sampling.temperature, "of the sampling; 0 is greedy"),
     "top_k": ("number", lambda m: float(m.step.sampling.top_k), "of the sampling; 0 is off"),
     "top_p": ("number", lambda m: m.step.sampling.top_p, "of the sampling; 1 is off"),
@@ -111,7 +111,7 @@ def _ln(p: float) -> float:
 
 
 def _rank(moment: Moment, row: int) -> float | None:
-    """How many tokens have a larger logit. Only the step knows it of the chosen token, and it is not known beside a touched model."""
+    """How many tokens have a larger logit. Only the step knows it of the chosen token, and not in the baseline of a modified one."""
     known, logits = moment.step.rank, moment.step.candidates.logits
     if known < 0:
         return None
@@ -127,7 +127,7 @@ CANDIDATE: dict[str, tuple[Callable[[Moment, int], float | None], str]] = {
         "probability after sampling's filters",
     ),
     "logit": (lambda m, row: float(m.step.candidates.logits[row]), "the model's own, before any sampling"),
-    "rank": (_rank, "how many tokens have a larger raw logit; 0 is the likeliest"),
+    "rank": (_rank, "how many tokens have a larger raw logit; 0 is the most likely (top-1)"),
 }
 
 
@@ -153,12 +153,13 @@ AXES: dict[str, tuple[str, ...]] = {
     "router.ids": (LAYER, PLACE),
     "attribution": (LAYER, PLACE),
     "attribution.embedding": (ONE,),
+    "attribution.other": (ONE,),
     "attribution.bias": (ONE,),
     "attribution.logit": (ONE,),
     "attribution.rest": (ONE,),
     "attribution.top": (LAYER, PLACE, PLACE),
     "attribution.top.token_ids": (PLACE,),
-    **{f"attribution.top.{part}": (PLACE, PLACE) for part in ("embedding", "bias", "logit", "rest")},
+    **{f"attribution.top.{part}": (PLACE, PLACE) for part in ("embedding", "other", "bias", "logit", "rest")},
     "neuron_tokens": (PLACE,) * 4,
     "neuron_tokens.token_ids": (PLACE,) * 4,
     "neuron_tokens.layers": (PLACE,),
@@ -178,17 +179,16 @@ LAYERED: dict[str, tuple[str, int, tuple[int, ...], str]] = {
         (),
         "sink(3, 2) of a head, sink(3) the mean: attention on the first token or a learned sink, 0..1",
     ),
-    "lens_prob": ("logit_lens", 1, (0,), "lens_prob[3]: the probability of the token that layer 3 would say, 0..1"),
+    "lens_prob": ("logit_lens", 1, (0,), "lens_prob[3]: the probability of the token that layer 3 predicts, 0..1"),
 }
 MEANS = frozenset({"attention_entropy", "relative_attention_entropy", "sink_share", "sink_share.learned"})  # of a layer: mean over heads
 LENS = "lens"
-LENS_ABOUT = "lens[3]: text of the token that layer 3 would say; lens[-1] is the last layer's"
 
 
 def lens_text(moment: Moment, layer: int) -> Value:
-    """The text of the token that a layer would say."""
-    found = moment.cells("logit_lens.token_ids", (layer, 0))
-    return moment.step.pieces.get(int(found[0])) if len(found) else None
+    """The text of the token that a layer predicts."""
+    result = moment.cells("logit_lens.token_ids", (layer, 0))
+    return moment.step.pieces.get(int(result[0])) if len(result) else None
 
 
 # ---- functions of numbers -----------------------------------------------------------------------------------------------------

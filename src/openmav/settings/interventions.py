@@ -8,10 +8,10 @@
 SITE: L5.H3 (a head), L5.attn, L5.mlp, L5.N120 (a neuron of the MLP), L5 (what the whole layer adds); to patch, also L5.resid (the
 residual stream after the layer). Layers, heads and neurons count from 0.
 POSITIONS: 5, 2-7 (both ends included), -1 (the last token of the prompt); without them all positions.
-VECTOR: a .npy or .safetensors file, file.safetensors:name where it holds several, or "one text"-"another": what the residual
-stream after the layer has at the last token of the first, minus the same of the second.
+VECTOR: a .npy or .safetensors file, file.safetensors:name where it holds several, or "one text"-"another": the residual
+stream after the layer at the last token of the first text, minus the same of the second.
 
-A spec is read here and nothing of it is looked up: which layers and files there are is known where the model is.
+A spec is only parsed here: the backend checks whether its layers and files exist.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from dataclasses import dataclass
 from typing import Literal, NoReturn, TypeAlias, cast
 
 from openmav.errors import UsageError
+from openmav.settings.sites import EDITABLE, SiteName, spelled
 
 Kind: TypeAlias = Literal["ablate", "amplify", "steer", "patch"]
-SiteName: TypeAlias = Literal["head", "attn", "mlp", "resid", "layer", "neuron"]
 How: TypeAlias = Literal["zero", "mean"]
 KINDS: tuple[Kind, ...] = ("ablate", "amplify", "steer", "patch")
 _SITES = "L5 (a layer), L5.H3 (a head), L5.attn, L5.mlp, L5.N120 (a neuron)"
@@ -33,7 +33,7 @@ _POSITIONS = "5, 2-7, or -1 for the last token of the prompt"
 
 @dataclass(frozen=True)
 class Intervention:
-    """One change. `str` gives a spec that reads back as the same.
+    """One intervention. `str` returns a spec that parses to the same intervention.
 
     `positions` are the first and the last one, both included; a single one counts from the end of the prompt where it is negative;
     None: all. `source` holds the text of a patch, the file of a steering vector, or the two texts whose difference it is.
@@ -51,8 +51,7 @@ class Intervention:
     @property
     def place(self) -> str:
         """The site as it is written: "L5.H3"."""
-        inside = {"head": f".H{self.index}", "neuron": f".N{self.index}", "layer": ""}.get(self.site, f".{self.site}")
-        return f"L{self.layer}" + ("" if self.kind == "steer" else inside)
+        return f"L{self.layer}" if self.kind == "steer" else spelled(self.site, self.layer, self.index)
 
     def __str__(self) -> str:
         value = {
@@ -65,7 +64,7 @@ class Intervention:
 
 
 def parse(spec: str) -> Intervention:
-    """The intervention that a spec means. Raises UsageError: one line that names the spot and what is known there."""
+    """The intervention of a spec. Raises UsageError with one line: the position of the error, and what is allowed there."""
     reader = _Reader(spec)
     reader.skip(r"\s*")
     kind = cast(Kind, reader.take("|".join(KINDS), f"an intervention begins with {', '.join(KINDS[:-1])} or {KINDS[-1]}"))
@@ -91,7 +90,7 @@ def parse(spec: str) -> Intervention:
 
 
 class _Reader:
-    """A spec, and how far it has been read."""
+    """A spec, and the position up to which it has been parsed."""
 
     def __init__(self, spec: str) -> None:
         self.spec = spec
@@ -102,15 +101,15 @@ class _Reader:
         return self.spec[self.at :]
 
     def skip(self, pattern: str) -> str:
-        """What matches here, read over; "" where nothing does."""
-        found = re.compile(pattern).match(self.spec, self.at)
-        if not found:
+        """Consume what matches here; "" where nothing does."""
+        match = re.compile(pattern).match(self.spec, self.at)
+        if not match:
             return ""
-        self.at = found.end()
-        return found[0]
+        self.at = match.end()
+        return match[0]
 
     def take(self, pattern: str, otherwise: str) -> str:
-        """What must match here. Raises UsageError."""
+        """Consume what must match here. Raises UsageError."""
         return self.skip(pattern) or self.fail(otherwise)
 
     def end(self) -> None:
@@ -132,10 +131,10 @@ def _site(reader: _Reader, kind: Kind) -> tuple[int, SiteName, int | None]:
             reader.fail("say what of the layer: .resid, .attn, .mlp, .H3 (a head) or .N120 (a neuron)")
         return layer, "resid" if kind == "steer" else "layer", None
     known = "H3 (a head), N120 (a neuron), attn, mlp" + (", resid" if kind == "patch" else "")
-    name = reader.take(r"H(?=[0-9])|N(?=[0-9])|attn|mlp" + ("|resid" if kind == "patch" else ""), f"known: {known}")
-    if name in ("H", "N"):
-        return layer, "head" if name == "H" else "neuron", int(reader.take(r"[0-9]{1,9}", "a shorter number"))
-    return layer, cast(SiteName, name), None
+    kinds = {one.written: one for one in EDITABLE.values() if one.written and (kind == "patch" or not one.patch_only)}
+    written = reader.take("|".join(one.written + r"(?=[0-9])" * one.indexed for one in kinds.values()), f"known: {known}")
+    site = cast(SiteName, kinds[written].edits)
+    return layer, site, int(reader.take(r"[0-9]{1,9}", "a shorter number")) if kinds[written].indexed else None
 
 
 def _positions(reader: _Reader) -> tuple[int, int] | None:
@@ -205,6 +204,6 @@ def _at(positions: tuple[int, int] | None) -> str:
 
 
 def _plain(factor: float) -> str:
-    """The shortest text that reads back as the same number."""
+    """The shortest text that parses to the same number."""
     factor = float(factor)
     return repr(int(factor)) if factor.is_integer() and abs(factor) < 1e15 else repr(factor)

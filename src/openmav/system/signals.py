@@ -1,7 +1,7 @@
 """Ctrl-C and SIGTERM as one exception, and a way to keep a line that is being written whole.
 
-`Interrupted` is no KeyboardInterrupt and no Exception, so that neither click nor a model's library turns it into something
-else. Where a library swallows it all the same, `check` raises it again at the next token.
+`Interrupted` is no KeyboardInterrupt and no Exception, so that neither click nor a model's library converts it. Where a
+library swallows it nevertheless, `check` raises it again at the next token.
 """
 
 from __future__ import annotations
@@ -13,9 +13,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+from openmav.errors import Interruption
 
-class Interrupted(BaseException):
-    """The reader (SIGINT) or the system (SIGTERM) asked the process to end."""
+ENDING = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGQUIT", "SIGHUP") if hasattr(signal, name))
+
+
+class Interrupted(Interruption):
+    """The user (SIGINT, SIGQUIT) or the system (SIGTERM, SIGHUP) asked the process to end."""
 
     def __init__(self, number: int) -> None:
         super().__init__(signal.Signals(number).name)
@@ -23,10 +27,10 @@ class Interrupted(BaseException):
 
 
 class _State:
-    """What has been asked for so far: one a process, as signals are."""
+    """The signals so far; one per process, as signals are."""
 
     number: int | None = None
-    held: bool = False
+    deferred: bool = False
     finishing: bool = False
 
 
@@ -37,18 +41,18 @@ def _handle(number: int, _frame: FrameType | None) -> None:
     again, _state.number = _state.number is not None, number
     if _state.finishing:
         os._exit(128 + number)
-    if not _state.held or again:  # asked twice: do not wait for a writer that is stuck
+    if not _state.deferred or again:  # the second signal: do not wait for a writer that is stuck
         raise Interrupted(number)
 
 
 @contextmanager
 def watch_signals() -> Iterator[None]:
-    """Turn SIGINT and SIGTERM into Interrupted inside the block; a signal that the parent chose to ignore stays ignored."""
+    """Turn the signals in ENDING into Interrupted inside the block; one that the parent chose to ignore stays ignored."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    _state.number, _state.held, _state.finishing = None, False, False
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    _state.number, _state.deferred, _state.finishing = None, False, False
+    before = {number: signal.getsignal(number) for number in ENDING}
     for number, old in before.items():
         if old is not signal.SIG_IGN:
             signal.signal(number, _handle)
@@ -61,20 +65,25 @@ def watch_signals() -> Iterator[None]:
 
 @contextmanager
 def hold() -> Iterator[None]:
-    """A signal inside the block is raised at the end of the outermost one; a second signal at once."""
-    before, _state.held = _state.held, True
+    """Context manager: a signal is raised at the end of the outermost block; a second signal at once."""
+    before, _state.deferred = _state.deferred, True
     try:
         yield
     finally:
-        _state.held = before
+        _state.deferred = before
     if not before:
         check()
 
 
 def check() -> None:
-    """Raise Interrupted where a signal came and nobody has acted on it."""
+    """Raises Interrupted where a signal came that has not been handled yet."""
     if _state.number is not None and not _state.finishing:
         raise Interrupted(_state.number)
+
+
+def forget() -> None:
+    """Mark the signals so far as handled; the next one counts again."""
+    _state.number = None
 
 
 def finish() -> None:

@@ -7,9 +7,10 @@ from collections.abc import Container
 import numpy as np
 from numpy.typing import NDArray
 
-from openmav.record import Array, ModelInfo, Step
+from openmav.record.step import Array, ModelInfo, Step
 
 ATTRIBUTION = "attribution"
+BY_HEAD = ("attention_entropy", "relative_attention_entropy", "sink_share", "attention_rows")  # [layers, heads, ...]
 
 
 def hiding(parts: Array, missing: Container[int]) -> list[int]:
@@ -19,8 +20,8 @@ def hiding(parts: Array, missing: Container[int]) -> list[int]:
 
 def nonfinite(step: Step, info: ModelInfo | None) -> tuple[str, ...]:
     """Names of what holds NaN or infinity that is the model's own: "logits", and entries of the step's values."""
-    found = () if step.healthy else ("logits",)
-    return found + tuple(name for name in step.values if wrong(step, name, info).any())
+    result = () if step.healthy else ("logits",)
+    return result + tuple(name for name in step.values if wrong(step, name, info).any())
 
 
 def wrong(step: Step, measure: str, info: ModelInfo | None) -> NDArray[np.bool_]:
@@ -34,6 +35,9 @@ def wrong(step: Step, measure: str, info: ModelInfo | None) -> NDArray[np.bool_]
         return bad & (not _whole_unknown(step, part, missing))
     lost = range(max(hiding(step.values[ATTRIBUTION], missing), default=0)) if name == ATTRIBUTION else ()
     bad[[row for row in range(len(bad)) if row in missing or row in lost]] = False
+    if name in BY_HEAD and bad.ndim > 1 and info is not None:
+        for layer, heads in enumerate(info.layer_heads):  # a head that the layer does not have is no number of the model
+            bad[layer, heads:] = False
     ids = step.values.get(f"{measure}.ids")
     return bad if ids is None else bad & (ids >= 0)
 

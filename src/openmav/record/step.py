@@ -8,18 +8,45 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from openmav.sampling import Sampling
+from openmav.settings.sampling import Sampling
 
 Array: TypeAlias = NDArray[np.float32]
 Ids: TypeAlias = NDArray[np.int64]
 RANK_EDGES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)  # of "distribution": a bin holds the ranks up to its edge, one more bin the rest
 TRUNK = "main"  # the name of the first branch
-SAMPLING_STAGES = ("raw", "constraint", "penalty", "temperature", "top-k", "top-p", "min-p")  # of "sampling_stages": its rows
+USUAL_STAGES = ("raw", "constraint", "penalty", "temperature", "top-k", "top-p", "min-p")  # those that any model has, on or off
+SAMPLING_STAGES = (  # of "sampling_stages": its rows, in the order in which they run
+    "raw",
+    "constraint",
+    "sequence bias",
+    "prompt penalty",
+    "penalty",
+    "no n-gram",
+    "prompt n-gram",
+    "bad words",
+    "min length",
+    "min tokens",
+    "forced start",
+    "forced end",
+    "finite",
+    "end bias",
+    "suppressed",
+    "not first",
+    "temperature",
+    "top-h",
+    "top-k",
+    "top-p",
+    "min-p",
+    "typical-p",
+    "epsilon",
+    "eta",
+    "normalise",
+)
 Missing: TypeAlias = Mapping[str, Mapping[int, str]]  # {measure: {layer: why it has no such value}}
 LARGE = 1 << 14  # bytes of an entry of Step.values from which on it is large
 EndReason: TypeAlias = Literal["eos", "length", "stop", "break", "complete", "stuck", "interrupt"]
@@ -52,6 +79,8 @@ class ModelInfo:
     parameters: int = 0
     missing: Missing = field(default_factory=dict)
     notes: tuple[str, ...] = ()  # what a reader should know, a line each
+    generation_config: Mapping[str, Any] = field(default_factory=dict)  # the model's own settings that are followed, where not given
+    layer_heads: tuple[int, ...] = ()  # attention rows of each layer where they differ; empty: `heads` in every layer that has any
 
     def why_missing(self, measure: str, layer: int) -> str | None:
         """The reason why `layer` has no value of `measure` (or of a part of it); None where it has one."""
@@ -60,7 +89,7 @@ class ModelInfo:
 
 @dataclass(frozen=True)
 class Prompt:
-    """The text that was asked for and the tokens that were really fed; `tokens` are their pieces, joined they read as the text."""
+    """The text of the prompt and the tokens that were really fed; `tokens` are their strings, joined they read as the text."""
 
     text: str
     token_ids: tuple[int, ...]
@@ -100,10 +129,10 @@ class Timing:
 
 
 @dataclass(frozen=True)
-class Before:
-    """What the untouched model says at the same place after the same tokens, beside a Step of a touched one.
+class Baseline:
+    """The baseline model's numbers at the same place after the same tokens, beside a Step of the modified one.
 
-    `candidates` are its own likeliest tokens and all those of the Step, most likely first; `values` and `pieces` as in a Step.
+    `candidates` are its own most likely tokens and all those of the Step, most likely first; `values` and `pieces` as in a Step.
     """
 
     candidates: Candidates
@@ -135,13 +164,13 @@ class Step:
     values: Mapping[str, NDArray]
     timing: Timing
     special: bool = False
-    forced: bool = False  # put there by the reader, not drawn
+    forced: bool = False  # put there by the user, not drawn
     pieces: Mapping[int, str] = field(default_factory=dict)  # texts of the token ids in `values`
     dropped: tuple[str, ...] = ()  # entries of `values` that were let go to bound the memory
     sampling: Sampling = field(default_factory=Sampling)  # how it was chosen
     interventions: tuple[str, ...] = ()  # what was done to the model meanwhile, as interventions.parse reads it
-    before: Before | None = None  # what the untouched model says; None where nothing was done to it
-    rank: int = -1  # how many tokens have a larger raw logit: 0 is the likeliest; -1 where that is not known
+    before: Baseline | None = None  # of the model without interventions; None where there are none
+    rank: int = -1  # how many tokens have a larger raw logit: 0 is the most likely (top-1); -1 where that is not known
 
     @property
     def surprisal(self) -> float:
@@ -196,11 +225,11 @@ def measure_of(name: str) -> str:
 def lacking(step: Step, measures: Iterable[str], layer: int | None, missing: Missing, dropped: bool = True) -> set[str]:
     """Those of the measures that a step has no values for, or not for this layer, which has them; `dropped`: nor any more."""
     have = {measure_of(name) for name in (*step.values, *(() if dropped else step.dropped))}
-    asked = -1 if layer is None else layer
+    requested = -1 if layer is None else layer
 
     def of_others(measure: str) -> bool:
         layers = step.values.get(f"{measure}.layers")
-        return layers is not None and asked >= 0 and asked not in layers.tolist() and asked not in missing.get(measure, {})
+        return layers is not None and requested >= 0 and requested not in layers.tolist() and requested not in missing.get(measure, {})
 
     return {measure for measure in measures if measure not in have or of_others(measure)}
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from openmav.record import Array
+    from openmav.record.step import Array
 
 METHODS = ("gradient", "integrated", "occlusion")
 COMPLETE = 0.01  # of the total: what the scores of "integrated" may miss it by
@@ -32,7 +32,7 @@ class Explanation:
     reference: int  # the token that stands for "nothing here"; -1 where the method needs none
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class InputAttribution:
     """Scores [tokens] of the tokens before `position`, in logits: what each has to do with the logit of A, or of A minus B.
 
@@ -54,7 +54,7 @@ class InputAttribution:
     total: float  # what the scores should sum to; NaN: nothing is promised
     drift: float  # how far the logits of this pass are from those that were captured, of the largest; NaN: none were
     drift_limit: float  # what rounding in the model's float type explains
-    untouched: bool  # there are interventions on the run; this is of the model without them
+    of_baseline: bool  # there are interventions on the run; this is of the model without them
     passes: int  # texts that were run through the model
     reference: str | None  # text of the token that stands for "nothing here"
     seconds: float
@@ -80,7 +80,7 @@ class InputAttribution:
         return self.index, self.target_id, self.minus_id
 
 
-def relative(found: float, total: float) -> float:
+def relative(result: float, total: float) -> float:
     """|found - total| as a share of |total|; 0 of 0 is 0."""
-    off = abs(found - total)
+    off = abs(result - total)
     return off / abs(total) if total else off if math.isnan(off) or off == 0 else float("inf")

@@ -11,7 +11,7 @@ from openmav.record import ModelInfo, Step
 
 @dataclass(frozen=True)
 class Hit:
-    """A breakpoint that held: its text, the token, and what it looked at there, such as "5.12"; "" for nothing."""
+    """A breakpoint that was hit: its text, the token, and what it looked at there, such as "5.12"; "" for nothing."""
 
     text: str
     index: int
@@ -38,7 +38,7 @@ class Breakpoints:
         return len(self._conditions)
 
     def hit(self, step: Step, info: ModelInfo, steps: Sequence[Step]) -> Hit | None:
-        """The first one that holds at a step; None where none does. `steps` are those of the run."""
+        """The first one that is hit at a step; None where none does. `steps` are those of the run."""
         for condition in self._conditions:
             if condition.holds(step, info, steps):
                 return Hit(condition.text, step.index, condition.measured(step, info, steps))
