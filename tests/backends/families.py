@@ -6,6 +6,7 @@ or mixed up with another changes the numbers by far more than any tolerance.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
@@ -229,7 +230,7 @@ def config(name: str, **changes: Any) -> Any:
 def _settable(plain: Any, name: str) -> bool:
     name = type(plain).attribute_map.get(name, name)
     computed = getattr(type(plain), name, None)
-    return hasattr(plain, name) and not (isinstance(computed, property) and computed.fset is None)
+    return name in {*plain.to_dict(), *dir(plain)} and not (isinstance(computed, property) and computed.fset is None)
 
 
 def build(name: str, seed: int = 0, **changes: Any) -> PreTrainedModel:
@@ -252,6 +253,17 @@ def _spread(name: str, parameter: torch.Tensor, generator: torch.Generator) -> N
         parameter.copy_(noise * 1.25 / parameter.shape[-1] ** 0.5)
     else:
         parameter.add_(noise * 0.2)
+
+
+def mllama(cross: Sequence[int]) -> PreTrainedModel:
+    """The text side of Llama 3.2 Vision with four layers; those in `cross` look at an image and do not run without one."""
+    from transformers import MllamaForCausalLM
+    from transformers.models.mllama.configuration_mllama import MllamaTextConfig
+
+    torch.manual_seed(0)
+    known = {k: v for k, v in COMMON.items() if k not in ("sliding_window", "head_dim")}
+    settings = MllamaTextConfig(**{**known, "num_hidden_layers": 4, "cross_attention_layers": list(cross)})
+    return MllamaForCausalLM._from_config(settings, attn_implementation="eager").eval()
 
 
 @cache

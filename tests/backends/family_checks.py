@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from backends.families import FAMILIES, OTHERS, build
-from openmav.backends._base import SITES, Frame
+from openmav.backends.base import Frame
+from openmav.backends.sites import SITES
 from openmav.backends.transformers import TransformersBackend, wrap
 
 PROMPT, DECODED = 13, 8  # tokens; together more than twice the sliding window
@@ -165,7 +166,7 @@ def _residual_error(frame: Frame, truth: Reference, position: int) -> float:
 
 
 def _parts_error(backend: TransformersBackend, frame: Frame) -> float:
-    """carry * before + attention + mlp against after, relative to the change; layers without parts do not count."""
+    """carry * before + attention + mlp + other against after, relative to the change; layers without parts do not count."""
     anatomy, worst = backend.anatomy, 0.0
     carries = anatomy.carry or (1.0,) * len(anatomy.layers)
     for layer, carry in enumerate(carries):
@@ -176,5 +177,6 @@ def _parts_error(backend: TransformersBackend, frame: Frame) -> float:
         assert before is not None
         assert after is not None
         change = after - carry * before
+        parts.append(frame.sites["other.out"][layer])
         worst = max(worst, float((sum(p for p in parts if p is not None) - change).norm() / change.norm()))
     return worst

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import torch
 
-from openmav.backends._base import SITES, Frame
+from openmav.backends.base import Frame
+from openmav.backends.sites import SITES
 from openmav.backends.transformers import TransformersBackend
 
 IDS = torch.randint(3, 128, (18,), generator=torch.Generator().manual_seed(5)).tolist()

@@ -56,8 +56,8 @@ class Raw:
             return f"{at}.{self.paths.neurons}", "in", slice(int(inside[1:]), int(inside[1:]) + 1)
         return at, "out" if inside == "resid" else "layer", slice(None)
 
-    def logits(self, ids: Sequence[int], changes: Sequence[tuple[str, Change]] = ()) -> Tensor:
-        """[tokens, vocab] with each site's value changed."""
+    def logits(self, ids: Sequence[int], changes: Sequence[tuple[str, Change]] = (), rows: int = 1) -> Tensor:
+        """[tokens, vocab] with each site's value changed, by a pass over so many rows of the same tokens."""
         with ExitStack() as stack, torch.no_grad():
             for site, change in changes:
                 path, side, columns = self.place(site)
@@ -67,11 +67,9 @@ class Raw:
                 elif side == "out":
                     hook = module.register_forward_hook(lambda m, a, out, c=change: _first_changed(out, c))
                 else:
-                    hook = module.register_forward_hook(
-                        lambda m, a, out, c=change: _first_changed(out, lambda x, a=a: a[0][0] + c(x - a[0][0]))
-                    )
+                    hook = module.register_forward_hook(lambda m, a, out, c=change: _layer_changed(a[0], out, c))
                 stack.callback(hook.remove)
-            found: Tensor = self.model(input_ids=torch.tensor([list(ids)]), use_cache=False).logits[0]
+            found: Tensor = self.model(input_ids=torch.tensor([list(ids)] * rows), use_cache=False).logits[0]
         return found
 
     def values(self, ids: Sequence[int], site: str) -> Tensor:
@@ -90,6 +88,12 @@ def _changed(x: Tensor, change: Change, columns: slice) -> Tensor:
     made = x.clone().reshape(-1, x.shape[-1])
     made[:, columns] = change(made[:, columns])
     return made.view_as(x)
+
+
+def _layer_changed(taken: Tensor, output: object, change: Change) -> object:
+    """The output with what the layer added to what it took changed."""
+    taken = taken.reshape(-1, taken.shape[-1])
+    return _first_changed(output, lambda x: taken + change(x - taken))
 
 
 def _first_changed(output: object, change: Change) -> object:

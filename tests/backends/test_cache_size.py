@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import torch
 
-from backends.families import build
+from backends.families import WINDOW, build
 from openmav.backends.transformers import wrap
+from openmav.generation.session import Session
+from openmav.settings import Settings
 
 IDS = list(range(3, 15))
 
@@ -55,3 +57,38 @@ def test_asked_later_it_is_still_what_was_held_then() -> None:
     for _ in range(3):
         backend.decode_one_token(4, frozenset())
     assert first.cache_bytes() == held
+
+
+def test_windows_hold_all_tokens_by_every_way_to_a_token(id_tokenizer) -> None:
+    """Step by step, in a burst, and looked back at: two keys and values a layer, and no counters."""
+    model = build("mistral")
+    config = model.config
+    each = 2 * config.num_hidden_layers * config.num_key_value_heads * config.head_dim * 4
+
+    def session(*measures: str) -> Session:
+        return Session(wrap(model, id_tokenizer), Settings(model="x", prompt="hello hello", max_new_tokens=20, measures=measures))
+
+    single, burst, bare = session("cache_size"), session("cache_size"), session("residual_norm")
+    prompt = len(single.prompt.token_ids)
+    for one in (single, bare):
+        list(one)
+    while burst.reason is None:
+        burst.burst(1.0)
+    bare.want(("cache_size",))
+    expected = [each * (prompt + index) for index in range(len(single.steps))]
+    assert len(expected) > WINDOW
+    for steps in (single.steps, burst.steps, [bare.look_back(index) for index in range(len(expected))]):
+        assert [step.values["cache_size"][0] for step in steps] == expected
+
+
+def test_states_of_modules_count() -> None:
+    backend = wrap(build("recurrent_gemma"), None)
+    frame = backend.prefill(IDS, frozenset())
+    layers = frame_bytes = 0
+    for module in backend.model.modules():
+        if hasattr(module, "conv1d_state"):
+            layers += 1
+            frame_bytes += 4 * (module.lru_width + module.lru_width * (module.conv1d_width - 1))
+    assert layers > 0
+    assert frame.cache_bytes is not None
+    assert frame.cache_bytes() >= frame_bytes

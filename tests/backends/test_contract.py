@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from openmav import registry
-from openmav.backends._base import Backend, LoadOptions
+from openmav.backends.base import Backend, LoadOptions
+from openmav.plugins import registry
 
 MODELS = {"transformers": "demo", "toy": "toy?endless=1"}
 SITES = frozenset({"residual.after", "attention.out", "mlp.out", "attention.probs", "attention.scores"})

@@ -12,11 +12,11 @@ from torch import Tensor, nn
 
 from backends.families import FAMILIES, Scaled, build
 from backends.frames import feed
-from openmav import registry
-from openmav.backends._base import Frame
+from openmav.backends.base import Frame
 from openmav.backends.transformers import wrap
-from openmav.measures._base import Context
-from openmav.session import Session
+from openmav.generation.session import Session
+from openmav.measures.base import Context
+from openmav.plugins import registry
 from openmav.settings import Settings
 
 DEEP = ("logit_lens", "attribution", "neurons", "router", "sink_share", "relative_attention_entropy", "attention_rows")
@@ -295,15 +295,17 @@ def test_what_came_before_a_layer_that_is_no_sum_is_not_attributed() -> None:
     assert session.info.why_missing("attribution", 2) is None
 
 
-def test_an_mlp_that_does_more_after_its_last_linear_map_has_no_neurons() -> None:
+def test_neurons_of_an_mlp_that_does_more_after_its_last_linear_map_have_no_tokens() -> None:
     model = build("llama")
     inner = model.model.layers[1].mlp
     original = inner.forward
     inner.forward = lambda x: original(x).tanh()
+    taken: list[Tensor] = []
+    inner.down_proj.register_forward_pre_hook(lambda m, a: taken.append(a[0][0, -1].clone()))
     session, values = values_of(model)
-    assert (values["neurons.ids"][1] == -1).all()
-    assert (values["neurons.ids"][[0, 2]] >= 0).all()
-    assert "not found" in str(session.info.why_missing("neurons", 1))
+    assert values["neurons.ids"][1].tolist() == taken[-1].abs().topk(values["neurons.ids"].shape[1]).indices.tolist()
+    assert "not linear" in str(session.info.why_missing("neuron_tokens", 1))
+    assert session.info.why_missing("neuron_tokens", 0) is None
 
 
 # ---- sessions, precision, NaN ------------------------------------------------------------------------------------------------

@@ -7,9 +7,10 @@ import pytest
 import torch
 
 from backends.families import tiny
+from openmav.backends.attribution.integrated_gradients import StraightPath, gauss_legendre, integrate
 from openmav.backends.transformers import wrap
 from openmav.errors import UsageError
-from openmav.opening import open_session
+from openmav.generation.opening import open_session
 from openmav.settings import Settings
 
 IDS = [5, 17, 9, 33, 21, 40, 8, 61, 12]
@@ -64,7 +65,6 @@ def test_occlusion_equals_a_loop_of_plain_runs(family: str) -> None:
 @pytest.mark.parametrize("minus", [None, B])
 def test_integrated_gradients_are_complete(family: str, minus: int | None) -> None:
     """They sum to f at the text less f at the reference, both by plain runs; within 1 % of it."""
-    pytest.importorskip("captum")
     found, _ = asked(family, "integrated", minus)
     ends = [plain_logits(family, ids) for ids in (IDS, [reference_of(family)] * len(IDS))]
     total = float(ends[0][A] - ends[1][A]) - (float(ends[0][minus] - ends[1][minus]) if minus is not None else 0.0)
@@ -74,7 +74,6 @@ def test_integrated_gradients_are_complete(family: str, minus: int | None) -> No
 
 def test_integrated_gradients_equal_a_fine_riemann_sum() -> None:
     """Each score by itself, not their sum alone."""
-    pytest.importorskip("captum")
     found, _ = asked("gpt2", "integrated")
     model = tiny("gpt2")
     embed = model.get_input_embeddings()
@@ -97,7 +96,6 @@ def test_a_minus_b_is_a_less_b(family: str, method: str) -> None:
 
 @pytest.mark.parametrize("method", ["gradient", "integrated", "occlusion"])
 def test_twice_the_same(method: str) -> None:
-    pytest.importorskip("captum")
     assert np.array_equal(asked("llama", method)[0].scores, asked("llama", method)[0].scores)
 
 
@@ -109,7 +107,6 @@ def test_the_token_is_the_likeliest_where_none_is_named() -> None:
 @pytest.mark.parametrize("method", ["gradient", "integrated", "occlusion"])
 @pytest.mark.parametrize("family", ["llama", "mamba", "mistral"])
 def test_the_running_text_and_the_model_are_left_as_they_were(family: str, method: str) -> None:
-    pytest.importorskip("captum")
     model = tiny(family)
     flags, hooks = [p.requires_grad for p in model.parameters()], hooks_on(model)
     sites = frozenset({"mlp.out", "residual.after"})
@@ -139,7 +136,6 @@ class StopError(Exception):
 
 @pytest.mark.parametrize("method", ["integrated", "occlusion"])
 def test_progress_may_stop_it(method: str) -> None:
-    pytest.importorskip("captum")
     model = tiny("llama")
     hooks = hooks_on(model)
     told: list[str] = []
@@ -161,7 +157,7 @@ def test_a_model_that_gives_no_gradient_says_so() -> None:
     backend = wrap(model, None)
     handle = layer.register_forward_pre_hook(lambda _m, args: (torch.from_numpy(args[0].numpy()),))
     try:
-        with pytest.raises(UsageError, match=r"gives no gradient .* occlusion needs none"):
+        with pytest.raises(UsageError, match=r"has no gradient .* occlusion needs none"):
             backend.explain("gradient", IDS, A, None)
         assert backend.explain("occlusion", IDS, A, None)[0].scores.any()
     finally:
@@ -169,11 +165,24 @@ def test_a_model_that_gives_no_gradient_says_so() -> None:
     assert all(p.requires_grad for p in model.parameters())
 
 
-def test_without_captum_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(__import__("sys").modules, "captum.attr", None)
-    with pytest.raises(UsageError, match=r"pip install 'openmav\[attribution\]'"):
-        asked("gpt2", "integrated")
-    assert asked("gpt2", "gradient")[0].scores.any()
+@pytest.mark.parametrize("points", [1, 2, 4, 7])
+def test_quadrature_is_exact_for_polynomials_up_to_its_degree(points: int) -> None:
+    """The integral of x^k over [0, 1] is 1 / (k + 1); the first degree that the rule can't do shows that it is no finer one."""
+    nodes, weights = gauss_legendre(points)
+    missed = [sum(w * x**k for x, w in zip(nodes, weights)) - 1 / (k + 1) for k in range(2 * points + 1)]
+    assert max(map(abs, missed[:-1])) < 1e-14
+    assert abs(missed[-1]) > 1e-10
+
+
+def test_integrated_gradients_of_a_polynomial_equal_its_integral() -> None:
+    """f = (a . x)^3 summed over tokens: from 0 on, the integral of 3 s^2 (a . x)^2 a over s, times x, is (a . x)^3."""
+    generator = torch.Generator().manual_seed(1)
+    end, a = torch.randn(5, 8, generator=generator), torch.randn(8, generator=generator)
+    way = StraightPath(lambda rows: ((rows @ a) ** 3).sum(-1), torch.zeros(5, 8), end, 3, torch.finfo(torch.float32).eps)
+    scores, total = integrate(way)
+    expected = (end.double() @ a.double()) ** 3
+    torch.testing.assert_close(scores, expected, rtol=1e-5, atol=1e-5)
+    assert total == pytest.approx(float(expected.sum()), rel=1e-5)
 
 
 def test_an_unknown_method_names_the_known_ones() -> None:
@@ -184,7 +193,6 @@ def test_an_unknown_method_names_the_known_ones() -> None:
 @pytest.mark.parametrize("model", ["demo", pytest.param("real", marks=[pytest.mark.real, pytest.mark.slow])])
 def test_integrated_gradients_are_complete_on_trained_models(model: str, request: pytest.FixtureRequest) -> None:
     """Trained models leap on the way; points that are spread evenly miss the total by several times itself."""
-    pytest.importorskip("captum")
     folder = str(request.getfixturevalue("real_folder")) if model == "real" else model
     session = open_session(Settings(model=folder, prompt="The capital of France is" if model == "real" else "It is a truth"))
     step = session.step()

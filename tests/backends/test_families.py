@@ -56,7 +56,9 @@ def test_nothing_is_left_behind(name: str) -> None:
 
 
 @other
-def test_other_families_are_right_or_say_why_not(name: str) -> None:
+def test_other_families_are_right_or_say_why_not(name: str, request: pytest.FixtureRequest) -> None:
+    if name == "rwkv":
+        request.applymarker("changes_model")  # it scales its own weights when it first runs in evaluation mode, and back in training
     """Whatever is shown of a family that is not in the list is right; what is not shown has a reason for each layer."""
     figures = measure(name)
     assert figures.cached <= CACHED_TOLERANCE

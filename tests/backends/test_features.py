@@ -10,9 +10,10 @@ from torch import Tensor, nn
 
 from backends.families import WINDOW, build
 from backends.family_checks import DECODED, IDS, PROMPT, Reference, reference, run
-from openmav.backends._base import SITES, Frame
-from openmav.backends._hf.anatomy import find
+from openmav.backends.base import Frame
+from openmav.backends.sites import SITES
 from openmav.backends.transformers import wrap
+from openmav.backends.transformers.discovery.anatomy import find
 
 CLEARLY = 0.02  # a number without the feature is at least this far away
 Change = Callable[[Any], None]

@@ -10,7 +10,7 @@ from torch import Tensor
 from backends.families import build
 from backends.raw_touch import PATHS, Raw
 from openmav.backends.transformers import TransformersBackend, wrap
-from openmav.interventions import parse
+from openmav.settings.interventions import parse
 
 IDS: list[int] = torch.randint(3, 128, (17,), generator=torch.Generator().manual_seed(5)).tolist()
 OTHER: list[int] = torch.randint(3, 128, (13,), generator=torch.Generator().manual_seed(6)).tolist()

@@ -11,12 +11,12 @@ import pytest
 import torch
 from huggingface_hub import errors as hub
 
-from openmav.backends._base import LoadOptions
-from openmav.backends._hf import loading, naming
+from openmav.backends.base import LoadOptions
 from openmav.backends.transformers import load
-from openmav.errors import LoadError
+from openmav.backends.transformers.loading import checkpoint, loader
+from openmav.errors import LoadError, UsageError
 
-DEMO = naming.DEMO_FOLDER
+DEMO = checkpoint.DEMO_FOLDER
 
 
 @pytest.fixture
@@ -146,7 +146,91 @@ def test_each_kind_of_failure_has_its_line(error: Exception, said: str) -> None:
     wrapped = OSError("it did not work")
     wrapped.__cause__ = error
     for shown in (error, wrapped):
-        line = loading._explain("some/model", shown)
+        line = loader._explain("some/model", shown)
         assert "some/model" in line
         if said != "not installed" or shown is error:
             assert said in line
+
+
+def spoiled(folder: Path, change: object) -> None:
+    """Rewrite the weights of a folder."""
+    from safetensors.torch import load_file, save_file
+
+    weights = load_file(folder / "model.safetensors")
+    change(weights)
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+
+
+def unused(folder: Path) -> list[str]:
+    return [note for note in load(str(folder), LoadOptions()).info.notes if "not used" in note]
+
+
+def test_weights_that_the_model_does_not_take_are_named(folder: Path) -> None:
+    assert unused(folder) == []
+    spoiled(folder, lambda weights: weights.update({"model.layers.1.mlp.gate.weight": torch.ones(3), "extra.bias": torch.ones(2)}))
+    assert unused(folder) == ["2 tensors of the files are not used: extra.bias, model.layers.*.mlp.gate.weight"]
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "num_hidden_layers": 5}))
+    assert "model.layers.5.*" in unused(folder)[0]
+
+
+def test_old_buffers_and_tied_heads_are_no_unused_weights(folder: Path) -> None:
+    spoiled(folder, lambda weights: weights.update({"model.layers.0.self_attn.rotary_emb.inv_freq": torch.ones(16)}))
+    assert unused(folder) == []
+
+
+def test_a_saved_peft_state_says_how_to_save_it(folder: Path) -> None:
+    def wrapped(weights: dict[str, torch.Tensor]) -> None:
+        name = "model.layers.0.self_attn.q_proj"
+        weights[f"{name}.base_layer.weight"] = weights.pop(f"{name}.weight")
+        weights[f"{name}.lora_A.default.weight"] = torch.ones(2, 256)
+
+    spoiled(folder, wrapped)
+    assert "merge_and_unload" in refusal(folder)
+
+
+def test_weights_in_several_files(folder: Path) -> None:
+    from transformers import AutoModelForCausalLM
+
+    model = AutoModelForCausalLM.from_pretrained(DEMO, dtype=torch.float32)
+    (folder / "model.safetensors").unlink()
+    model.save_pretrained(folder, max_shard_size="5MB")
+    ids = [3, 14, 15, 92]
+    own = model(torch.tensor([ids])).logits[0, -1].detach()
+    assert load(str(folder), LoadOptions()).prefill(ids, frozenset()).logits == pytest.approx(own, abs=1e-4)
+    first = sorted(folder.glob("model-*.safetensors"))[0]
+    first.rename(folder / "away")
+    assert f"({first.name})" in refusal(folder)
+    (folder / "away").rename(first)
+    (folder / "model.safetensors.index.json").unlink()
+    assert "model.safetensors.index.json" in refusal(folder)
+
+
+def test_weights_in_formats_of_others(folder: Path) -> None:
+    (folder / "model.safetensors").rename(folder / "consolidated.safetensors")
+    assert "Mistral's own format" in refusal(folder)
+    (folder / "consolidated.safetensors").rename(folder / "weights.safetensors")
+    assert "only weights.safetensors" in refusal(folder)
+
+
+@pytest.mark.parametrize("key", ["dtype", "torch_dtype"])
+def test_both_names_of_the_float_type_are_read(folder: Path, key: str) -> None:
+    from openmav.backends.transformers.loading import placement
+
+    config = {k: v for k, v in json.loads((folder / "config.json").read_text()).items() if k not in ("dtype", "torch_dtype")}
+    (folder / "config.json").write_text(json.dumps({**config, key: "bfloat16"}))
+    from transformers import AutoConfig
+
+    assert placement.pick_dtype("auto", torch.device("meta"), AutoConfig.from_pretrained(folder)) == torch.bfloat16
+
+
+def test_a_token_that_was_added_and_the_model_lacks_is_named(folder: Path) -> None:
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokenizer.add_tokens(["<call>"])
+    tokenizer.save_pretrained(folder)
+    backend = load(str(folder), LoadOptions())
+    assert max(backend.encode("It is a truth")) < backend.info.vocab
+    with pytest.raises(UsageError, match=r"'<call>' the id 2048, and this model has tokens 0 to 2047"):
+        backend.encode("It is <call> a truth")

@@ -9,12 +9,12 @@ from torch import Tensor
 
 from backends.families import FAMILIES, build
 from backends.test_deep import about, feed
-from openmav.backends._base import Frame, LoadOptions
-from openmav.backends._hf import neurons as reading
+from openmav.backends.base import Frame, LoadOptions
 from openmav.backends.toy import load as load_toy
 from openmav.backends.transformers import wrap
+from openmav.backends.transformers.head import neurons as reading
 from openmav.measures import neuron_tokens, neurons
-from openmav.measures._base import Context
+from openmav.measures.base import Context
 
 SITES = frozenset(neuron_tokens.NEEDS) | {"mlp.out"}
 
@@ -57,9 +57,11 @@ def test_all_neurons_of_a_layer_sum_to_what_its_mlp_adds(shown) -> None:
         assert (effects is None) == (layer in backend.missing.get("head.neurons", {}))
         if effects is None:
             continue
-        module = backend._capture.inside.last_linear[layer]
+        module = backend.checked.mlp_internals.last_linear[layer]
         bias = getattr(module, "bias", None)
-        added = frame.sites["mlp.out"][layer].float() - (0 if bias is None else bias.detach() * backend.checked.inside.factors[layer])
+        added = frame.sites["mlp.out"][layer].float() - (
+            0 if bias is None else bias.detach() * backend.checked.mlp_internals.factors[layer]
+        )
         kept = line.kept[layer + 1] if line.kept else 1.0
         assert float(effects[:, token].sum()) == pytest.approx(kept * float(added @ line.vectors[0]), rel=1e-4, abs=1e-5)
 
@@ -111,7 +113,7 @@ def test_a_small_layer_is_learned_at_once_and_a_large_one_as_it_is_asked_for(mon
         assert frame.head is not None
         hidden, last = frame.sites["mlp.hidden"][1], frame.sites["residual.after"][-1]
         found.append(frame.head.neuron_tokens(1, [3, 5], hidden, last, 4))
-        known.append(len(frame.head.neurons._known))
+        known.append(len(frame.head._head.neurons._known))
     assert known == [2, len(hidden)]
     assert torch.equal(found[0][0], found[1][0])
     torch.testing.assert_close(found[0][1], found[1][1])
@@ -120,7 +122,7 @@ def test_a_small_layer_is_learned_at_once_and_a_large_one_as_it_is_asked_for(mon
 def test_a_norm_between_is_said_and_no_number_is_given() -> None:
     backend = wrap(build("gemma2"), None, "gemma2")
     frame = feed(backend)
-    assert "norm stands between" in next(iter(backend.missing["head.neurons"].values()))
+    assert "such as a norm, stands between" in next(iter(backend.missing["head.neurons"].values()))
     assert neuron_tokens.compute(frame, about(frame))["neuron_tokens.layers"].tolist() == []
 
 

@@ -12,9 +12,10 @@ from torch import Tensor, nn
 
 from backends.families import build
 from backends.frames import IDS, feed
-from openmav.backends._base import SITES
-from openmav.backends._hf import attention, verify
+from openmav.backends.sites import SITES
 from openmav.backends.transformers import wrap
+from openmav.backends.transformers.capture import attention
+from openmav.backends.transformers.checks import verify
 
 WITHOUT_INTERFACE = ("gpt_neo", "gptj", "bloom", "falcon", "falcon_alibi", "mpt")
 
@@ -64,6 +65,7 @@ def test_a_model_that_cannot_run_with_mavs_attention_keeps_eager(monkeypatch: py
     assert all(row is not None for row in feed(backend).sites["attention.probs"])
 
 
+@pytest.mark.changes_model
 def test_long_prompts_keep_no_square_matrix_in_the_fallback() -> None:
     """Rows of a prompt come from its last token alone."""
     model = build("gptj")
@@ -84,7 +86,7 @@ def test_long_prompts_keep_no_square_matrix_in_the_fallback() -> None:
 def test_outputs_that_a_model_overwrites_are_copied_in_time() -> None:
     """Falcon adds attention to the MLP's output in place."""
     backend = wrap(build("falcon"), None)
-    assert backend.checked.inside.overwrites
+    assert backend.checked.mlp_internals.overwrites
     frame = feed(backend)
     for layer in range(3):
         parts = frame.sites["attention.out"][layer] + frame.sites["mlp.out"][layer]

@@ -18,15 +18,16 @@ import pytest
 import torch
 
 from backends.families import build
-from openmav.backends._base import SITES, LoadOptions
-from openmav.backends._hf import loading, naming, placing, quantised
+from openmav.backends.base import LoadOptions
+from openmav.backends.sites import SITES
 from openmav.backends.transformers import TransformersBackend, load, wrap
+from openmav.backends.transformers.loading import checkpoint, loader, placement, quantised
 from openmav.errors import LoadError
-from openmav.measures._base import Context
-from openmav.session import Session
+from openmav.generation.session import Session
+from openmav.measures.base import Context
 from openmav.settings import Settings
 
-DEMO = naming.DEMO_FOLDER
+DEMO = checkpoint.DEMO_FOLDER
 GGUF = Path(__file__).parents[2] / "models" / "SmolLM2-135M-Instruct.Q4_1.gguf"
 IDS = [5, 9, 60, 33, 71, 12, 100, 44, 7]
 
@@ -58,14 +59,14 @@ def refusal(name: object) -> str:
     ],
 )
 def test_what_a_name_means(name: str, place: str, file: str | None) -> None:
-    assert naming.find(name) == naming.Source(place, file)
+    assert checkpoint.find(name) == checkpoint.Checkpoint(place, file)
 
 
 def test_a_path_of_a_gguf_file_and_of_its_folder(tmp_path: Path) -> None:
     (tmp_path / "a.gguf").write_bytes(b"GGUF")
-    expected = naming.Source(str(tmp_path), "a.gguf")
-    assert naming.find(str(tmp_path / "a.gguf")) == expected
-    assert naming.find(str(tmp_path)) == expected
+    expected = checkpoint.Checkpoint(str(tmp_path), "a.gguf")
+    assert checkpoint.find(str(tmp_path / "a.gguf")) == expected
+    assert checkpoint.find(str(tmp_path)) == expected
     (tmp_path / "b.gguf").write_bytes(b"GGUF")
     assert "several GGUF files; name one of them: a.gguf, b.gguf" in refusal(tmp_path)
 
@@ -76,7 +77,7 @@ def test_a_gguf_file_that_is_not_there(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("name", "short"), [("a/b:c.Q4_1.gguf", "c.Q4_1"), ("/x/y/", "y"), ("C:\\m\\z.gguf", "z"), ("gpt2", "gpt2")])
 def test_the_name_on_the_screen(name: str, short: str) -> None:
-    assert naming.short_name(name) == short
+    assert checkpoint.short_name(name) == short
 
 
 # ---- what is missing -----------------------------------------------------------------------------------------------------------
@@ -275,6 +276,7 @@ SPREAD = {"model.embed_tokens": "cpu", "model.layers.0": "cpu", "model.layers.1"
 
 
 @needs("accelerate")
+@pytest.mark.changes_model  # accelerate makes the parameters of what is on disk anew for each pass
 @pytest.mark.parametrize("last", ["cpu", "disk"])
 def test_capture_of_a_model_that_is_partly_on_disk_is_identical(tmp_path: Path, last: str) -> None:
     from transformers import AutoModelForCausalLM
@@ -302,13 +304,14 @@ def test_capture_of_a_model_that_is_partly_on_disk_is_identical(tmp_path: Path, 
 
 
 @needs("accelerate")
+@pytest.mark.changes_model  # so that nothing but mav could hold it
 def test_a_model_that_does_not_fit_is_spread(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As accelerate sees a machine with too little memory."""
     import accelerate.utils.modeling as memory
 
     folder = Path(shutil.copytree(DEMO, tmp_path / "model"))
     monkeypatch.setattr(memory, "get_max_memory", lambda limit=None: {"cpu": 6_000_000, "disk": 1 << 40})
-    monkeypatch.setattr(loading.tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr(loader.tempfile, "tempdir", str(tmp_path))
     monkeypatch.setattr("transformers.integrations.accelerate.get_max_memory", lambda limit=None: {"cpu": 6_000_000, "disk": 1 << 40})
     before = load("demo", LoadOptions(device="cpu"))
     backend = load(str(folder), LoadOptions(device="auto", dtype="float32"))
@@ -323,17 +326,17 @@ def test_a_model_that_does_not_fit_is_spread(tmp_path: Path, monkeypatch: pytest
 
 
 def test_a_named_device_is_never_spread() -> None:
-    assert placing.device_map("cpu", torch.device("cpu"), False, "x") == {}
+    assert placement.device_map("cpu", torch.device("cpu"), False, "x") == {}
     assert not hasattr(load("demo", LoadOptions(device="cpu")).model, "hf_device_map")
 
 
 @needs("accelerate")
 def test_quantised_weights_are_made_on_their_device() -> None:
     device = torch.device("cuda:0")
-    assert placing.device_map("cuda:0", device, True, "x") == {"device_map": {"": device}}
+    assert placement.device_map("cuda:0", device, True, "x") == {"device_map": {"": device}}
 
 
 def test_no_folder_for_offloading_is_left_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(loading.tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr(loader.tempfile, "tempdir", str(tmp_path))
     load("demo", LoadOptions())
     assert list(tmp_path.iterdir()) == []

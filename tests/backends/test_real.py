@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 import torch
 
-from openmav.opening import open_session
-from openmav.sampling import Sampling
+from openmav.generation.opening import open_session
 from openmav.settings import Settings
+from openmav.settings.sampling import Sampling
 
 pytestmark = [pytest.mark.real, pytest.mark.slow]
 PROMPT = "hello mello"

@@ -16,9 +16,9 @@ import pytest
 import torch
 
 from backends.raw_touch import PATHS, Change, Raw
-from openmav.backends._base import LoadOptions
+from openmav.backends.base import LoadOptions
 from openmav.backends.transformers import TransformersBackend, load
-from openmav.interventions import parse
+from openmav.settings.interventions import parse
 
 pytestmark = [pytest.mark.real, pytest.mark.slow]
 GGUF = Path(__file__).parents[2] / "models" / "SmolLM2-135M-Instruct.Q4_1.gguf"
@@ -32,14 +32,18 @@ def relative(found: torch.Tensor, expected: torch.Tensor) -> float:
     return float((found - expected).abs().max() / expected.abs().max())
 
 
-def near(raw: Raw, mine: torch.Tensor, ids: list[int], make: Callable[[Raw], Changes]) -> bool:
-    """Whether `mine` [n, vocab] are the raw model's last n logits, changed as `make` says for a raw model."""
+def near(raw: Raw, mine: torch.Tensor, ids: list[int], make: Callable[[Raw], Changes], rows: int = 1) -> bool:
+    """Whether `mine` [n, vocab], of a pass over so many rows, are the raw model's last n logits, changed as `make` says for a raw model.
+
+    Where fp32 itself is not that exact, mav may be twice as far from a run in double precision as transformers' own run of as many rows.
+    """
     truth = raw.logits(ids, make(raw))[-len(mine) :]
     if relative(mine, truth) < EXACT:
         return True
     model = Raw(copy.deepcopy(raw.model).double(), raw.paths, raw.head_width)
     exact = model.logits(ids, make(model))[-len(mine) :]
-    return relative(truth, exact) > EXACT / 2 and relative(mine, exact) < 2 * relative(truth, exact)
+    rounding = relative(raw.logits(ids, make(raw), rows)[-len(mine) :], exact)
+    return rounding > EXACT / 2 and relative(mine, exact) < 2 * rounding
 
 
 @pytest.fixture(scope="module")
@@ -71,13 +75,14 @@ def test_each_head_of_a_layer(both) -> None:
         check(*both, [f"ablate L11.H{head}"], lambda _, h=head: [(f"L11.H{h}", torch.zeros_like)])
 
 
+@pytest.mark.changes_model  # it runs in float64 too
 @pytest.mark.parametrize("part", [".attn", ".mlp", ""])
 def test_each_sub_block_and_layer_at_the_end_of_the_prompt(both, part: str) -> None:
     raw, backend = both
     ids = backend.encode(TEXT)
     sites = [f"L{layer}{part}" for layer in range(LAYERS)]
     for site, logits in zip(sites, backend.variants([parse(f"ablate {site}") for site in sites], ids), strict=True):
-        assert near(raw, logits[None], ids, lambda _, s=site: [(s, torch.zeros_like)]), site
+        assert near(raw, logits[None], ids, lambda _, s=site: [(s, torch.zeros_like)], rows=LAYERS), site
 
 
 @pytest.mark.parametrize("site", ["L0.mlp", "L14.attn", "L29", "L20.N700"])

@@ -10,14 +10,15 @@ from torch import Tensor
 
 from backends.families import build
 from backends.test_deep import Letters
-from openmav import registry
-from openmav.apps.options import AppOptions
 from openmav.backends.transformers import wrap
+from openmav.generation.session import Session
 from openmav.paint import line_text
-from openmav.panels._view import View
-from openmav.session import Session
+from openmav.panels import draw
+from openmav.plugins import registry
+from openmav.protocol.snapshot import Snapshot
 from openmav.settings import Settings
-from openmav.source import Snapshot
+from openmav.view import View
+from openmav.view.options import AppOptions
 
 
 def by_hand(name: str, tokens: list[int]) -> list[list[tuple[int, float]]]:
@@ -47,7 +48,7 @@ def test_the_drawn_experts_are_the_models_own(name: str) -> None:
     now = Snapshot(version=1, status="paused", info=session.info, prompt=session.prompt, sampling=session.sampling, steps=steps)
     view = View(options=AppOptions()).updated(now)
     session.close()
-    drawn = [line_text(line) for line in registry.load("panels", "router").render(view, 100, 12)]
+    drawn = [line_text(line) for line in draw(registry.load("panels", "router"), view, 100, 12).lines]
     expected = by_hand(name, tokens)
     assert len(drawn) == len(expected)
     for row, chosen in zip(drawn, reversed(expected), strict=True):

@@ -9,15 +9,15 @@ import torch
 
 from backends.families import build, tiny
 from backends.raw_touch import PATHS, Raw
-from openmav.backends._hf import variants
-from openmav.backends._hf.touching import Hands
+from openmav.analysis.sweep import Sweep
 from openmav.backends.transformers import wrap
+from openmav.backends.transformers.interventions import batched_ablation
+from openmav.backends.transformers.interventions.hook_edits import InterventionHooks
 from openmav.errors import UsageError
-from openmav.interventions import parse
-from openmav.opening import open_session
-from openmav.session import Session
+from openmav.generation.opening import open_session
+from openmav.generation.session import Session
 from openmav.settings import Settings
-from openmav.sweep import Sweep
+from openmav.settings.interventions import parse
 
 IDS: list[int] = torch.randint(3, 128, (12,), generator=torch.Generator().manual_seed(2)).tolist()
 EXACT = 1e-5  # of the largest logit
@@ -37,7 +37,7 @@ def relative(found: torch.Tensor, expected: torch.Tensor) -> float:
 
 @pytest.mark.parametrize("family", ["gpt2", "llama", "gemma2", "phi", "mixtral", "gpt_oss", "bloom", "falcon", "jamba", "mamba", "granite"])
 def test_a_batch_gives_what_each_alone_gives(family: str, monkeypatch) -> None:
-    monkeypatch.setattr(variants, "MOST", 5)
+    monkeypatch.setattr(batched_ablation, "MOST", 5)
     backend = wrap(build(family), Words(), family)
     sites = [f"L{layer}{part}" for layer in range(backend.info.layers) for part in (".H0", ".H3", ".attn", ".mlp", "", ".N4")]
     specs = [f"ablate {s}=mean" if i % 3 else f"ablate {s}" for i, s in enumerate(sites)] + ["patch L1.attn@3-5=x", "amplify L0.mlp@-1=3"]
@@ -45,7 +45,9 @@ def test_a_batch_gives_what_each_alone_gives(family: str, monkeypatch) -> None:
     before = backend.prefill(IDS, frozenset()).logits
     passes: list[int] = []
     monkeypatch.setattr(
-        variants, "_batch", lambda m, touches, *a, f=variants._batch, **k: passes.append(len(touches)) or f(m, touches, *a, **k)
+        batched_ablation,
+        "_batch",
+        lambda m, touches, *a, f=batched_ablation._batch, **k: passes.append(len(touches)) or f(m, touches, *a, **k),
     )
     together = list(backend.variants(every, IDS))
     assert len(together) == len(every)
@@ -80,7 +82,7 @@ def test_where_a_batch_is_not_the_same_each_is_run_alone(monkeypatch) -> None:
 
 def test_an_interrupt_amid_a_pass_leaves_no_hook(monkeypatch) -> None:
     backend = wrap(build("llama"), Words(), "llama")
-    monkeypatch.setattr(Hands, "_edited", lambda *a: (_ for _ in ()).throw(KeyboardInterrupt))
+    monkeypatch.setattr(InterventionHooks, "_edited", lambda *a: (_ for _ in ()).throw(KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):
         list(backend.variants([parse("amplify L0.attn=2")], IDS))
     assert not any(m._forward_hooks or m._forward_pre_hooks for m in backend.model.modules())
@@ -138,9 +140,9 @@ def test_a_target_of_several_tokens_lists_them(session: Session) -> None:
 
 def test_a_model_without_heads_says_so() -> None:
     session = Session(wrap(tiny("mamba"), WithText(), "mamba"), Settings(prompt="x", measures=()))
-    with pytest.raises(UsageError, match=r"^mamba has no heads to take away$"):
+    with pytest.raises(UsageError, match=r"^mamba has no heads to ablate$"):
         Sweep(session, "heads")
-    with pytest.raises(UsageError, match=r"^mamba has no mlp to take away: not available: MLP of layer 0: no MLP in this layer$"):
+    with pytest.raises(UsageError, match=r"^mamba has no mlp to ablate: not available: MLP of layer 0: no MLP in this layer$"):
         Sweep(session, "mlp")
     assert len(list(Sweep(session, "layers"))) == 3
 

@@ -11,12 +11,13 @@ from safetensors.torch import save_file
 from torch import nn
 
 from backends.families import build, tiny
-from openmav.backends._base import SITES, Intervening, LoadOptions
-from openmav.backends._hf import decoding
+from openmav.backends.base import Intervening, LoadOptions
+from openmav.backends.sites import SITES
 from openmav.backends.toy import load as load_toy
 from openmav.backends.transformers import wrap
+from openmav.backends.transformers.decoding import decoder
 from openmav.errors import UsageError
-from openmav.interventions import parse
+from openmav.settings.interventions import parse
 
 IDS: list[int] = torch.randint(3, 128, (30,), generator=torch.Generator().manual_seed(8)).tolist()
 PROMPT = 20
@@ -90,7 +91,7 @@ def test_a_prompt_in_chunks_keeps_its_positions(monkeypatch) -> None:
     backend = wrap(tiny("llama"), Words(), "llama")
     specs = ["ablate L0.attn@3-17", "patch L1.resid@9-15=b", "ablate L2.H1=mean", "amplify L1@6=3"]
     whole = logits(backend.intervened([parse(spec) for spec in specs], IDS[:PROMPT]))
-    monkeypatch.setattr(decoding, "CHUNK", 4)
+    monkeypatch.setattr(decoder, "CHUNK", 4)
     chunks = logits(backend.intervened([parse(spec) for spec in specs], IDS[:PROMPT]))
     assert torch.allclose(whole, chunks, atol=1e-5 * float(whole.abs().max()))
     backend.close()
@@ -206,6 +207,6 @@ class TestVectors:
 def test_a_text_without_tokens_is_said() -> None:
     backend = wrap(tiny("llama"), Words(), "llama")
     TEXTS[" "] = []
-    with pytest.raises(UsageError, match="the text ' ' gives no tokens"):
+    with pytest.raises(UsageError, match="the text ' ' encodes to no tokens"):
         backend.intervened([parse('steer L1="a"-" "')], IDS[:PROMPT])
     backend.close()

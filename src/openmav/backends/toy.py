@@ -1,11 +1,12 @@
-"""A tiny transformer with made-up weights and a nasty vocabulary, for tests and for trying mav without any model.
+"""A tiny transformer with random weights and an awkward vocabulary, for tests and for trying mav without any model.
 
-It really attends, adds and unembeds, in fp32, four layers of width 32; its logits are pushed so that, left alone, it recites
-WORDS in order and then ends. The name may carry switches, such as "toy?slow=0.05&fail=3":
+It is a real transformer of four layers of width 32 in fp32; its logits are biased so that greedy decoding recites WORDS in order and
+then ends. The name may have switches, for example "toy?slow=0.05&fail=3":
 
+    load=S      loading takes S seconds
     slow=S      each forward pass takes S seconds more
     fail=N      the forward pass after the Nth generated token raises
-    crash=N     there the process dies
+    crash=N     the process exits there
     nan=N       from there on the last layer computes NaN
     context=N   tokens that fit (1024)
     endless=1   never ends; begins again
@@ -25,13 +26,14 @@ from urllib.parse import parse_qsl
 import torch
 from torch import Tensor
 
-from openmav.backends import _explain
-from openmav.backends._base import Directions, Frame, LoadOptions, Progress
-from openmav.backends._edits import Edit, Site, edits, need_range, site_of
+from openmav.backends.attribution import methods
+from openmav.backends.base import Directions, Frame, LoadOptions, Progress, TokenBytes
+from openmav.backends.edits import Edit, edits, need_range
+from openmav.backends.sites import EDITABLE, Site, site_of
 from openmav.errors import LoadError, UsageError
-from openmav.explained import Explanation
-from openmav.interventions import Intervention
 from openmav.record import ModelInfo
+from openmav.record.attribution_result import Explanation
+from openmav.settings.interventions import Intervention
 
 WORDS = (
     *(" it", " is", " a", " truth", " [bold]", " [/]", "[red]red[/red]", "\x1b[2J", "\x1b]0;title\x07", "\r", "\x08", "\t", "\n", "\n\n"),
@@ -58,7 +60,7 @@ VOCABULARY = [b"<end>", *(bytes([b]) for b in range(256)), *(w if isinstance(w, 
 LAYERS, HEADS, WIDTH, HIDDEN = 4, 4, 32, 64
 BLOCK_SITES = ("attention.out", "attention.probs", "attention.scores", "mlp.out", "mlp.hidden")
 PUSH, SCALE = 6.0, 1 / (2 * WIDTH)  # logits = SCALE * embedding @ residual, and PUSH for the next word
-SWITCHES = {"slow": float, "fail": int, "crash": int, "nan": int, "context": int, "endless": int, "bare": int}
+SWITCHES = {"load": float, "slow": float, "fail": int, "crash": int, "nan": int, "context": int, "endless": int, "bare": int}
 
 
 def load(name: str, options: LoadOptions, progress: Progress | None = None) -> Toy:
@@ -73,17 +75,18 @@ def load(name: str, options: LoadOptions, progress: Progress | None = None) -> T
             raise LoadError(f"the toy backend does not know '{key}={value}'. Known: {', '.join(SWITCHES)}, each with a number") from None
     if progress is not None:
         progress("building the toy", 1.0)
+    time.sleep(switches.get("load", 0.0))
     return Toy(name, switches)
 
 
 class Toy:
-    """Satisfies backends._base.Backend and Intervening. It keeps no cache: each pass reads the whole text again."""
+    """Satisfies backends.base.Backend and Intervening. It has no cache: each pass reads the whole text again."""
 
     def __init__(self, name: str, switches: Mapping[str, float]) -> None:
         self.switches = switches
         self.ids: list[int] = []
         self.prompt_length = 0
-        self.edits: tuple[Edit, ...] = ()  # in force in each forward pass
+        self.edits: tuple[Edit, ...] = ()  # applied in each forward pass
         self.end_ids = frozenset({END})
         self.bare = int(switches.get("bare", -1))
         self.missing = {site: dict.fromkeys(range(LAYERS), "no router") for site in ("router.experts", "router.weights")}
@@ -117,7 +120,7 @@ class Toy:
     # ---- text ------------------------------------------------------------------------------------------------------------
 
     def encode(self, text: str, *, chat: bool = False) -> list[int]:
-        """A token a byte. Raises LoadError for chat: the toy has no template."""
+        """One token per byte. Raises LoadError for chat: the toy has no template."""
         if chat:
             raise LoadError("the toy backend has no chat template; leave out --chat")
         return [BYTES + byte for byte in text.encode()]
@@ -125,14 +128,14 @@ class Toy:
     def decode(self, ids: Sequence[int]) -> str:
         return b"".join(VOCABULARY[i] for i in ids).decode("utf-8", errors="replace")
 
-    def spelling(self) -> Sequence[bytes]:
-        """See backends._base.Spelling."""
-        return [b"", *VOCABULARY[1:]]
+    def spelling(self) -> TokenBytes:
+        """See backends.base.Spelling."""
+        return TokenBytes(([b"", *VOCABULARY[1:]],))
 
     def is_special(self, token_id: int) -> bool:
         return token_id == END
 
-    # ---- the way of one token --------------------------------------------------------------------------------------------
+    # ---- forward passes --------------------------------------------------------------------------------------------------
 
     @property
     def length(self) -> int:
@@ -150,7 +153,7 @@ class Toy:
         if generated == self.switches.get("crash"):
             os._exit(3)
         if generated == self.switches.get("fail"):
-            raise RuntimeError("the toy was told to fail")
+            raise RuntimeError("the toy failed, as its switch fail=N asks")
         return self._forward(want)
 
     def rewind(self, length: int) -> None:
@@ -179,9 +182,9 @@ class Toy:
         return Frame(head.logits(values["residual.after"][-1:])[0], sites, time.perf_counter() - began, len(self.ids), head)
 
     def _layers(self, ids: Sequence[int], embedded: Tensor) -> Iterator[dict[str, Tensor]]:
-        """What each layer computes at all tokens, from their embeddings [tokens, width] and with the edits in force.
+        """What each layer computes at all tokens, from their embeddings [tokens, width] and with the edits applied.
 
-        attention.heads [tokens, width] is what "o" takes.
+        attention.heads [tokens, width] is the input of "o".
         """
         x = embedded + self.positions[: len(ids)]
         for number, layer in enumerate(self.layers):
@@ -206,20 +209,20 @@ class Toy:
         return ToyHead(self.embedding, self._next(ids), [layer["down"] for layer in self.layers])
 
     def _next(self, ids: Sequence[int]) -> int:
-        """The word after the last token; the first one where that is no word."""
+        """The word after the last token; the first word where the last token is none."""
         following = max(FIRST, ids[-1] + 1)
         if following < len(VOCABULARY):
             return following
         return FIRST if self.switches.get("endless") else END
 
-    # ---- explained: satisfies backends._base.Explaining and backends._explain.Passes --------------------------------------
+    # ---- attribution: satisfies backends.base.Explaining and backends.attribution.methods.Passes ------------------------------
 
     reference, eps = END, torch.finfo(torch.float32).eps
 
     def explain(
         self, method: str, ids: Sequence[int], target_id: int | None, minus_id: int | None, progress: Progress | None = None
     ) -> tuple[Explanation, int]:
-        return _explain.explain(self, method, ids, target_id, minus_id, progress)
+        return methods.explain(self, method, ids, target_id, minus_id, progress)
 
     def embed(self, ids: Sequence[int]) -> Tensor:
         embedded: Tensor = self.embedding[list(ids)]
@@ -229,7 +232,7 @@ class Toy:
         return torch.cat([self.from_embeddings(ids, self.embed(ids)[None]) for ids in rows.tolist()])
 
     def from_embeddings(self, ids: Sequence[int], rows: Tensor) -> Tensor:
-        """The push of the head is that of `ids`."""
+        """The head's bias is that of `ids`."""
         ends = [list(self._layers(ids, row))[-1]["residual.after"][-1] for row in rows]
         return self._head(ids).logits(torch.stack(ends))
 
@@ -239,16 +242,16 @@ class Toy:
     def differentiating(self) -> AbstractContextManager[object]:
         return torch.enable_grad()
 
-    # ---- touched ---------------------------------------------------------------------------------------------------------
+    # ---- interventions ---------------------------------------------------------------------------------------------------------
 
     def intervened(self, interventions: Sequence[Intervention], prompt_ids: Sequence[int]) -> Toy:
-        """See backends._base.Intervening."""
-        touched = copy.copy(self)
-        touched.ids, touched.edits = [], tuple(edits(interventions, prompt_ids, self))
-        return touched
+        """See backends.base.Intervening."""
+        modified = copy.copy(self)
+        modified.ids, modified.edits = [], tuple(edits(interventions, prompt_ids, self))
+        return modified
 
     def why_not(self, intervention: Intervention) -> str | None:
-        """See backends._base.Intervening."""
+        """See backends.base.Intervening."""
         try:
             self.width_of(site_of(intervention))
         except UsageError as error:
@@ -256,12 +259,12 @@ class Toy:
         return None
 
     def variants(self, interventions: Sequence[Intervention], prompt_ids: Sequence[int]) -> Iterator[Tensor]:
-        """See backends._base.Intervening; one at a time."""
+        """See backends.base.Intervening; one at a time."""
         for one in interventions:
             yield self.intervened([one], prompt_ids).prefill(prompt_ids, frozenset()).logits
 
     def width_of(self, site: Site) -> int:
-        """See backends._edits.Model."""
+        """See backends.edits.Model."""
         need_range("layer", site.layer, LAYERS, self.info.name)
         if site.layer == self.bare and site.name not in ("layer", "resid"):
             raise UsageError(f"not available: layer {site.layer} has neither attention nor MLP")
@@ -270,17 +273,17 @@ class Toy:
         return {"head": WIDTH // HEADS, "neuron": 1}.get(site.name, WIDTH)
 
     def values_of(self, sites: Sequence[Site], ids: Sequence[int]) -> dict[Site, Tensor]:
-        """See backends._edits.Model."""
-        names = {"head": "attention.heads", "attn": "attention.out", "neuron": "mlp.hidden", "mlp": "mlp.out", "resid": "residual.after"}
+        """See backends.edits.Model."""
+        names = {name: kind.name or "attention.heads" for name, kind in EDITABLE.items()}
         layers = list(self._layers(ids, self.embed(ids)))
-        found: dict[Site, Tensor] = {}
+        read: dict[Site, Tensor] = {}
         for site in sites:
             values = layers[site.layer]
             if site.name == "layer":
-                found[site] = values["residual.after"] - values["residual.before"]
+                read[site] = values["residual.after"] - values["residual.before"]
             else:
-                found[site] = values[names[site.name]][:, _columns(site)]
-        return found
+                read[site] = values[names[site.name]][:, _columns(site)]
+        return read
 
     def _edited(self, layer: int, name: str, x: Tensor) -> Tensor:
         for edit in self.edits:
@@ -291,14 +294,14 @@ class Toy:
 
 
 def _columns(site: Site) -> slice:
-    """Where a site's value stands in what is computed for all heads, or for all neurons."""
+    """The columns of a site in the values of all heads, or of all neurons."""
     width = {"head": WIDTH // HEADS, "neuron": 1}.get(site.name)
     return slice(None) if width is None or site.index is None else slice(site.index * width, (site.index + 1) * width)
 
 
 @dataclass(frozen=True)
 class ToyHead:
-    """Satisfies backends._base.Head: linear, with a push towards one token."""
+    """Satisfies backends.base.Head: linear, with a bias towards one token."""
 
     embedding: Tensor  # [vocab, width]
     pushed: int
@@ -321,7 +324,7 @@ class ToyHead:
 
 
 def _attention(x: Tensor, layer: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """[tokens, width] -> what the heads give [tokens, width], and their scores and rows [heads, tokens, keys]."""
+    """[tokens, width] -> the heads' outputs [tokens, width], and their scores and rows [heads, tokens, keys]."""
     tokens = len(x)
     q, k, v = ((x @ layer[name].T).view(tokens, HEADS, -1).transpose(0, 1) for name in "qkv")
     scores = q @ k.transpose(1, 2) / q.shape[-1] ** 0.5

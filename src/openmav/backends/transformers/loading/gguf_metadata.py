@@ -1,0 +1,125 @@
+"""The header of a GGUF file: its keys and the table of its tensors, without the vocabulary and without the weights.
+
+Format: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+
+SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}  # GGUF's value types
+STRING, ARRAY, FLOAT32 = 8, 9, 0
+VERSIONS = (2, 3)
+LONGEST = 1_000_000  # bytes of a string or a list that need no look at the file's size
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """Where a tensor lies. `shape` is torch's order; `kind` is the type of ggml; `offset` is in bytes from the start of the file."""
+
+    shape: tuple[int, ...]
+    kind: int
+    offset: int
+
+
+@dataclass(frozen=True)
+class GgufHeader:
+    """`values` holds every key but the arrays of strings; `tensors` is by name."""
+
+    path: Path
+    values: Mapping[str, Any]
+    tensors: Mapping[str, Tensor]
+
+    @property
+    def architecture(self) -> str:
+        return str(self.values.get("general.architecture", ""))
+
+    @property
+    def own(self) -> dict[str, Any]:
+        """The keys of the architecture, without its name: {"rope.freq_base": 10000.0}."""
+        start = self.architecture + "."
+        return {key.removeprefix(start): value for key, value in self.values.items() if key.startswith(start)}
+
+    def floats(self, name: str) -> list[float] | None:
+        """The values of a small float32 tensor; None if the file has no such tensor. Raises ValueError for another type."""
+        tensor = self.tensors.get(name)
+        if tensor is None:
+            return None
+        if tensor.kind != FLOAT32:
+            raise ValueError(f"{name} is not float32")
+        count = int(np.prod(tensor.shape))
+        return [float(value) for value in np.fromfile(self.path, dtype="<f4", count=count, offset=tensor.offset)]
+
+
+def read(path: Path) -> GgufHeader | None:
+    """The header of a file; None if it is not a GGUF file of a known version, or cut off in its header."""
+    with path.open("rb") as file:
+        if file.read(4) != b"GGUF":
+            return None
+        try:
+            version, tensors, keys = struct.unpack("<IQQ", file.read(20))
+            return _read(path, file, tensors, keys) if version in VERSIONS else None
+        except (struct.error, UnicodeDecodeError, KeyError, EOFError):
+            return None
+
+
+def _read(path: Path, file: BinaryIO, tensors: int, keys: int) -> GgufHeader:
+    values: dict[str, Any] = {}
+    for _ in range(keys):
+        key = _string(file)
+        value = _value(file, *_unpack(file, "I"))
+        if value is not None:
+            values[key] = value
+    table = [(_string(file), *_tensor(file)) for _ in range(tensors)]
+    alignment = int(values.get("general.alignment", 32))
+    data = -(-file.tell() // alignment) * alignment
+    return GgufHeader(path, values, {name: Tensor(shape, kind, data + offset) for name, shape, kind, offset in table})
+
+
+def _unpack(file: BinaryIO, form: str) -> tuple[Any, ...]:
+    form = "<" + form
+    return struct.unpack(form, _take(file, struct.calcsize(form)))
+
+
+def _take(file: BinaryIO, length: int) -> bytes:
+    """The next bytes. Raises EOFError, and reserves no memory, where a length is beyond the file's."""
+    if length > LONGEST:
+        here = file.tell()
+        if length > file.seek(0, 2) - here:
+            raise EOFError("cut off")
+        file.seek(here)
+    return file.read(length)
+
+
+def _string(file: BinaryIO) -> str:
+    (length,) = _unpack(file, "Q")
+    return _take(file, length).decode("utf-8")
+
+
+def _value(file: BinaryIO, kind: int) -> Any:
+    if kind == STRING:
+        return _string(file)
+    if kind != ARRAY:
+        return _unpack(file, SCALARS[kind])[0]
+    element, count = _unpack(file, "IQ")
+    if element == STRING:
+        for _ in range(count):
+            (length,) = _unpack(file, "Q")
+            if length > LONGEST:
+                raise EOFError("a token of more than 1 MB")
+            file.seek(length, 1)
+        return None
+    return list(_unpack(file, f"{count}{SCALARS[element]}"))
+
+
+def _tensor(file: BinaryIO) -> tuple[tuple[int, ...], int, int]:
+    (dimensions,) = _unpack(file, "I")
+    shape = _unpack(file, f"{dimensions}Q")
+    kind, offset = _unpack(file, "IQ")
+    return tuple(reversed(shape)), kind, offset

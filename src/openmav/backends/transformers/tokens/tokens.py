@@ -1,0 +1,116 @@
+"""A tokenizer as mav needs it: text to ids as the model expects them, and ids to text without loss."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from transformers import PreTrainedTokenizerBase
+from transformers.utils import cached_file
+
+from openmav.backends.transformers.tokens import chat_rendering
+from openmav.backends.transformers.tokens.tokenizer_limits import PanicError, panics_as_errors
+from openmav.errors import UsageError
+
+LONGEST = 200  # characters of a template's own message
+
+
+class Tokens:
+    """Wraps a transformers tokenizer; decoding writes special tokens out and does not clean up spaces."""
+
+    def __init__(self, tokenizer: Any) -> None:
+        self.tokenizer = tokenizer
+        self.special_ids = frozenset(int(i) for i in tokenizer.all_special_ids if i is not None)
+        added = getattr(tokenizer, "added_tokens_decoder", {})
+        self.special_ids |= {int(i) for i, token in added.items() if getattr(token, "special", False)}
+
+    def encode(self, text: str, chat: bool | str) -> list[int]:
+        """Token ids. With `chat` the text becomes one user message in the model's own template, or in the one of that name.
+
+        Raises UsageError where the model has no such template, or the template can't be used.
+        """
+        if not chat:
+            return self._ids(text)
+        written = self._written(text, self._template(None if chat is True else str(chat)))
+        return self._ids(written, add_special_tokens=False)
+
+    def _ids(self, text: str, **options: bool) -> list[int]:
+        try:
+            with panics_as_errors():
+                return [int(i) for i in self.tokenizer(text, **options)["input_ids"]]
+        except Exception as error:  # a tokenizer is data from the author of the model
+            raise UsageError(f"the model's tokenizer fails on this text: {_message(error)}") from error
+
+    def _template(self, name: str | None) -> str:
+        """The source of the template of that name; None: the model's only one, or its default."""
+        own = getattr(self.tokenizer, "chat_template", None)
+        if not own:
+            raise UsageError("this model has no chat template; run without --chat")
+        named: dict[str, str] = own if isinstance(own, dict) else {"default": own}
+        if name is None and "default" not in named:
+            raise UsageError(f"this model has several chat templates and no default; name one with --chat-template: {', '.join(named)}")
+        if name is not None and name not in named:
+            raise UsageError(f"this model has no chat template '{name}'. Known: {', '.join(named)}")
+        return named[name or "default"]
+
+    def _written(self, text: str, template: str) -> str:
+        """The message as the template writes it.
+
+        Templates of image-text models may need a message in parts; they omit plain text, or fail on it.
+        """
+        failed: Exception | None = None
+        plain = ""
+        for content in (text, [{"type": "text", "text": text}]):
+            try:
+                written = self._render(content, template)
+            except chat_rendering.TemplateLimitError as error:
+                raise UsageError(f"the model's chat template can't be used: {error}; run without --chat") from error
+            except Exception as error:  # a template runs code of its own
+                failed = failed or error
+                continue
+            if text.strip() in written:
+                return written
+            plain = plain or written
+        if failed is not None and not plain.strip():
+            raise UsageError(f"the model's chat template can't be used: {_message(failed)}; run without --chat") from failed
+        if not plain.strip():
+            raise UsageError("the model's chat template writes nothing for this prompt; run without --chat")
+        return plain
+
+    def _render(self, content: Any, template: str) -> str:
+        messages = [{"role": "user", "content": content}]
+        if type(self.tokenizer).apply_chat_template is PreTrainedTokenizerBase.apply_chat_template:
+            return chat_rendering.render(template, messages, self.tokenizer.special_tokens_map)
+        return str(self.tokenizer.apply_chat_template(messages, chat_template=template, tokenize=False, add_generation_prompt=True))
+
+    def decode(self, ids: Sequence[int]) -> str:
+        try:
+            with panics_as_errors():
+                return str(self.tokenizer.decode(list(ids), skip_special_tokens=False, clean_up_tokenization_spaces=False))
+        except (PanicError, OverflowError) as error:
+            raise UsageError(f"the model's tokenizer can't decode its tokens: {_message(error)}") from error
+
+
+def _message(error: Exception) -> str:
+    """What went wrong, in one line without control characters; a line of the template where its syntax is wrong."""
+    words = " ".join("".join(c if c.isprintable() else " " for c in str(error)).split()) or type(error).__name__
+    line = getattr(error, "lineno", None)
+    return (f"line {line}: " if line else "") + (words if len(words) <= LONGEST else words[:LONGEST] + "...")
+
+
+def add_processor_template(tokenizer: Any, place: str) -> None:
+    """Set the chat template of a tokenizer without one from chat_template.json, where image processors keep theirs."""
+    if getattr(tokenizer, "chat_template", None):
+        return
+    quiet = ("missing_entries", "connection_errors", "gated_repo")
+    file = cached_file(place, "chat_template.json", **{f"_raise_exceptions_for_{name}": False for name in quiet})
+    if file is None:
+        return
+    try:
+        own = json.loads(Path(file).read_text(encoding="utf-8")).get("chat_template")
+    except (OSError, ValueError, AttributeError):
+        return
+    if isinstance(own, str):
+        tokenizer.chat_template = own

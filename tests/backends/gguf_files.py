@@ -1,0 +1,81 @@
+"""GGUF files of tiny models, written with the gguf package: names from its own table, none of transformers' loader."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from openmav.backends.transformers.loading import checkpoint
+
+VOCABULARY = 2048
+
+
+def write(model: Any, path: Path, architecture: str, keys: Mapping[str, Any], tensors: Mapping[str, Any] | None = None) -> Path:
+    """A file of a model's weights in float32. `keys` are added to the usual ones: without a dot first they are the architecture's own."""
+    import gguf
+
+    config, writer = model.config, gguf.GGUFWriter(path, architecture)
+    own = {
+        "block_count": config.num_hidden_layers,
+        "context_length": config.max_position_embeddings,
+        "embedding_length": config.hidden_size,
+        "feed_forward_length": config.intermediate_size,
+        "attention.head_count": config.num_attention_heads,
+        "attention.head_count_kv": config.num_key_value_heads,
+    }
+    for key, value in {**own, **keys}.items():
+        _add(writer, key if key.startswith("tokenizer.") else f"{architecture}.{key}", value)
+    _tokenizer(writer)
+    kind = next(kind for kind, name in gguf.MODEL_ARCH_NAMES.items() if name == architecture)
+    names = gguf.get_tensor_name_map(kind, config.num_hidden_layers)
+    for name, value in model.state_dict().items():
+        if name == "lm_head.weight" and config.tie_word_embeddings:
+            continue
+        base, end = name.rsplit(".", 1)
+        writer.add_tensor(f"{names.get_name(base)}.{end}", _stored(architecture, name, value, config))
+    for name, value in (tensors or {}).items():
+        writer.add_tensor(name, np.asarray(value, dtype=np.float32))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return path
+
+
+def _add(writer: Any, key: str, value: Any) -> None:
+    kinds = (
+        (bool, writer.add_bool),
+        (int, writer.add_uint32),
+        (float, writer.add_float32),
+        (str, writer.add_string),
+        (list, writer.add_array),
+    )
+    next(add for kind, add in kinds if isinstance(value, kind))(key, value)
+
+
+def _stored(architecture: str, name: str, value: torch.Tensor, config: Any) -> np.ndarray:
+    """A weight as llama.cpp keeps it: a llama's rotated heads are interleaved, and a Gemma's norms have 1 added."""
+    if architecture == "llama" and name.endswith(("q_proj.weight", "k_proj.weight")):
+        heads = config.num_attention_heads if "q_proj" in name else config.num_key_value_heads
+        value = value.reshape(heads, 2, -1, value.shape[-1]).transpose(1, 2).reshape(value.shape)
+    if architecture.startswith("gemma") and name.endswith("norm.weight"):
+        value = value + 1
+    return np.ascontiguousarray(value.float().numpy())
+
+
+def _tokenizer(writer: Any) -> None:
+    """The demo model's."""
+    settings = json.loads((checkpoint.DEMO_FOLDER / "tokenizer.json").read_text(encoding="utf-8"))["model"]
+    tokens = sorted(settings["vocab"], key=settings["vocab"].get)
+    tokens += [f"<unused{i}>" for i in range(VOCABULARY - len(tokens))]
+    writer.add_tokenizer_model("gpt2")
+    writer.add_tokenizer_pre("gpt-2")
+    writer.add_token_list(tokens)
+    writer.add_token_types([3, *[1] * (VOCABULARY - 1)])
+    writer.add_token_merges([merge if isinstance(merge, str) else " ".join(merge) for merge in settings["merges"]])
+    writer.add_eos_token_id(0)
