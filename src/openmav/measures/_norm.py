@@ -1,4 +1,4 @@
-"""The length of one vector a layer, shared by the norm measures."""
+"""The norm of one vector per layer, shared by the norm measures."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from openmav.measures._base import stacked
+from openmav.measures.base import stacked
 from openmav.record import Array
 from openmav.settings import Aggregation
 
@@ -27,6 +27,6 @@ def norms(rows: Sequence[Tensor | None], aggregation: Aggregation) -> Array:
     lengths: Array = torch.linalg.vector_norm(stack, ord=order, dim=-1).cpu().numpy()
     if len(layers) == len(rows):
         return lengths
-    found = np.full(len(rows), np.nan, dtype=np.float32)
-    found[layers] = lengths
-    return found
+    padded = np.full(len(rows), np.nan, dtype=np.float32)
+    padded[layers] = lengths
+    return padded

@@ -1,7 +1,8 @@
 """Attention entropy: how widely each head of each layer spreads its attention from the last position.
 
-[layers, heads] in nats: H = -sum_j a_j ln a_j over the keys, with 0 ln 0 = 0; 0 is one token only, ln(keys) is all alike. With
-a learned sink the row sums to less than 1, and the sum runs over the tokens only.
+[layers, heads] in nats: H = -sum_j a_j ln a_j over the keys, with 0 ln 0 = 0; 0 means one token only, ln(keys) means equal weights. With
+a learned sink the row sums to less than 1, and the sum runs over the keys only. A key is a token; in
+models with compressed keys some are blocks of several tokens, and each counts as one.
 Source: Clark et al., "What Does BERT Look At?" (2019), section 3.3.
 """
 
@@ -12,8 +13,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from openmav.backends._base import Frame
-from openmav.measures._base import Context, alike, stacked
+from openmav.backends.base import Frame
+from openmav.measures.base import Context, alike, stacked
 from openmav.record import Array
 
 if TYPE_CHECKING:
@@ -28,12 +29,12 @@ def entropy(rows: Tensor) -> Array:
     import torch
 
     log_rows = torch.log(rows).clamp_min_(-200.0)  # finite where a row is exactly 0; ln of the smallest fp32 is -103
-    found: Array = np.maximum(0.0 - log_rows.mul_(rows).sum(-1).cpu().numpy(), 0.0)  # below 0 by rounding only
-    return found
+    entropies: Array = np.maximum(0.0 - log_rows.mul_(rows).sum(-1).cpu().numpy(), 0.0)  # below 0 by rounding only
+    return entropies
 
 
 def compute(frame: Frame, _context: Context) -> Array:
-    """[layers, heads] fp32; NaN for a layer without softmax attention. Whoever asks for a frame's gets the same array."""
+    """[layers, heads] fp32; NaN for a layer without softmax attention. Computed once per frame."""
     return frame.once("attention_entropy", _entropies)
 
 
@@ -42,16 +43,16 @@ def _entropies(frame: Frame) -> Array:
     groups = alike(rows)
     if len(groups) == 1 and len(groups[0]) == len(rows):
         return _of(rows)
-    heads = max((row.shape[0] for row in rows if row is not None), default=0)
-    found = np.full((len(rows), heads), np.nan, dtype=np.float32)
+    heads = max((row.shape[0] for row in rows if row is not None), default=frame.heads)
+    result = np.full((len(rows), heads), np.nan, dtype=np.float32)
     for layers in groups:
         part = _of([rows[i] for i in layers])
-        found[layers, : part.shape[1]] = part
-    return found
+        result[layers, : part.shape[1]] = part
+    return result
 
 
 def _of(rows: Sequence[Tensor | None]) -> Array:
-    """Of rows that are all there and of one shape."""
+    """Entropies of rows that are all present and of one shape."""
     stack, _ = stacked(rows)
     assert stack is not None
     return entropy(stack)

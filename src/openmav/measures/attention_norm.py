@@ -1,4 +1,4 @@
-"""Attention norm: the length of what the attention sub-block adds to the residual stream (or the mixer that stands in its place).
+"""Attention norm: the norm of what the attention sub-block (or the mixer used in its place) adds to the residual stream.
 
 [layers], in the units of the residual stream: ||x||_2, or max |x| with the aggregation max_abs; at the last position.
 Source: Elhage et al., "A Mathematical Framework for Transformer Circuits" (2021), for the residual stream as a sum.
@@ -6,9 +6,9 @@ Source: Elhage et al., "A Mathematical Framework for Transformer Circuits" (2021
 
 from __future__ import annotations
 
-from openmav.backends._base import Frame
-from openmav.measures._base import Context
+from openmav.backends.base import Frame
 from openmav.measures._norm import norms
+from openmav.measures.base import Context
 from openmav.record import Array
 
 TITLE = "attention norm"

@@ -1,17 +1,18 @@
-"""Attention rows: where every head of every layer looks from the last position.
+"""Attention rows: what each head of each layer attends to from the last position.
 
 [layers, heads, tokens], probability: the softmax weights over the tokens that the model has read (the prompt and what was
-generated, without the token that is chosen now), oldest first; they sum to 1, or to less where a learned sink takes a share. 0 for
-a token that a head can't see, such as one outside of a sliding window. A row of 2,000 tokens of 30 layers with 9 heads takes
-2 MB a step: ask for it only where it is shown.
+generated, without the token that is chosen now), oldest first; 0 for a token that a head can't see, for example one outside of
+a sliding window. They sum to 1, or to less where a learned sink has a share, or keys that stand for blocks of several tokens
+(DeepSeek V4's compressed keys). The rows of 30 layers with 9 heads over 2,000 tokens take 2 MB per step: request them only where
+they are shown.
 Source: Vaswani et al., "Attention Is All You Need" (2017), section 3.2.1.
 """
 
 from __future__ import annotations
 
-from openmav.backends._base import Frame
-from openmav.measures._base import Context
+from openmav.backends.base import Frame
 from openmav.measures._rows import rows_over_tokens
+from openmav.measures.base import Context
 from openmav.record import Array
 
 TITLE = "attention rows"

@@ -1,14 +1,15 @@
-"""Attribution: what each layer's attention and MLP adds to the logit of the token that was chosen, and of the likeliest tokens.
+"""Attribution: what each layer's attention and MLP adds to the logit of the token that was chosen, and of the most likely tokens.
 
 "attribution" [layers, 2], in logits: (attention-out_l, MLP-out_l) dotted with the direction of that token's logit, the scale of
-the final norm held at its value here. "attribution.embedding" [1] is what was in the stream before layer 0, "attribution.bias"
+the final norm held at its value here. "attribution.embedding" [1] is the part of the stream before layer 0, "attribution.other"
+[1] what layers add besides those two, such as per-layer inputs, summed over layers (0 in nearly every model), "attribution.bias"
 [1] what the biases of the final norm and of the head add, "attribution.logit" [1] the model's own logit, and
 "attribution.rest" [1] what the parts do not explain: rounding, and layers whose parts are not known. All parts, bias and rest
-sum to the logit. A soft cap is no sum: with one, this is the logit before the cap. Where a layer's own parts are not known,
-nothing that came before it can be followed: those parts are NaN, and the rest holds them.
-"attribution.top" [layers, 2, k] are the same parts for the k likeliest tokens, most likely first, so that two of them can be
+sum to the logit. With a soft cap, which is not linear, this is the logit before the cap. Where a layer's own parts are not known,
+earlier parts can't be traced to the logit: they are NaN, and included in the rest.
+"attribution.top" [layers, 2, k] are the same parts for the k most likely tokens, most likely first, so that two of them can be
 compared: the difference of two tokens' parts is what each part adds to the difference of their logits.
-"attribution.top.token_ids" [k] says which; "attribution.top.embedding", ".bias", ".logit" and ".rest" are [1, k].
+"attribution.top.token_ids" [k] says which; "attribution.top.embedding", ".other", ".bias", ".logit" and ".rest" are [1, k].
 Source: Elhage et al., "A Mathematical Framework for Transformer Circuits" (2021), "direct logit attribution".
 """
 
@@ -20,38 +21,38 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from openmav.backends._base import Directions, Frame
-from openmav.measures._base import Context, stacked
+from openmav.backends.base import Directions, Frame
+from openmav.measures.base import Context, stacked
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 TITLE = "attribution"
-NEEDS = ("attention.out", "mlp.out", "residual.before", "residual.after", "head.direction")
+NEEDS = ("attention.out", "mlp.out", "other.out", "residual.before", "residual.after", "head.direction")
 TOP = 10
+PARTS = ("attention.out", "mlp.out", "other.out")
 
 
 def compute(frame: Frame, context: Context) -> Mapping[str, NDArray]:
-    """fp32, summed in fp64; NaN where a layer has no such part, and everywhere where the head has no direction (ids -1 then)."""
+    """fp32, summed in fp64; NaN where a layer has no such part, and everywhere (with ids -1) where the head has no direction."""
     layers = len(frame.sites["residual.after"])
     ids = np.array([context.token_id, *context.top_ids[:TOP].tolist()])
     parts = np.full((layers, 2, len(ids)), np.nan)
-    embedding, bias, logit = np.full((3, 1, len(ids)), np.nan)
-    first = frame.sites["residual.before"][0] if layers else None
+    embedding, other, bias, logit = np.full((4, 1, len(ids)), np.nan)
+    first = next((row for layer, row in enumerate(frame.sites["residual.before"]) if layer not in frame.idle), None)
     lines = _directions(frame, ids)
     if first is not None and lines is not None:
-        kept = np.array(lines.kept)[:, None] if lines.kept else np.ones((layers + 1, 1))
-        along = _along([*frame.sites["attention.out"], *frame.sites["mlp.out"], first], lines.vectors)
-        parts[:, 0], parts[:, 1] = kept[1:] * along[:layers], kept[1:] * along[layers:-1]
+        parts[:, 0], parts[:, 1], others = (_along(frame.sites[site], lines) for site in PARTS)
         followed = _followed(frame)
         parts[:followed] = np.nan
+        other = np.nansum(others[followed:], axis=0, keepdims=True)
         if followed == 0:
-            embedding = kept[:1] * along[-1:]
+            embedding = _dot([first], lines.before(0))
         bias, logit = (numbers.cpu().double().numpy()[None] for numbers in (lines.constants, lines.logits))
     else:
         ids[1:] = -1
-    rest = logit - bias - np.nan_to_num(embedding) - np.nansum(parts, axis=(0, 1))
-    whole = {"embedding": embedding, "bias": bias, "logit": logit, "rest": rest}
+    rest = logit - bias - np.nan_to_num(embedding) - np.nan_to_num(other) - np.nansum(parts, axis=(0, 1))
+    whole = {"embedding": embedding, "other": other, "bias": bias, "logit": logit, "rest": rest}
     return {
         "attribution": parts[:, :, 0],
         **{f"attribution.{name}": value[:, 0] for name, value in whole.items()},
@@ -62,11 +63,11 @@ def compute(frame: Frame, context: Context) -> Mapping[str, NDArray]:
 
 
 def _followed(frame: Frame) -> int:
-    """The first layer whose parts arrive at the end as they are: after it there is none that changes the stream in an unknown way."""
+    """The first layer whose parts can be traced to the end: no later layer changes the stream in an unknown way."""
     sites = ("attention.out", "mlp.out", "residual.before", "residual.after")
     unknown = 0
     for layer, (attention, mlp, before, after) in enumerate(zip(*(frame.sites[site] for site in sites))):
-        if attention is not None or mlp is not None:
+        if attention is not None or mlp is not None or layer in frame.idle:
             continue
         if before is None or after is None or not bool((before == after).all()):
             unknown = layer + 1
@@ -75,14 +76,21 @@ def _followed(frame: Frame) -> int:
 
 def _directions(frame: Frame, ids: NDArray[np.int64]) -> Directions | None:
     """The directions of the tokens' logits; None where the head has none."""
-    last = frame.sites["residual.after"][-1] if frame.sites["residual.after"] else None
+    last = frame.last_residual
     return None if last is None or frame.head is None else frame.head.directions(last, ids.tolist(), frame.logits)
 
 
-def _along(vectors: Sequence[Tensor | None], directions: Tensor) -> NDArray[np.float64]:
-    """[vectors, directions]: each vector . each direction [width], fp64; NaN for a vector that is not there."""
-    found = np.full((len(vectors), len(directions)), np.nan)
+def _along(rows: Sequence[Tensor | None], lines: Directions) -> NDArray[np.float64]:
+    """[layers, directions]: what each layer's row adds to each logit, fp64; NaN for a row that is None."""
+    if not lines.kept:
+        return _dot(rows, lines.vectors)
+    return np.concatenate([_dot([row], lines.before(layer + 1)) for layer, row in enumerate(rows)])
+
+
+def _dot(vectors: Sequence[Tensor | None], directions: Tensor) -> NDArray[np.float64]:
+    """[vectors, directions]: each vector . each direction [width], fp64; NaN for a vector that is None."""
+    products = np.full((len(vectors), len(directions)), np.nan)
     stack, layers = stacked(vectors)
     if stack is not None:
-        found[layers] = (stack.double() @ directions.to(stack.device).double().T).cpu().numpy()
-    return found
+        products[layers] = (stack.double() @ directions.to(stack.device).double().T).cpu().numpy()
+    return products

@@ -1,16 +1,17 @@
-"""Cache size: what the model keeps in memory of all tokens that it has read.
+"""Cache size: the memory of the KV cache for all tokens that the model has read.
 
 [1], bytes: the keys and values of all layers (and the states of layers that keep a state instead), for the prompt and what was
-generated; room that is set aside for tokens to come does not count. 0 where the backend keeps nothing or does not tell.
-Source: the tensors that the model's own cache holds.
+generated. A layer with a sliding window counts with all tokens: mav keeps those outside of the window too, for undo.
+Memory that is reserved for later tokens does not count, nor do counters. 0 where the backend has no cache or does not report it.
+Source: the tensors of the model's own cache.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
-from openmav.backends._base import Frame
-from openmav.measures._base import Context
+from openmav.backends.base import Frame
+from openmav.measures.base import Context
 from openmav.record import Array
 
 TITLE = "cache size"

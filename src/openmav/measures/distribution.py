@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import numpy as np
 
-from openmav.backends._base import Frame
-from openmav.measures._base import Context
+from openmav.backends.base import Frame
+from openmav.measures.base import Context
 from openmav.record import RANK_EDGES, Array
 
 TITLE = "output distribution"
 NEEDS = ()
-_FIRST = np.array([0, *RANK_EDGES[:-1]])  # the rank that each bin begins with, counted from 0; the last bin is the rest
+_FIRST = np.array([0, *RANK_EDGES[:-1]])  # the first rank of each bin, counted from 0; the last bin is the rest
 
 
 def compute(_frame: Frame, context: Context) -> Array:
@@ -23,7 +23,7 @@ def compute(_frame: Frame, context: Context) -> Array:
     ranked = np.empty((2, len(top)))
     ranked[0], ranked[1] = context.probs.numpy()[top], context.sampled_probs.numpy()[top]
     first = _FIRST[len(top) > _FIRST]
-    found = np.zeros((len(RANK_EDGES) + 1, 2), dtype=np.float32)
-    found[: len(first)] = np.add.reduceat(ranked, first, axis=1).T
-    found[-1] = np.maximum(1.0 - ranked.sum(axis=1), 0.0)  # NaN stays NaN
-    return found
+    masses = np.zeros((len(RANK_EDGES) + 1, 2), dtype=np.float32)
+    masses[: len(first)] = np.add.reduceat(ranked, first, axis=1).T
+    masses[-1] = np.maximum(1.0 - ranked.sum(axis=1), 0.0)  # NaN stays NaN
+    return masses

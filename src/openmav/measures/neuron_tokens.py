@@ -1,11 +1,11 @@
-"""Neuron tokens: what each layer's strongest neurons say: the tokens whose logits they raise and lower most.
+"""Neuron tokens: the tokens whose logits each layer's strongest neurons raise and lower most.
 
 "neuron_tokens" [m, k, 2, n], in logits: what the k strongest neurons of a layer (those of "neurons", in its order) add to the
-logits of n tokens each, first those that they raise most, then those that they lower most; "neuron_tokens.token_ids"
+logits of n tokens each, first the tokens that they raise most, then those that they lower most; "neuron_tokens.token_ids"
 [m, k, 2, n] says which, -1 where there are fewer; "neuron_tokens.layers" [m] says which layers these are. A neuron adds
 activation * (its column of the MLP's last linear map) to the residual stream, and that times the final norm's scale, held at
-its value here, and the head's rows is what it adds to each logit. It costs a product with the whole head for each neuron that
-was not seen before: where a layer is selected, only that one is computed.
+its value here, and the head's rows is what it adds to each logit. Each neuron that is not cached yet costs a
+product with the whole head: where a layer is selected, only that one is computed.
 Source: Geva et al., "Transformer Feed-Forward Layers Build Predictions by Promoting Concepts in the Vocabulary Space" (2022).
 """
 
@@ -16,9 +16,9 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from openmav.backends._base import Frame
+from openmav.backends.base import Frame
 from openmav.measures import neurons
-from openmav.measures._base import Context
+from openmav.measures.base import Context
 
 TITLE = "neuron tokens"
 NEEDS = ("mlp.hidden", "residual.after", "head.neurons")
@@ -26,21 +26,21 @@ TOKENS = 6
 
 
 def compute(frame: Frame, context: Context) -> Mapping[str, NDArray]:
-    """fp32 and int64; a layer without such neurons, or whose neurons have no straight way to the head, is not among them."""
+    """fp32 and int64; a layer without such neurons, or whose neurons do not reach the head linearly, is left out."""
     rows = [row if context.layer in (None, layer) else None for layer, row in enumerate(frame.sites["mlp.hidden"])]
     strongest = neurons.compute(frame, context)["neurons.ids"]
     count = min(TOKENS, len(context.logits))
     layers: list[int] = []
     logits = np.zeros((len(rows), strongest.shape[1], 2, count), dtype=np.float32)
     ids = np.full(logits.shape, -1, dtype=np.int64)
-    last = frame.sites["residual.after"][-1] if rows else None
+    last = frame.last_residual
     for layer, hidden in enumerate(rows):
         if hidden is None or last is None or frame.head is None:
             continue
         chosen = [int(i) for i in strongest[layer] if i >= 0]
-        found = frame.head.neuron_tokens(layer, chosen, hidden, last, count)
-        if found is not None:
-            ids[len(layers), : len(chosen)], logits[len(layers), : len(chosen)] = found[0].numpy(), found[1].numpy()
+        tokens = frame.head.neuron_tokens(layer, chosen, hidden, last, count)
+        if tokens is not None:
+            ids[len(layers), : len(chosen)], logits[len(layers), : len(chosen)] = tokens[0].numpy(), tokens[1].numpy()
             layers.append(layer)
     kept = len(layers)
     return {"neuron_tokens": logits[:kept], "neuron_tokens.token_ids": ids[:kept], "neuron_tokens.layers": np.array(layers, dtype=np.int64)}

@@ -1,8 +1,8 @@
 """Neurons: the strongest of each layer's MLP at the last position.
 
 "neurons" [layers, k] are the values after the activation (and after the gate, where there is one) with the largest magnitude,
-strongest first, with their sign; "neurons.ids" [layers, k] says which: entry i of what the MLP's last linear map takes. A
-mixture-of-experts layer has none: its router says which experts ran.
+strongest first, with their sign; "neurons.ids" [layers, k] says which: entry i of the input of the MLP's last linear map. A
+mixture-of-experts layer has none: see the router measure for its experts.
 Source: Geva et al., "Transformer Feed-Forward Layers Are Key-Value Memories" (2021).
 """
 
@@ -13,8 +13,8 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from openmav.backends._base import Frame
-from openmav.measures._base import Context, alike, stacked
+from openmav.backends.base import Frame
+from openmav.measures.base import Context, alike, stacked
 
 TITLE = "neurons"
 NEEDS = ("mlp.hidden",)
@@ -22,7 +22,7 @@ TOP = 8
 
 
 def compute(frame: Frame, _context: Context) -> Mapping[str, NDArray]:
-    """fp32 and int64; NaN and -1 for a layer without such neurons, and beyond the width of a narrow one. Found once a frame."""
+    """fp32 and int64; NaN and -1 for a layer without such neurons, and beyond the width of a narrow one. Computed once per frame."""
     return frame.once("neurons", _strongest)
 
 

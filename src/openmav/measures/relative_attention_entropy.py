@@ -1,8 +1,8 @@
-"""Relative attention entropy: how widely each head spreads its attention, as a share of the widest that it could.
+"""Relative attention entropy: how widely each head spreads its attention, relative to the maximum.
 
 [layers, heads], 0..1: H / ln n, with H the attention entropy in nats and n the number of tokens that the head can see from the
-last position; 0 is one token only, 1 is all alike. A head that can see one token has 0. A learned sink is one more place to
-look at: n counts it. A layer of attention with a window has its own, smaller n.
+last position; 0 means one token only, 1 means equal weights. A head that can see one token has 0. n counts a learned sink as one
+more key, and a key that stands for a block of several tokens as one. A layer with a sliding window has its own, smaller n.
 Source: Shannon's relative entropy of a source (1948), section 7, for a row of attention.
 """
 
@@ -10,10 +10,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from openmav.backends._base import Frame
+from openmav.backends.base import Frame
 from openmav.measures import attention_entropy
-from openmav.measures._base import Context
 from openmav.measures._rows import learned_share, visible
+from openmav.measures.base import Context
 from openmav.record import Array
 
 TITLE = "relative attention entropy"

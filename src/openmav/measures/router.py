@@ -1,7 +1,8 @@
-"""Router: the experts that each mixture-of-experts layer chose at the last position.
+"""Router: the experts that the router of each mixture-of-experts layer selected at the last position.
 
-"router" [layers, k] are the weights that the experts' outputs get, largest first; "router.ids" [layers, k] says which experts.
-k is the number of experts a token of this model; whether weights sum to 1 is the model's own affair (some scale them).
+"router" [layers, k] are the weights that the experts' outputs get (in Llama 4 their inputs), largest first; "router.ids"
+[layers, k] says which experts.
+k is the number of experts per token; whether the weights sum to 1 depends on the model (some scale them).
 Source: Shazeer et al., "Outrageously Large Neural Networks" (2017); Fedus et al., "Switch Transformers" (2021).
 """
 
@@ -12,15 +13,15 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from openmav.backends._base import Frame
-from openmav.measures._base import Context
+from openmav.backends.base import Frame
+from openmav.measures.base import Context
 
 TITLE = "router"
 NEEDS = ("router.experts", "router.weights")
 
 
 def compute(frame: Frame, _context: Context) -> Mapping[str, NDArray]:
-    """fp32 and int64; NaN and -1 for a layer without experts, and beyond the number that a layer chose."""
+    """fp32 and int64; NaN and -1 for a layer without experts, and beyond the number that a layer selected."""
     experts, weights = frame.sites["router.experts"], frame.sites["router.weights"]
     chosen = max((len(e) for e in experts if e is not None), default=0)
     values = np.full((len(experts), chosen), np.nan, dtype=np.float32)

@@ -1,10 +1,11 @@
 """Sampling stages: what each stage of the sampling chain leaves of the next-token distribution.
 
-"sampling_stages" [7, 5], a row for each of record.SAMPLING_STAGES, in their order (raw, constraint, penalty, temperature, top-k,
-top-p, min-p). Columns: on (1, or 0 for a stage that is off and leaves all as it was); survivors (tokens with a probability above
-0); kept (the probability, by the distribution that the stage was given, of the tokens that it kept); entropy after it, nats;
-probability of the chosen token after it. "sampling_stages.settings" [7] is what each stage was set to (1 for raw and constraint);
-temperature 0 is greedy: nothing is drawn, the largest score is taken.
+"sampling_stages" [25, 5], a row for each of record.SAMPLING_STAGES, in their order: raw, constraint, the repetition penalty,
+temperature, top-k, top-p, min-p, and among them the stages that a model's generation config can add. Columns: on (1, or 0 for a stage
+that is off and changes nothing); survivors (tokens with a probability above 0); kept (the probability of the tokens that the stage
+kept, in the distribution before it); entropy after it, nats; probability of the chosen token after it.
+"sampling_stages.settings" [25] is the setting of each stage: 1 for raw and constraint, the number of tokens for a list of them, 0
+for a stage of the model's that is off; temperature 0 is greedy: nothing is sampled, the token with the largest score is chosen.
 Source: transformers' logits processors; Holtzman et al., "The Curious Case of Neural Text Degeneration" (2019), for top-p.
 """
 
@@ -16,9 +17,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from openmav.backends._base import Frame
-from openmav.measures._base import Context
+from openmav.backends.base import Frame
+from openmav.measures.base import Context
 from openmav.record import SAMPLING_STAGES
+from openmav.settings.sampling import Sampling
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -38,12 +40,26 @@ def compute(_frame: Frame, context: Context) -> Mapping[str, NDArray]:
         if name in scores:
             before, probs = probs, torch.softmax(scores[name].double(), dim=-1)
             rows.append(_row(before, probs, context.token_id))
-        else:  # the probability that is still there, all of it kept
+        else:  # an inactive stage keeps all of the probability
             _, survivors, _, *after = rows[-1]
             rows.append([0.0, survivors, rows[-1][2] if rows[-1][0] == 0 else _sum(probs), *after])
-    chosen = context.sampling
-    settings = [1.0, 1.0, chosen.repetition_penalty, chosen.temperature, chosen.top_k, chosen.top_p, chosen.min_p]
-    return {"sampling_stages": np.array(rows), "sampling_stages.settings": np.array(settings, dtype=np.float32)}
+    settings = settings_of(context.sampling)
+    numbers = [settings.get(name, 0.0) for name in SAMPLING_STAGES]
+    return {"sampling_stages": np.array(rows), "sampling_stages.settings": np.array(numbers, dtype=np.float32)}
+
+
+def settings_of(sampling: Sampling) -> dict[str, float]:
+    """The settings of the stages, by name."""
+    return {
+        "raw": 1.0,
+        "constraint": 1.0,
+        "penalty": sampling.repetition_penalty,
+        "temperature": sampling.temperature,
+        "top-k": sampling.top_k,
+        "top-p": sampling.top_p,
+        "min-p": sampling.min_p,
+        **dict(sampling.stages),
+    }
 
 
 def _row(before: Tensor, after: Tensor, token_id: int) -> list[float]:

@@ -1,7 +1,7 @@
-"""Sink share: how much attention goes where it does nothing: to the first token, and to a learned sink where the model has one.
+"""Sink share: how much attention goes to attention sinks: the first token, and a learned sink where the model has one.
 
-"sink_share" [layers, heads], 0..1: a_0 + s, with a_0 the last position's attention to the first token (0 where a window hides
-it) and s what a learned sink takes; "sink_share.learned" [layers, heads] is s alone. A row with a learned sink sums to 1 - s
+"sink_share" [layers, heads], 0..1: a_0 + s, with a_0 the last position's attention to the first token (0 outside of a
+sliding window) and s the share of a learned sink; "sink_share.learned" [layers, heads] is s alone. A row with a learned sink sums to 1 - s
 over the tokens; s is 0 where the row sums to 1 to within rounding (0.0001).
 Source: Xiao et al., "Efficient Streaming Language Models with Attention Sinks" (2023).
 """
@@ -10,9 +10,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from openmav.backends._base import Frame
-from openmav.measures._base import Context
+from openmav.backends.base import Frame
 from openmav.measures._rows import learned_share, rows_over_tokens
+from openmav.measures.base import Context
 from openmav.record import Array
 
 TITLE = "sink share"

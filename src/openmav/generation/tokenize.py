@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from openmav.backends._base import Backend
-from openmav.detokenize import Detokenizer
+from openmav.backends.base import Backend
 from openmav.errors import UsageError
+from openmav.generation.detokenize import Detokenizer
 from openmav.record import Prompt
 from openmav.settings import Settings
 
@@ -28,12 +28,22 @@ def read_prompt(backend: Backend, settings: Settings) -> Prompt:
     return Prompt(text, tuple(ids), tokens, tuple(backend.is_special(i) for i in ids))
 
 
-def notes_on(prompt: Prompt) -> list[str]:
-    """What silently harms a text: a special token that begins it twice, as when a template and a tokenizer both add one."""
-    ids = prompt.token_ids
+def notes_on(prompt: Prompt, backend: Backend, chat: bool | str = False) -> list[str]:
+    """What silently harms a text: a special token that begins it twice, as when template and tokenizer both add one; an end after it."""
+    ids, notes = prompt.token_ids, []
     if len(ids) > 1 and ids[0] == ids[1] and prompt.special[0]:
-        return [f"the prompt begins with {prompt.tokens[0]} twice; leave it out of the text, the tokenizer adds it"]
-    return []
+        notes.append(f"the prompt begins with {prompt.tokens[0]} twice; leave it out of the text, the tokenizer adds it")
+    last, ends = backend.decode(ids[-1:]), ids[-1] in backend.end_ids
+    written = prompt.text.endswith(last)
+    if ends or (prompt.special[-1] and not chat and not written):
+        token = f"the {'end' if ends else 'special'} token {last}"
+        if chat:
+            notes.append(f"the chat template ends the prompt with {token}; it is fed, as generate() does")
+        elif written:
+            notes.append(f"the prompt ends with {token}; it is fed, as generate() does")
+        else:
+            notes.append(f"the tokenizer puts {token} after the prompt; it is fed, as generate() does, and the model goes on after an end")
+    return notes
 
 
 def typed(backend: Backend, text: str) -> list[int]:

@@ -1,10 +1,10 @@
-"""`mav doctor`: what is installed on this machine, what was found in a model, and whether its numbers hold."""
+"""`mav doctor`: what is installed on this machine, where the sites of a model are, and whether its numbers are right."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from openmav.backends._base import Check
+from openmav.backends.base import ModelCheck
 
 
 @dataclass(frozen=True)
@@ -13,7 +13,7 @@ class Section:
 
     title: str
     lines: tuple[tuple[str, str], ...] = ()
-    checks: tuple[Check, ...] = ()
+    checks: tuple[ModelCheck, ...] = ()
 
     @property
     def good(self) -> bool:

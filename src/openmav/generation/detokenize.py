@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 
 BROKEN = "\ufffd"
 HOLD = 8  # tokens that may wait for the rest of a character; no character takes more
+CONTEXT = 32  # tokens without text that are looked past for one with text to decode after
 
 
 class Detokenizer:
@@ -20,14 +21,16 @@ class Detokenizer:
         """The text that this token adds; "" while a character is not whole. `last`: whatever waits comes out as it is."""
         self._ids.append(token_id)
         context, shown = self._marks[-1]
-        before = self._decode(self._ids[context:shown])
+        before = self._decode(self._ids[context:shown]) if shown > context else ""  # some decoders fail on no tokens
         now = self._decode(self._ids[context:])
         waiting = now.endswith(BROKEN) and len(self._ids) - shown < HOLD and not last
         if waiting:
             self._marks.append((context, shown))
             return ""
-        self._marks.append((shown, len(self._ids)))
-        return now[len(before) :]
+        added = now[len(before) :]
+        kept = not added and shown - context < CONTEXT  # after a token without text, the one before it still decides
+        self._marks.append((context if kept else shown, len(self._ids)))
+        return added
 
     def truncate(self, length: int) -> None:
         """Forget all but the first `length` tokens."""
@@ -35,7 +38,7 @@ class Detokenizer:
         del self._marks[length + 1 :]
 
 
-class Pieces(dict[int, str]):
+class TokenStrings(dict[int, str]):
     """The text of single tokens as they read inside a text (with their leading space), remembered: look one up by its id."""
 
     def __init__(self, decode: Callable[[Sequence[int]], str], anchor: int) -> None:

@@ -1,4 +1,4 @@
-"""What is looked at in a forward pass: the wanted measures, the sites that they need, and how what was found is frozen."""
+"""What is measured in a forward pass: the wanted measures, the sites that they need, and how their values become a Step."""
 
 from __future__ import annotations
 
@@ -10,21 +10,22 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from openmav import registry
-from openmav.backends._base import HEAD_SITES, SITES, Backend, Frame
-from openmav.detokenize import Pieces
-from openmav.errors import UsageError
-from openmav.measures._base import Context
-from openmav.record import Before, Candidates, Step, Timing, freeze_values, frozen, lacking, measure_of
-from openmav.sampling import Sampling
+from openmav.backends.base import Backend, Frame
+from openmav.backends.sites import HEAD_SITES, SITES
+from openmav.errors import MeasureError, UsageError
+from openmav.generation.detokenize import TokenStrings
+from openmav.measures.base import Context
+from openmav.plugins import registry
+from openmav.record import Baseline, Candidates, EndReason, Step, Timing, freeze_values, frozen, lacking, measure_of
 from openmav.settings import Settings
+from openmav.settings.sampling import Sampling
 
 if TYPE_CHECKING:
-    from openmav.sampler import Choice
+    from openmav.generation.sampler import Choice
 
 
 @dataclass(frozen=True)
-class Drawn:
+class PendingStep:
     """A token that was chosen, and all that its Step will be made from."""
 
     frame: Frame
@@ -36,17 +37,21 @@ class Drawn:
     forced: bool
     interventions: tuple[str, ...]
     seconds: tuple[float, float]  # of choosing, and of what came after it
+    reason: EndReason | None = None  # why the text ends with it
 
 
-class Looking:
-    """Measures frames of one model. `sites` are what the wanted measures need, `layer` is the one that the reader looks at."""
+class MeasureRunner:
+    """Measures frames of one model. `sites` are what the wanted measures need, `layer` is the one that the user looks at."""
 
-    def __init__(self, backend: Backend, settings: Settings, pieces: Pieces) -> None:
+    def __init__(self, backend: Backend, settings: Settings, strings: TokenStrings) -> None:
         self.missing = missing_of_measures(backend)
-        self.pieces = pieces
+        self.strings = strings
         self._is_special = backend.is_special
         self._aggregation = settings.aggregation
         self._candidates = settings.candidates
+        self._layers = backend.info.layers
+        self.broken: dict[str, str] = {}  # measures of somebody's own that failed, and why: they are not asked again
+        self.name_measure: Callable[[str], None] | None = None  # told of each call of a measure of somebody's own
         self._needed: frozenset[str] = frozenset()
         self.want(settings.measures)
 
@@ -55,18 +60,21 @@ class Looking:
 
         Raises UsageError for an unknown one.
         """
-        self.layer, self._wanted = layer, tuple(measures)
-        found = {name: registry.load("measures", name) for name in (*measures, *sorted(self._needed - {*measures}))}
-        for name, module in found.items():
-            for site in frozenset(module.NEEDS) - SITES - HEAD_SITES:
-                raise UsageError(f"measure '{name}' needs the site '{site}', which there is not. Known: {', '.join(sorted(SITES))}")
-        self.measures: dict[str, ModuleType] = found
-        self.sites = frozenset(site for module in found.values() for site in module.NEEDS)
+        self._set(tuple(measures), layer, self._needed)
 
     def need(self, measures: frozenset[str]) -> None:
         """Compute these as well, whatever else is wanted. Raises UsageError for an unknown one."""
-        self._needed = measures
-        self.want(self._wanted, self.layer)
+        self._set(self._wanted, self.layer, measures)
+
+    def _set(self, wanted: tuple[str, ...], layer: int | None, needed: frozenset[str]) -> None:
+        """All or nothing. Raises UsageError."""
+        result = {name: registry.load("measures", name) for name in (*wanted, *sorted(needed - {*wanted})) if name not in self.broken}
+        for name, module in result.items():
+            for site in frozenset(module.NEEDS) - SITES - HEAD_SITES:
+                raise UsageError(f"measure '{name}' needs the site '{site}', which there is not. Known: {', '.join(sorted(SITES))}")
+        self._wanted, self.layer, self._needed = wanted, layer, needed
+        self.measures: dict[str, ModuleType] = result
+        self.sites = frozenset(site for module in result.values() for site in module.NEEDS)
 
     def context(self, frame: Frame, choice: Choice, sampling: Sampling) -> Context:
         """What measures may see of a forward pass besides its sites."""
@@ -85,42 +93,62 @@ class Looking:
     def measure(self, frame: Frame, context: Context, measures: Mapping[str, ModuleType] | None = None) -> Mapping[str, np.ndarray]:
         """The arrays of these measures; of all that are wanted where none are named."""
         values: dict[str, np.ndarray] = {}
-        for name, module in (self.measures if measures is None else measures).items():
-            found = module.compute(frame, context)
-            values |= found if isinstance(found, Mapping) else {name: found}
+        for name, module in list((self.measures if measures is None else measures).items()):
+            try:
+                result = self._compute(name, module, frame, context)
+            except MeasureError as error:
+                self._give_up(name, str(error))
+                continue
+            values |= result if isinstance(result, Mapping) else {name: result}
         return freeze_values(values)
 
-    def freeze(self, drawn: Drawn) -> Step:
+    def _compute(self, name: str, module: ModuleType, frame: Frame, context: Context) -> np.ndarray | Mapping[str, np.ndarray]:
+        """What the measure gives; whoever watches is told of one that does not come with mav. Raises MeasureError."""
+        if self.name_measure is None or module.__name__.startswith("openmav.measures."):
+            return module.compute(frame, context)  # type: ignore[no-any-return]
+        self.name_measure(name)
+        try:
+            return module.compute(frame, context)  # type: ignore[no-any-return]
+        finally:
+            self.name_measure("")
+
+    def _give_up(self, name: str, why: str) -> None:
+        """From now on without this measure; its panel says why."""
+        self.broken[name] = why
+        self.missing = {**self.missing, name: dict.fromkeys(range(self._layers), why)}
+        self.measures = {known: module for known, module in self.measures.items() if known != name}
+
+    def freeze(self, pending: PendingStep) -> Step:
         """All that is wanted of a token, as a Step."""
         began = time.perf_counter()
-        frame, choice, context = drawn.frame, drawn.choice, drawn.context
-        values, (choosing, after) = self.measure(frame, context), drawn.seconds
+        frame, choice, context = pending.frame, pending.choice, pending.context
+        values, (choosing, after) = self.measure(frame, context), pending.seconds
         return Step(
-            index=drawn.index,
-            position=drawn.position,
+            index=pending.index,
+            position=pending.position,
             token_id=choice.token_id,
-            token=self.pieces[choice.token_id],
-            text=drawn.text,
+            token=self.strings[choice.token_id],
+            text=pending.text,
             logprob=choice.logprob,
             entropy=choice.entropy,
             candidates=self.candidates(frame, choice),
             values=values,
             special=self._is_special(choice.token_id),
-            forced=drawn.forced,
+            forced=pending.forced,
             pieces=self.texts(values),
             sampling=context.sampling,
-            interventions=drawn.interventions,
+            interventions=pending.interventions,
             rank=choice.rank,
             timing=Timing(frame.model_seconds, after + time.perf_counter() - began, choosing),
         )
 
-    def beside(self, step: Step, frame: Frame, choose: Callable[[], Choice], sampling: Sampling) -> Step:
-        """The step with what the untouched model says at its place: its forward pass, and what chooses the step's token there."""
+    def with_baseline(self, step: Step, frame: Frame, choose: Callable[[], Choice], sampling: Sampling) -> Step:
+        """The step with the baseline model's numbers at its place: its forward pass, and what chooses the step's token there."""
         began = time.perf_counter()
         choice = choose()
         values = self.measure(frame, self.context(frame, choice, sampling))
         shown = self.candidates(frame, choice, step.candidates.token_ids.tolist())
-        before = Before(shown, choice.logprob, choice.entropy, values, self.texts(values))
+        before = Baseline(shown, choice.logprob, choice.entropy, values, self.texts(values))
         spent = time.perf_counter() - began
         timing = replace(step.timing, model=step.timing.model + frame.model_seconds, capture=step.timing.capture + spent)
         return replace(step, before=before, timing=timing)
@@ -142,32 +170,36 @@ class Looking:
     def completed(self, step: Step, frame: Frame, choice: Choice) -> Step:
         """The step with what it lacks of all that is wanted now, from its forward pass run once more."""
         missing = self.lacking(step)
-        found = self.measure(frame, self.context(frame, choice, step.sampling), {name: self.measures[name] for name in missing})
-        values = {**step.values, **found}
+        result = self.measure(frame, self.context(frame, choice, step.sampling), {name: self.measures[name] for name in missing})
+        values = {**step.values, **result}
         kept = tuple(name for name in step.dropped if measure_of(name) not in missing)
         return replace(step, values=values, pieces=self.texts(values), dropped=kept)
 
     def texts(self, values: Mapping[str, np.ndarray]) -> dict[int, str]:
         """The pieces of all tokens that the values name, for an app that has no tokenizer."""
         ids = {i for name, array in values.items() if name.endswith(".token_ids") for i in array.ravel().tolist()}
-        return {i: self.pieces[i] for i in ids if i >= 0}
+        return {i: self.strings[i] for i in ids if i >= 0}
 
     def candidates(self, frame: Frame, choice: Choice, others: Sequence[int] = ()) -> Candidates:
-        """The likeliest, the chosen one, and others that are asked for; those in the order of their logits."""
+        """The most likely tokens, the chosen one, and `others`, those in the order of their logits."""
         chosen = choice.top_ids.numpy()[: self._candidates].tolist()
         more = {choice.token_id, *others} - {*chosen}
         chosen += sorted(more, key=lambda token_id: -float(frame.logits[token_id]))
         ids = np.array(chosen, dtype=np.int64)
         columns = (frame.logits, choice.probs, choice.sampled_probs)
         logits, probs, sampled = (frozen(column.numpy()[ids]) for column in columns)
-        return Candidates(frozen(ids), tuple(self.pieces[i] for i in chosen), logits, probs, sampled)
+        return Candidates(frozen(ids), tuple(self.strings[i] for i in chosen), logits, probs, sampled)
 
 
 def missing_of_measures(backend: Backend) -> dict[str, dict[int, str]]:
     """What the backend lacks, said by measure: a measure has no value where one of its sites has none."""
-    found: dict[str, dict[int, str]] = {}
+    result: dict[str, dict[int, str]] = {}
     for name in registry.names("measures"):
-        for site in registry.load("measures", name).NEEDS:
+        try:
+            needs = registry.load("measures", name).NEEDS
+        except UsageError:  # a user's own: the error is raised where it is requested
+            continue
+        for site in needs:
             if backend.missing.get(site):
-                found.setdefault(name, {}).update(backend.missing[site])
-    return found
+                result.setdefault(name, {}).update(backend.missing[site])
+    return result

@@ -7,8 +7,8 @@ import os
 import platform
 import sys
 
-import openmav
-from openmav.doctor import Section
+from openmav.analysis.doctor import Section
+from openmav.version import __version__
 
 GB = 1e9
 
@@ -19,7 +19,7 @@ def environment() -> list[Section]:
 
 
 def version_of(package: str) -> str | None:
-    """The installed version, None where it is not installed."""
+    """The installed version; None where the package is not installed."""
     try:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
@@ -27,7 +27,7 @@ def version_of(package: str) -> str | None:
 
 
 def _versions() -> list[tuple[str, str]]:
-    lines = [("mav", openmav.__version__), ("Python", f"{platform.python_version()} ({sys.executable})"), ("system", platform.platform())]
+    lines = [("mav", __version__), ("Python", f"{platform.python_version()} ({sys.executable})"), ("system", platform.platform())]
     needed = [name for name, extra in _requirements() if extra is None]
     return lines + [(name, version_of(name) or "not installed") for name in needed]
 
@@ -57,7 +57,7 @@ def _memory() -> str:
 
 
 def _extras() -> list[tuple[str, str]]:
-    """Each extra with the versions of its packages, or what is missing of it."""
+    """Each extra with the versions of its packages, or the packages that are missing."""
     packages: dict[str, list[str]] = {}
     for name, extra in _requirements():
         if extra not in (None, "dev"):
@@ -66,13 +66,13 @@ def _extras() -> list[tuple[str, str]]:
     for extra, names in sorted(packages.items()):
         versions = {name: version_of(name) for name in sorted(names)}
         absent = [name for name, version in versions.items() if version is None]
-        told = ", ".join(f"{name} {version}" for name, version in versions.items() if version)
-        lines.append((extra, f"lacks {', '.join(absent)}: pip install 'openmav[{extra}]'" if absent else told))
+        installed = ", ".join(f"{name} {version}" for name, version in versions.items() if version)
+        lines.append((extra, f"lacks {', '.join(absent)}: pip install 'openmav[{extra}]'" if absent else installed))
     return lines
 
 
 def _requirements() -> list[tuple[str, str | None]]:
-    """(package, extra) of all that mav's own metadata asks for; the extra is None for what is always needed."""
+    """(package, extra) of all requirements in mav's own metadata; the extra is None for packages that are always required."""
     from packaging.requirements import Requirement
 
     try:
@@ -80,12 +80,12 @@ def _requirements() -> list[tuple[str, str | None]]:
     except importlib.metadata.PackageNotFoundError:
         return []
     extras = about.get_all("Provides-Extra") or []
-    found: list[tuple[str, str | None]] = []
+    requirements: list[tuple[str, str | None]] = []
     for line in about.get_all("Requires-Dist") or []:
         requirement = Requirement(line)
         marker = requirement.marker
         if marker is None or "extra" not in str(marker):
-            found.append((requirement.name, None))
+            requirements.append((requirement.name, None))
         else:
-            found += [(requirement.name, extra) for extra in extras if marker.evaluate({"extra": extra})]
-    return found
+            requirements += [(requirement.name, extra) for extra in extras if marker.evaluate({"extra": extra})]
+    return requirements

@@ -1,30 +1,28 @@
-"""A sweep: take each head, sub-block or layer away alone, and see what that does to one token's chance at the end of a prompt."""
+"""A sweep: ablate each head, sub-block or layer alone, and measure the effect on one token's probability at the end of a prompt."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from typing import TYPE_CHECKING, Literal
 
-from openmav.backends._base import Intervening
-from openmav.detokenize import Pieces
+from openmav.backends.base import Intervening
 from openmav.errors import UsageError
-from openmav.interventions import How, Intervention
-from openmav.prompts import one_token
+from openmav.generation.detokenize import TokenStrings
+from openmav.generation.session import Session
+from openmav.generation.tokenize import one_token
 from openmav.record import ModelInfo, Prompt
-from openmav.session import Session
+from openmav.settings.interventions import How, Intervention
+from openmav.settings.sites import Swept
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-What: TypeAlias = Literal["heads", "attn", "mlp", "layers"]
-WHATS: tuple[What, ...] = ("heads", "attn", "mlp", "layers")
-
 
 @dataclass(frozen=True)
 class Token:
-    """A token and its text inside a text."""
+    """A token and its string inside a text."""
 
     token_id: int
     text: str
@@ -32,7 +30,7 @@ class Token:
 
 @dataclass(frozen=True)
 class Reading:
-    """What a forward pass says of the target: its raw logit, probability and log-probability (nats), and the logit of `minus`."""
+    """The target in one forward pass: its raw logit, probability and log-probability (nats), and the logit of `minus`."""
 
     logit: float
     prob: float
@@ -47,7 +45,7 @@ class Reading:
 
 @dataclass(frozen=True)
 class Effect:
-    """One site that was taken away, and what was read then."""
+    """One ablated site, and the target before and after."""
 
     intervention: Intervention
     before: Reading
@@ -59,22 +57,22 @@ class Effect:
 
     @property
     def column(self) -> int:
-        """Its place in its layer's row: the head, else 0."""
+        """Its column in the row of its layer: the head, else 0."""
         return self.intervention.index or 0
 
     @property
     def change(self) -> float:
-        """Of the score, in logits: below 0 where the site speaks for the target."""
+        """The change of the score, in logits: below 0 where the site raises the target's logit."""
         return self.after.score - self.before.score
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What a sweep is about. `sites` are taken away one after another; `missing` are those that this model does not have, and why."""
+    """The settings of a sweep. `sites` are ablated one after another; `missing` are those that this model does not have, and why."""
 
     info: ModelInfo
     prompt: Prompt
-    what: What
+    what: Swept
     how: How
     target: Token
     minus: Token | None
@@ -84,23 +82,23 @@ class Plan:
 
     @property
     def columns(self) -> int:
-        """Of the map: one a head, else one."""
+        """Columns of the map: one per head, else one."""
         return self.info.heads if self.what == "heads" else 1
 
 
 class Sweep:
-    """All sites of one kind. Iterate over it for the effects, as they come; `plan` is known before.
+    """A sweep over all sites of one kind. Iterating yields the effects; `plan` is available before.
 
-    `target` None is the model's own likeliest token. Raises UsageError for a target that is not one token, and for a model that
-    can't be touched.
+    `target` None is the model's own most likely token. Raises UsageError for a target that is not one token, and for a model that
+    does not support interventions.
     """
 
-    def __init__(self, session: Session, what: What, target: str | None = None, minus: str | None = None, how: How = "zero") -> None:
+    def __init__(self, session: Session, what: Swept, target: str | None = None, minus: str | None = None, how: How = "zero") -> None:
         backend, prompt = session.backend, session.prompt
         if not isinstance(backend, Intervening):
-            raise UsageError(f"the backend {backend.info.backend} can't touch a model while it runs")
+            raise UsageError(f"the backend {backend.info.backend} does not support interventions")
         self._backend = backend
-        pieces = Pieces(backend.decode, (backend.encode("a") or prompt.token_ids)[-1])
+        pieces = TokenStrings(backend.decode, (backend.encode("a") or prompt.token_ids)[-1])
         named, against = (None if text is None else _token(session, pieces, text) for text in (target, minus))
         logits = backend.prefill(prompt.token_ids, frozenset()).logits
         top = int(logits.argmax())
@@ -109,7 +107,7 @@ class Sweep:
         reasons = {one: backend.why_not(one) for one in every}
         missing = {one: why for one, why in reasons.items() if why is not None}
         if len(missing) == len(every):
-            raise UsageError(": ".join([f"{session.info.name} has no {what} to take away", *list(missing.values())[:1]]))
+            raise UsageError(": ".join([f"{session.info.name} has no {what} to ablate", *list(missing.values())[:1]]))
         sites = tuple(one for one in every if one not in missing)
         self.plan = Plan(session.info, prompt, what, how, chosen, against, _read(logits, chosen, against), sites, missing)
 
@@ -125,12 +123,12 @@ def _read(logits: Tensor, target: Token, minus: Token | None) -> Reading:
     return Reading(float(logits[target.token_id]), math.exp(logprob), logprob, other)
 
 
-def _token(session: Session, pieces: Pieces, text: str) -> Token:
+def _token(session: Session, pieces: TokenStrings, text: str) -> Token:
     token_id = one_token(session.backend, text)
     return Token(token_id, pieces[token_id])
 
 
-def _sites(what: What, layers: int, heads: int, how: How) -> Sequence[Intervention]:
+def _sites(what: Swept, layers: int, heads: int, how: How) -> Sequence[Intervention]:
     if what == "heads":
         return [Intervention("ablate", layer, "head", head, how=how) for layer in range(layers) for head in range(heads)]
     site: Literal["attn", "mlp", "layer"] = "layer" if what == "layers" else what

@@ -6,7 +6,7 @@ The raw logits are never changed; what sampling does to them is kept beside them
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -14,22 +14,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from openmav.measures.base import SamplingStage
 from openmav.record import RANK_EDGES, Array, Ids
-from openmav.sampling import Sampling
+from openmav.settings.sampling import Sampling
 
 if TYPE_CHECKING:
     from transformers import LogitsProcessorList
 
 SMALL = 8192  # logits; of more, the ids are found faster by the value of the last of them, of fewer in one call
 LEAST = np.float32(-200.0)  # stands for the logarithm of a weight that is 0, -inf as it may be, so that 0 ln 0 = 0
-
-
-@dataclass(frozen=True)
-class Stage:
-    """One stage of the chain by its name in record.SAMPLING_STAGES, and the scores [vocab] that it left: -inf for what it cut."""
-
-    name: str
-    scores: Tensor
 
 
 @dataclass(frozen=True)
@@ -42,26 +35,30 @@ class Choice:
     probs: Tensor  # [vocab] raw
     sampled_probs: Tensor  # [vocab] after the chain; one-hot when greedy
     top_ids: Tensor  # [n] the most likely by raw logits, in order
-    stages: tuple[Stage, ...] = ()  # what each stage of the chain left, in their order; stages that are off are not there
+    stages: tuple[SamplingStage, ...] = ()  # what each stage of the chain left, in their order; stages that are off are not there
     rank: int = -1  # how many tokens have a larger raw logit; -1 where the logits are NaN
 
 
 class Sampler:
-    """Draws one token after another; the state of its generator can be read and put back, so that a step can be undone."""
+    """Draws one token after another; the state of its generator can be read and put back, so that a step can be undone.
 
-    def __init__(self, sampling: Sampling) -> None:
+    `build` makes the logits processors for a sampling; None from it: nothing is to be done.
+    """
+
+    def __init__(self, sampling: Sampling, build: Callable[[Sampling], LogitsProcessorList | None] | None = None) -> None:
         self._generator = torch.Generator().manual_seed(sampling.seed)
         self._state: Tensor | None = None  # of the generator, since the last draw
+        self._build = build or build_chain
         self.use(sampling)
 
     def use(self, sampling: Sampling) -> None:
         """Choose like this from now on; the stream of random numbers goes on."""
+        self.chain = self._build(sampling)
         self.sampling = sampling
-        self.chain = build_chain(sampling)
 
     def with_(self, sampling: Sampling) -> Sampler:
         """This one where it chooses like this, else another with a stream of its own."""
-        return self if sampling == self.sampling else Sampler(sampling)
+        return self if sampling == self.sampling else Sampler(sampling, self._build)
 
     @property
     def state(self) -> Tensor:
@@ -86,7 +83,7 @@ class Sampler:
         `allowed` [vocab] bool: what a constraint leaves, before all else; None: everything.
         """
         scores = logits.numpy()
-        top = likeliest(scores, RANK_EDGES[-1])
+        top = most_likely(scores, RANK_EDGES[-1])
         leads = len(top) > 1 and bool(scores[top[0]] > scores[top[1]])
         stages = self._through_the_chain(logits, ids, allowed) if self.chain or allowed is not None else ()
         if self.sampling.greedy:
@@ -103,16 +100,27 @@ class Sampler:
         return Choice(token, logprob, entropy, torch.from_numpy(probs), sampled_probs, torch.from_numpy(top), stages, place)
 
     @torch.inference_mode()
-    def _through_the_chain(self, logits: Tensor, ids: Sequence[int], allowed: Tensor | None) -> tuple[Stage, ...]:
-        """What each stage that is on makes of [vocab] scores, one after the other."""
-        found = [] if allowed is None else [Stage("constraint", logits.masked_fill(~allowed, float("-inf")))]
+    def _through_the_chain(self, logits: Tensor, ids: Sequence[int], allowed: Tensor | None) -> tuple[SamplingStage, ...]:
+        """What each stage that is on makes of [vocab] scores, one after the other.
+
+        A constraint wins over the model's own settings: a stage that would leave no token of those allowed is left out.
+        """
+        result = [] if allowed is None else [SamplingStage("constraint", logits.masked_fill(~allowed, float("-inf")))]
         if not self.chain:
-            return tuple(found)
-        tokens, scores = torch.tensor([list(ids)]), (found[0].scores if found else logits)[None].clone()
+            return tuple(result)
+        tokens, scores = torch.tensor([list(ids)]), (result[0].scores if result else logits)[None].clone()
         for processor in self.chain:
-            scores = processor(tokens, scores)
-            found.append(Stage(_STAGE_OF[type(processor).__name__], scores[0]))
-        return tuple(found)
+            name = STAGE_OF[type(processor).__name__]
+            after = processor(tokens, scores)
+            if name == "end bias":  # before transformers 5.4 or so, an end that was cut became NaN
+                after = torch.where(scores == float("-inf"), scores, after)
+            if allowed is not None:
+                after = after.masked_fill(~allowed, float("-inf"))
+                if bool((after == float("-inf")).all()):
+                    continue
+            scores = after
+            result.append(SamplingStage(name, scores[0]))
+        return tuple(result)
 
     def _draw(self, probs: Tensor) -> int:
         """One token; from logits that are NaN nothing can be drawn, so the first token stands for them."""
@@ -122,7 +130,7 @@ class Sampler:
         return int(torch.multinomial(probs, 1, generator=self._generator))
 
 
-def likeliest(logits: Array, count: int) -> Ids:
+def most_likely(logits: Array, count: int) -> Ids:
     """The ids of the `count` largest of [vocab], or all, largest first; NaN stands before all else.
 
     By numpy: on logits that it has not seen, torch.topk takes twice as long.
@@ -163,12 +171,30 @@ def distribution(logits: Array, token_id: int, most: float) -> tuple[Array, floa
     return weights, logprob, max(entropy, 0.0)
 
 
-_STAGE_OF = {
+STAGE_OF = {
+    "SequenceBiasLogitsProcessor": "sequence bias",
+    "EncoderRepetitionPenaltyLogitsProcessor": "prompt penalty",
     "RepetitionPenaltyLogitsProcessor": "penalty",
+    "NoRepeatNGramLogitsProcessor": "no n-gram",
+    "EncoderNoRepeatNGramLogitsProcessor": "prompt n-gram",
+    "NoBadWordsLogitsProcessor": "bad words",
+    "MinLengthLogitsProcessor": "min length",
+    "MinNewTokensLengthLogitsProcessor": "min tokens",
+    "ForcedBOSTokenLogitsProcessor": "forced start",
+    "ForcedEOSTokenLogitsProcessor": "forced end",
+    "InfNanRemoveLogitsProcessor": "finite",
+    "ExponentialDecayLengthPenalty": "end bias",
+    "SuppressTokensLogitsProcessor": "suppressed",
+    "SuppressTokensAtBeginLogitsProcessor": "not first",
     "TemperatureLogitsWarper": "temperature",
+    "TopHLogitsWarper": "top-h",
     "TopKLogitsWarper": "top-k",
     "TopPLogitsWarper": "top-p",
     "MinPLogitsWarper": "min-p",
+    "TypicalLogitsWarper": "typical-p",
+    "EpsilonLogitsWarper": "epsilon",
+    "EtaLogitsWarper": "eta",
+    "LogitNormalization": "normalise",
 }
 
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from openmav import registry
-from openmav.backends._base import LoadOptions, Progress
-from openmav.session import Session
+from openmav.backends.base import LoadOptions, Progress
+from openmav.generation.session import Session
+from openmav.plugins import registry
 from openmav.settings import Settings
 
 

@@ -1,0 +1,30 @@
+"""What a failure amid a run means, and how the run goes on after it."""
+
+from __future__ import annotations
+
+import gc
+import sys
+
+from openmav.system.memory import out_of_memory
+
+LESS = "a shorter text, fewer panels or --dtype bfloat16 take less"
+
+
+def answer(error: BaseException) -> str:
+    """The line that answers a command which failed with this; the run stays as it is."""
+    if out_of_memory(error):
+        return f"out of memory: that could not be done; {LESS}"
+    message = " ".join(str(error).split())[:200]
+    return f"that could not be done: {type(error).__name__}{f': {message}' if message else ''}"
+
+
+def free_memory() -> None:
+    """Gives back what the failed computation still holds, also to an accelerator; to be called after its exception is gone."""
+    gc.collect()
+    torch = sys.modules.get("torch")
+    if torch is None:
+        return
+    if torch.cuda.is_initialized():
+        torch.cuda.empty_cache()
+    if torch.backends.mps.is_available():
+        torch.mps.empty_cache()

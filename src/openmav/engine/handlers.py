@@ -1,0 +1,194 @@
+"""What each command does to the session and to the engine; a MavError is the line that answers it."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from openmav.errors import UsageError
+from openmav.protocol.commands import (
+    Advance,
+    Attribute,
+    Back,
+    Command,
+    EditPrompt,
+    Force,
+    Forward,
+    Intervene,
+    Pause,
+    Rename,
+    Resume,
+    SetBreakpoints,
+    SetSampling,
+    Switch,
+    Type,
+    Want,
+)
+
+if TYPE_CHECKING:
+    from openmav.engine.worker import Engine
+    from openmav.generation.session import Session
+
+
+def handle(engine: Engine, session: Session, command: Command) -> None:
+    """Do it. Raises MavError where that can't be done."""
+    HANDLERS[type(command)](engine, session, command)
+
+
+def resume(engine: Engine, _session: Session, _command: Resume) -> None:
+    engine.running, engine.budget = True, None
+
+
+def pause(engine: Engine, _session: Session, _command: Pause) -> None:
+    engine.running = False
+
+
+def advance(engine: Engine, _session: Session, command: Advance) -> None:
+    left = engine.budget or 0 if engine.running else 0
+    engine.running, engine.budget, engine.due = True, left + max(1, command.count), 0.0
+
+
+def back(engine: Engine, session: Session, command: Back) -> None:
+    engine.running = False
+    session.back(command.count)
+
+
+def forward(engine: Engine, session: Session, command: Forward) -> None:
+    engine.running = False
+    engine.reporter.redone(session.forward(command.count))
+
+
+def force(engine: Engine, session: Session, command: Force) -> None:
+    engine.running = engine.running and command.at is None
+    with _at(session, command):
+        engine.show_made(session, lambda: [session.force(command.token_id)])
+
+
+def type_words(engine: Engine, session: Session, command: Type) -> None:
+    engine.running = False
+    with _at(session, command), contextlib.suppress(StopIteration):
+        words = session.type(command.text)
+        while True:
+            engine.show_made(session, lambda: [next(words)])
+
+
+def switch(engine: Engine, session: Session, command: Switch) -> None:
+    engine.running = False
+    with _leaving(engine, session):
+        session.switch(command.branch)
+
+
+def rename(engine: Engine, session: Session, command: Rename) -> None:
+    session.rename(command.branch, command.name)
+    engine.reporter.renamed(command.branch, command.name)
+
+
+def edit_prompt(engine: Engine, session: Session, command: EditPrompt) -> None:
+    with _leaving(engine, session):
+        session.edit_prompt(command.text)
+
+
+def intervene(engine: Engine, session: Session, command: Intervene) -> None:
+    again = session.intervene(command.specs)
+    if again is not None:
+        engine.reporter.made((again,))
+
+
+def want(engine: Engine, session: Session, command: Want) -> None:
+    """While nothing runs, what the newest step's forward pass was not captured for is computed once more."""
+    session.want(sorted(command.measures), command.layer)
+    engine.backfill.want(command)
+    engine.backfill.newest(session, idle=engine.idle(session))
+    engine.inbox.receive()
+    if command.at is not None and not engine.inbox.holds(Want):  # else the user has moved on
+        engine.backfill.look_back(session, command.at, True)
+
+
+def set_breakpoints(engine: Engine, session: Session, command: SetBreakpoints) -> None:
+    session.break_at(command.texts)
+    engine.backfill.newest(session, idle=engine.idle(session))
+
+
+def set_sampling(_engine: Engine, session: Session, command: SetSampling) -> None:
+    session.sampling = command.sampling
+
+
+def attribute(engine: Engine, session: Session, command: Attribute) -> None:
+    """Stopped by any other command but Want; that one is obeyed then."""
+    engine.running = False
+    _need_branch(session, command.branch)
+    reading, session.progress = session.progress, partial(_attributing, engine)
+    try:
+        engine.reporter.attributed(session.explain(command.method, command.index, command.token_id, command.minus))
+    finally:
+        session.progress = reading
+
+
+def _attributing(engine: Engine, what: str, fraction: float | None) -> None:
+    """Raises UsageError where another command came meanwhile."""
+    engine.reporter.reading(what, fraction)
+    engine.inbox.receive()
+    if engine.inbox.holds(Want, other=True):
+        raise UsageError("input attribution was stopped")
+
+
+@contextlib.contextmanager
+def _at(session: Session, command: Force | Type) -> Iterator[None]:
+    """The text undone to the place that the command is meant for; redone where nothing was put there.
+
+    Raises UsageError where that place is not in the text (any more).
+    """
+    _need_branch(session, command.branch)
+    before = len(session.steps)
+    at = before if command.at is None else command.at
+    if not 0 <= at <= before:
+        raise UsageError(f"the text has {before} tokens by now, so that nothing was put at token {at}")
+    session.back(before - at)
+    try:
+        yield
+    except BaseException:
+        if len(session.steps) == at:
+            session.forward(before - at)
+        raise
+
+
+@contextlib.contextmanager
+def _leaving(engine: Engine, session: Session) -> Iterator[None]:
+    """Reports another branch that the text is on afterwards, also where interventions could not follow it there."""
+    old, before, prompt = session.branch, session.steps, session.prompt
+    try:
+        yield
+    finally:
+        if session.branch != old:
+            engine.reporter.left(session, old, len(before))
+            if session.prompt is not prompt:
+                engine.reporter.loaded(session)
+            shared = next((i for i, (a, b) in enumerate(zip(before, session.steps)) if a is not b), min(len(before), len(session.steps)))
+            engine.reporter.redone(session.steps[shared:])
+
+
+def _need_branch(session: Session, name: str | None) -> None:
+    """Raises UsageError where the text is on another branch than the user saw."""
+    if name is not None and name != session.branch:
+        raise UsageError(f"the text is on branch '{session.branch}' by now, not on '{name}'; nothing was done")
+
+
+HANDLERS: dict[type, Callable[[Engine, Session, Any], None]] = {
+    Resume: resume,
+    Pause: pause,
+    Advance: advance,
+    Back: back,
+    Forward: forward,
+    Force: force,
+    Type: type_words,
+    Switch: switch,
+    Rename: rename,
+    EditPrompt: edit_prompt,
+    Intervene: intervene,
+    Want: want,
+    SetBreakpoints: set_breakpoints,
+    SetSampling: set_sampling,
+    Attribute: attribute,
+}
