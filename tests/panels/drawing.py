@@ -5,21 +5,52 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from types import ModuleType
+from typing import Any
 
 from fakes import make_info, make_prompt, make_steps
-from openmav import registry
-from openmav.apps.options import AppOptions
-from openmav.paint import PALETTES, line_text, line_width
-from openmav.panels._view import View
+from openmav import panels
+from openmav.paint import PALETTES, Line, line_text, line_width
+from openmav.plugins import registry
+from openmav.protocol.snapshot import Snapshot
 from openmav.record import ModelInfo, Step
-from openmav.sampling import Sampling
-from openmav.source import Snapshot
+from openmav.settings.sampling import Sampling
+from openmav.view import View
+from openmav.view.options import AppOptions
 
 SIZES = [(16, 3), (36, 9), (110, 30)]  # cells inside the frame
 
 
-def panel(name: str) -> ModuleType:
-    return registry.load("panels", name)
+class OnView:
+    """A panel with its data gathered from the view at each call: render(view, width, height) and so on, and whatever else it has."""
+
+    def __init__(self, module: ModuleType) -> None:
+        self.module = module
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.module, name)
+
+    def heading(self, view: View, width: int) -> str:
+        return panels.draw(self.module, view, width, 1).title
+
+    def note(self, view: View, width: int, height: int) -> str:
+        return panels.draw(self.module, view, width, height).note
+
+    def legend(self, view: View, width: int) -> Line | None:
+        return panels.draw(self.module, view, width, 1).legend
+
+    def render(self, view: View, width: int, height: int) -> list[Line]:
+        return list(panels.draw(self.module, view, width, height).lines)
+
+    def pick(self, view: View, width: int, height: int, x: int, y: int) -> View:
+        if not hasattr(self.module, "pick"):
+            return view
+        picked = panels.pick(self.module, view, width, height, x, y)
+        assert isinstance(picked, View)
+        return picked
+
+
+def panel(name: str) -> Any:
+    return OnView(registry.load("panels", name))
 
 
 def make_view(

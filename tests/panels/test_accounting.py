@@ -11,8 +11,8 @@ from drawing import draw, make_view, note
 
 from fakes import make_steps, with_values
 from openmav.panels import accounting
-from openmav.panels._view import View
 from openmav.record import Timing
+from openmav.view import View
 
 
 def view_of(count: int = 30) -> View:
@@ -79,7 +79,7 @@ def test_the_speed_over_time_is_condensed_and_says_so() -> None:
     assert len(spark) == 30
     assert "column: mean of 2 tokens" in note("accounting", view, 26, 16)
     assert "column" not in note("accounting", view, 60, 16)
-    speeds = accounting.speeds(view)
+    speeds = accounting.speeds(view.steps)
     assert [" ▁▂▃▄▅▆▇█".index(char) for char in spark] == pytest.approx([speed / max(speeds) * 8 for speed in speeds], abs=0.51)
 
 

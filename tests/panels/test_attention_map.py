@@ -12,8 +12,8 @@ from drawing import draw, make_view, note, panel, without_colour
 
 from fakes import make_info, make_step, with_values
 from openmav.paint import line_text
-from openmav.panels._view import View
 from openmav.record import Step
+from openmav.view import View
 
 KINDS = {"entropy": "attention_entropy", "relative entropy": "relative_attention_entropy", "sink share": "sink_share"}
 

@@ -11,10 +11,10 @@ from deep import deep_steps, rows_of
 from drawing import draw, make_view, note, panel, without_colour
 
 from fakes import make_info, make_prompt, make_step, with_values
-from openmav.apps.options import AppOptions
 from openmav.panels import needs
-from openmav.panels._sequence import token_at
-from openmav.panels._view import View
+from openmav.panels.widgets.sequence import token_at
+from openmav.view import View
+from openmav.view.options import AppOptions
 
 STRONGEST, STRONGEST_WITHOUT, ORDER, ORDER_WITHOUT = panel("attention_row").MODES
 INFO = make_info(3, 2)
@@ -75,9 +75,10 @@ def test_without_the_first_token_the_others_sum_to_one(mode: str) -> None:
     assert "left out" in panel("attention_row").heading(view_of(row, mode), 44)
 
 
-def test_a_learned_sink_is_said() -> None:
-    assert "a learned sink takes 40.0 %" in note("attention_row", view_of([0.1, 0.2, 0.3]), 90, 20)
-    assert "sink" not in note("attention_row", view_of([0.2, 0.5, 0.3]), 90, 20)
+def test_what_goes_to_no_token_is_said() -> None:
+    """To a learned sink, or to blocks of several tokens."""
+    assert "40.0 % goes to no token" in note("attention_row", view_of([0.1, 0.2, 0.3]), 90, 20)
+    assert "no token" not in note("attention_row", view_of([0.2, 0.5, 0.3]), 90, 20)
 
 
 def test_all_on_the_first_token() -> None:

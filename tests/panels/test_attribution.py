@@ -11,8 +11,8 @@ from drawing import draw, make_view, note, panel, without_colour
 
 from fakes import make_info, with_nan, with_values
 from openmav.paint import PALETTES, line_text, line_width
-from openmav.panels._diverging import diverging_bar, signed, signed_shares
-from openmav.panels._view import View
+from openmav.panels.widgets.diverging import diverging_bar, signed, signed_shares
+from openmav.view import View
 
 NUMBER = r"[+-]?\d+\.\d\d"
 
@@ -146,7 +146,7 @@ def test_the_chosen_candidate_is_compared_with_nothing() -> None:
 
 def test_an_unlikely_candidate_can_not_be_compared_and_that_is_said() -> None:
     view = make_view(deep_steps(4)).at_candidate(15)
-    assert "no comparison: not among the ten likeliest" in note("attribution", view, 150, 30)
+    assert "no comparison: not among the ten most likely" in note("attribution", view, 150, 30)
     assert " minus " not in panel("attribution").heading(view, 100)
 
 

@@ -6,12 +6,13 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from drawing import panel
 
 from fakes import make_info, make_prompt, make_steps, with_values
 from openmav.paint import line_text
 from openmav.panels import branches as module
-from openmav.panels._view import View
 from openmav.record import Branch
+from openmav.view import View
 
 INFO = make_info(4, 4)
 TRUNK = make_steps(20, INFO)
@@ -26,7 +27,7 @@ def view(**changes: object) -> View:
 
 
 def text(shown: View, width: int = 100, height: int = 24) -> str:
-    return "\n".join(line_text(line) for line in module.render(shown, width, height))
+    return "\n".join(line_text(line) for line in panel("branches").render(shown, width, height))
 
 
 def test_one_way_says_how_to_make_another() -> None:
@@ -43,7 +44,7 @@ def test_the_tree_names_where_each_left_and_how_long_it_is() -> None:
 
 def test_the_first_token_that_differs_is_marked() -> None:
     assert module.parting(TRUNK, SIDE) == 8
-    lines = module.render(view(), 100, 24)
+    lines = panel("branches").render(view(), 100, 24)
     marked = [segment.text for line in lines for segment in line if segment.style and segment.style.underline]
     assert marked == [TRUNK[8].text, SIDE[8].text]
 
@@ -71,7 +72,7 @@ def test_the_same_place_has_no_differences() -> None:
 @pytest.mark.parametrize("size", [(10, 4), (24, 5), (40, 9), (76, 12), (156, 40), (236, 66)])
 def test_it_fills_its_box_and_no_more(size: tuple[int, int]) -> None:
     width, height = size
-    lines = module.render(view(), width, height)
+    lines = panel("branches").render(view(), width, height)
     assert len(lines) <= height
     assert all(sum(segment.cell_length for segment in line) <= width for line in lines)
 
@@ -88,6 +89,6 @@ def test_a_click_puts_a_branch_beside() -> None:
     start = view(branches=many)
     assert start.compared is not None
     assert start.compared.name == "branch 1"
-    picked = module.pick(start, 100, 30, 5, 2)
+    picked = panel("branches").pick(start, 100, 30, 5, 2)
     assert picked.other == "branch 2"
-    assert module.pick(start, 100, 30, 5, 0).other is None
+    assert panel("branches").pick(start, 100, 30, 5, 0).other is None

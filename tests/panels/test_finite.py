@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from deep import deep_steps
@@ -9,9 +11,10 @@ from drawing import make_view
 
 from everything import whole_step
 from fakes import make_info, with_nan, with_values
-from openmav.panels._view import View
 from openmav.panels.health import bad_places
 from openmav.record import Step
+from openmav.record.nonfinite import nonfinite
+from openmav.view import View
 
 NAN = np.array([np.nan])
 HIDDEN = make_info(4, 2, missing={"attribution": {2: "no parts found"}})
@@ -76,3 +79,16 @@ def test_places_that_hold_nothing_are_no_alarm(measure: str) -> None:
 
 def test_without_a_step_there_is_no_alarm() -> None:
     assert View().alarms() == ()
+
+
+def test_a_head_that_a_layer_does_not_have_is_no_alarm() -> None:
+    """Layers of 4, 2 and no heads: their arrays are as wide as the widest."""
+    info = replace(make_info(3, 4, missing={"attention_entropy": {2: "state space layer"}}), layer_heads=(4, 2, 0))
+    entropy = np.ones((3, 4), dtype=np.float32)
+    entropy[1, 2:] = entropy[2] = np.nan
+    step = with_values(deep_steps(1, make_info(3, 4))[0], attention_entropy=entropy)
+    assert "attention_entropy" not in nonfinite(step, info)
+    own = entropy.copy()
+    own[1, 1] = np.nan
+    assert "attention_entropy" in nonfinite(with_values(step, attention_entropy=own), info)
+    assert "attention_entropy" in nonfinite(step, replace(info, layer_heads=()))

@@ -11,8 +11,8 @@ from drawing import draw, make_view, note, panel
 
 from fakes import make_info, make_step, make_steps, with_nan, with_values
 from openmav.panels import health
-from openmav.panels._view import View
 from openmav.record import Step
+from openmav.view import View
 
 INFO = make_info(6, 4)
 

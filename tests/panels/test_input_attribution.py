@@ -10,9 +10,9 @@ import pytest
 from drawing import draw, make_view, note, panel, without_colour
 
 from fakes import HOSTILE, make_attribution
-from openmav.explained import InputAttribution
 from openmav.paint import line_text
-from openmav.panels._view import View
+from openmav.record.attribution_result import InputAttribution
+from openmav.view import View
 
 NAME = "input_attribution"
 
@@ -90,7 +90,7 @@ def test_a_result_of_another_token_or_text_is_marked() -> None:
 
 
 def test_what_should_warn_a_reader_is_said() -> None:
-    assert "of the untouched model" in note(NAME, asked(make_view(3), untouched=True), 140, 10)
+    assert "of the baseline model" in note(NAME, asked(make_view(3), of_baseline=True), 140, 10)
     assert "its logits are off by 20.0 %" in note(NAME, asked(make_view(3), drift=0.2), 140, 10)
 
 

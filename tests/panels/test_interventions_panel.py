@@ -13,9 +13,9 @@ from drawing import SIZES, draw, make_view, note, panel, without_colour
 
 from fakes import HOSTILE, make_info, make_step, make_steps
 from openmav.paint import PALETTES
-from openmav.panels._view import View
 from openmav.panels.interventions import other_layers, rows_of
-from openmav.record import Before, Candidates, Step, frozen
+from openmav.record import Baseline, Candidates, Step, frozen
+from openmav.view import View
 
 NAME = "interventions"
 DONE = ("ablate L5.H3", 'steer L8="love"-"hate"*4')
@@ -38,7 +38,7 @@ def touched(
 ) -> Step:
     """A step of a touched model; `lens` are the top tokens of the layers before and after."""
     tops = [None, None] if lens is None else [{"logit_lens.token_ids": np.array(ids)[:, None]} for ids in lens]
-    was = Before(candidates(before, names), math.log(before[token_id]), 1.25, tops[0] or {}, PIECES)
+    was = Baseline(candidates(before, names), math.log(before[token_id]), 1.25, tops[0] or {}, PIECES)
     step = make_step(0, (names or PIECES)[token_id], INFO)
     return replace(
         step,
@@ -70,7 +70,7 @@ def test_what_is_done_stands_above_all_in_the_colour_of_a_warning() -> None:
     mono = panel(NAME).render(without_colour(view), 70, 20)
     assert mono[0][0].style.reverse
     assert draw(NAME, view, 40, 4)[0] == "▾ and 2 more"
-    assert "2 in force" in note(NAME, view)
+    assert "2 active" in note(NAME, view)
 
 
 def test_both_models_and_the_difference() -> None:
@@ -120,7 +120,7 @@ def test_without_both_lenses_nothing_is_said_of_them(lens: str | None) -> None:
 def test_where_nothing_is_done_it_says_how() -> None:
     view = make_view(3)
     assert "the key a does something to it" in " ".join(draw(NAME, view, 40, 9))
-    assert note(NAME, view).startswith("nothing in force")
+    assert note(NAME, view).startswith("none active")
     late = replace(view, interventions=DONE)
     rows = draw(NAME, late, 60, 9)
     assert rows[0] == "▾ ablate L5.H3"

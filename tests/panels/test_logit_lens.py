@@ -11,9 +11,9 @@ from deep import deep_steps
 from drawing import draw, make_view, note, panel, without_colour
 
 from fakes import make_info, make_step, with_values
-from openmav.panels._lens import lens_of, mark, said
-from openmav.panels._view import View
+from openmav.panels.widgets.lens import lens_of, mark, piece, summary
 from openmav.record import Step
+from openmav.view import View
 
 NAMES = {1: " the", 2: " own", 3: " art", 4: "\n"}
 
@@ -50,7 +50,7 @@ def test_marks_follow_the_answer(tops: list[int], marks: str, words: str) -> Non
     lens = lens_of(step)
     assert lens is not None
     assert "".join(mark(lens, layer) for layer in range(len(tops))) == marks
-    assert said(step, lens) == words
+    assert (summary(piece(step, lens.answer), lens.first, lens.stable) if lens.answer >= 0 else "") == words
 
 
 def test_no_lens() -> None:

@@ -11,7 +11,7 @@ from drawing import draw, make_view, note
 
 from everything import whole_step
 from fakes import HOSTILE, make_info, with_nan, with_values
-from openmav.panels._view import View
+from openmav.view import View
 
 INFO = make_info(6, 4)
 

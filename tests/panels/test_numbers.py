@@ -14,7 +14,7 @@ from openmav.record import RANK_EDGES
 
 
 @pytest.mark.parametrize(
-    ("name", "measure"), [("mlp_activations", "mlp_norm"), ("attention_norms", "attention_norm"), ("residual_norms", "residual_norm")]
+    ("name", "measure"), [("mlp_norm", "mlp_norm"), ("attention_norms", "attention_norm"), ("residual_norms", "residual_norm")]
 )
 def test_norms(name: str, measure: str) -> None:
     view = make_view()

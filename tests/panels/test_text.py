@@ -9,12 +9,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fakes import HOSTILE, make_step, make_steps
-from openmav.apps.options import AppOptions
 from openmav.paint import PALETTES
-from openmav.panels._view import View
-from openmav.panels._wrap import wrap
+from openmav.panels.widgets.wrap import wrap
+from openmav.protocol.snapshot import Snapshot
 from openmav.record import Prompt
-from openmav.source import Snapshot
+from openmav.view import View
+from openmav.view.options import AppOptions
 
 
 def written(*tokens: str, **changes: object) -> View:

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from dataclasses import replace
 
 import pytest
 from drawing import SIZES, draw, make_view, note, panel, without_colour
 
 from everything import spoilt, whole_steps
-from fakes import HOSTILE, make_info, make_step
+from fakes import HOSTILE, make_info, make_step, make_steps
 from openmav.conditions import parse
 from openmav.panels import needs
-from openmav.panels._view import View
-from openmav.panels._watched import value_at, watched
+from openmav.panels.widgets import watched as watched_module
+from openmav.panels.widgets.watched import value_at, watched
+from openmav.view import View
 
 INFO = make_info(6, 4)
 STEPS = whole_steps(40, INFO)
@@ -95,6 +98,29 @@ def test_a_value_is_worked_out_once_and_a_step_made_again_anew() -> None:
     assert value_at(condition, steps, INFO, 2) == 9.0
 
 
+@pytest.mark.parametrize("text", ["previous(norm(mlp, 3))", "entropy > previous(previous(norm(mlp, 3)))"])
+def test_a_value_follows_the_earlier_steps_that_it_reads(text: str) -> None:
+    condition, steps = parse(text), list(STEPS[:6])
+    for index in range(6):
+        value_at(condition, steps, INFO, index)
+    steps[3] = replace(steps[3], values={**steps[3].values, "mlp_norm": steps[3].values["mlp_norm"] * 0})
+    for index in range(6):
+        assert value_at(condition, steps, INFO, index) == condition.value(steps[index], INFO, steps)
+
+
+def test_values_hold_no_step_that_is_gone() -> None:
+    steps, texts = list(make_steps(300, INFO, seed=11)), ("entropy", "previous(entropy)", "text")
+    dropped = [weakref.ref(step) for step in steps]
+    for text in texts:
+        for index in range(300):
+            value_at(parse(text), steps, INFO, index)
+    before = len(watched_module._values)
+    del steps[100:]
+    gc.collect()
+    assert [ref() for ref in dropped[100:]] == [None] * 200
+    assert len(watched_module._values) == before - 200
+
+
 def test_the_timeline_marks_where_a_breakpoint_holds() -> None:
     view = make_view(STEPS[:20], INFO, breakpoints=("entropy > 4", "forced"))
     marks = draw("timeline", view, 60, 5)[-1]
@@ -103,7 +129,7 @@ def test_the_timeline_marks_where_a_breakpoint_holds() -> None:
     narrow = draw("timeline", view, 30, 5)[-1]
     assert [at for at, sign in enumerate(narrow) if sign == "◉"] == held
     at = held[0]
-    assert "held: entropy > 4" in note("timeline", view.at_step(at), 120, 5)
+    assert "breakpoint hit: entropy > 4" in note("timeline", view.at_step(at), 120, 5)
     assert "◉" not in "".join(draw("timeline", make_view(STEPS[:20], INFO, watches=("entropy > 4",)), 60, 5))
 
 

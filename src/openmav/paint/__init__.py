@@ -1,9 +1,9 @@
-"""How things look: colours, safe text, bars, heat cells and frames. It knows cells and styles, no models and no Steps."""
+"""Drawing primitives: colours, safe text, bars, heat cells and frames. They know cells and styles, but no models and no Steps."""
 
 from openmav.paint.frame import CLOSED, Edges, tile
 from openmav.paint.lines import Line, fit_line, line_text, line_width, pad_line
 from openmav.paint.marks import bar, columns, heat_runs, level, number, number_text, percent, shares, widened
-from openmav.paint.text import cells, fit, one_line, pieces, printable, visible
+from openmav.paint.text import cells, fit, one_line, pieces, printable, visible, wrap_words
 from openmav.paint.theme import PALETTES, Palette, ink
 
 __all__ = [
@@ -33,4 +33,5 @@ __all__ = [
     "tile",
     "visible",
     "widened",
+    "wrap_words",
 ]

@@ -14,14 +14,14 @@ from openmav.paint.theme import Palette, ink
 
 @dataclass(frozen=True)
 class Edges:
-    """Which sides of a frame are open, because a neighbour of the same group stands there."""
+    """Which sides of a frame are open, because they border on a tile of the same group."""
 
     left_open: bool = False
     right_open: bool = False
 
     @property
     def inset(self) -> int:
-        """Cells that frame and padding take from the width."""
+        """Cells of the width that the frame and its padding use."""
         return (1 if self.left_open else 2) + (1 if self.right_open else 2)
 
 
@@ -29,7 +29,7 @@ CLOSED = Edges()
 
 
 def note_that_fits(note: str, width: int) -> str:
-    """The note, without the last parts (set apart by " · ") where it is too wide for `width` cells."""
+    """The note, without the last parts (separated by " · ") where it is too wide for `width` cells."""
     parts = note.split(" · ")
     while parts and cells(" · ".join(parts)) > width:
         parts.pop()
@@ -65,7 +65,7 @@ def tile(
 ) -> list[Line]:
     """`height` lines of `width` cells: the frame, and inside it `lines`, cut and padded to fit.
 
-    `title` and `note` are cut to fit; they must be safe already. `legend` stands at the right of the upper edge where there is room.
+    `title` and `note` are cut to fit; they must be safe already. `legend` is drawn at the right of the upper edge where it fits.
     """
     if width < 8 or height < 3:
         return [fit_line(line, width) for line in list(lines)[:height]] + [[Segment(" " * width)]] * max(0, height - len(lines))

@@ -1,4 +1,4 @@
-"""A line is a list of Rich segments: the lightest thing that a terminal app and a test can both read."""
+"""A line is a list of Rich segments, which a terminal app and a test can both read."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ Line: TypeAlias = list[Segment]
 
 
 def line_text(line: Line) -> str:
-    """What the line says, without its styles."""
+    """The text of the line, without its styles."""
     return "".join(segment.text for segment in line)
 
 
 def line_width(line: Line) -> int:
-    """Cells that the line takes."""
+    """The width of the line in cells."""
     return sum(cells(segment.text) for segment in line)
 
 
@@ -32,6 +32,6 @@ def fit_line(line: Line, width: int) -> Line:
 
 
 def pad_line(left: Line, right: Line, width: int) -> Line:
-    """`left` and `right` at the two ends of `width` cells; where both do not fit, the right one goes."""
+    """`left` and `right` at the two ends of `width` cells; where both do not fit, `right` is dropped."""
     gap = width - line_width(left) - line_width(right)
     return [*left, Segment(" " * gap), *right] if gap >= 1 else fit_line(left, width)

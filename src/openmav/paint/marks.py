@@ -1,4 +1,4 @@
-"""Marks: bars in eighths, columns, heat cells and numbers that do not dance. Scales change marks only, never numbers."""
+"""Marks: bars in eighths, columns, heat cells and numbers of fixed width. Scales change marks only, never numbers."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ RISING = " ▁▂▃▄▅▆▇█"  # from below
 
 
 def shares(values: ArrayLike, scale: str = "linear") -> NDArray[np.float64]:
-    """How long each mark is, 0..1 of the longest; same shape as `values`. What is not finite has no length.
+    """The length of each mark, 0..1 of the longest; same shape as `values`. Values that are not finite get 0.
 
     linear: v / max. log: ln(1 + v) / ln(1 + max). minmax: (v - min) / (max - min). Negative values count as 0 in the first two.
     """
@@ -23,20 +23,20 @@ def shares(values: ArrayLike, scale: str = "linear") -> NDArray[np.float64]:
     good = np.isfinite(array)
     if not good.any():
         return np.zeros_like(array)
-    kept = np.where(good, array, 0.0)
+    finite = np.where(good, array, 0.0)
     if scale == "minmax":
         low = array[good].min()
-        kept = np.where(good, array - low, 0.0)
+        finite = np.where(good, array - low, 0.0)
     else:
-        kept = np.maximum(kept, 0.0)
+        finite = np.maximum(finite, 0.0)
         if scale == "log":
-            kept = np.log1p(kept)
-    top = kept.max()
-    return kept / top if top > 0 else np.zeros_like(kept)
+            finite = np.log1p(finite)
+    top = finite.max()
+    return finite / top if top > 0 else np.zeros_like(finite)
 
 
 def bar(share: float, width: int) -> str:
-    """A bar in eighths of a cell, at most `width` cells; a share above 0 always leaves a trace."""
+    """A bar in eighths of a cell, at most `width` cells; a share above 0 is always visible."""
     eighths = min(round(share * width * 8), width * 8)
     if share > 0 and width > 0:
         eighths = max(eighths, 1)
@@ -45,7 +45,7 @@ def bar(share: float, width: int) -> str:
 
 
 def columns(heights: Sequence[float], rows: int) -> list[str]:
-    """Upright bars in eighths, one cell wide each: `rows` strings from the top; 0 still leaves a line at the bottom."""
+    """Upright bars in eighths, one cell wide each: `rows` strings from the top; 0 is still one line at the bottom."""
     ticks = np.maximum(np.rint(np.clip(np.asarray(heights, dtype=np.float64), 0.0, 1.0) * (rows * 8)), 1).astype(np.int64)
     floors = np.arange(rows - 1, -1, -1)[:, None]
     return ["".join([RISING[eighths] for eighths in row]) for row in np.clip(ticks - floors * 8, 0, 8).tolist()]
@@ -87,9 +87,8 @@ def number_text(value: float, decimals: int) -> str:
 
 
 def number(value: float, decimals: int, width: int) -> str:
-    """The number right-aligned in `width` cells; one that is too long gives up decimals, then takes an exponent.
-
-    So does one that is not 0 and would read as 0.
+    """The number right-aligned in `width` cells; one that is too long is shown with fewer decimals, then with an exponent,
+    as is one that is not 0 but would be shown as 0.
     """
     text = number_text(value, decimals)
     if value != 0 and float(text) == 0:
@@ -102,7 +101,7 @@ def number(value: float, decimals: int, width: int) -> str:
 
 
 def percent(probability: float) -> str:
-    """Seven cells: " 41.2 %", "100.0 %", " <0.1 %" for what is not 0 and would read as 0."""
+    """Seven cells: " 41.2 %", "100.0 %", " <0.1 %" for a value that is not 0 but would be shown as 0."""
     if not math.isfinite(probability):
         return number_text(probability, 1).rjust(7)
     if 0 < probability < 0.0005:

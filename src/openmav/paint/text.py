@@ -12,15 +12,17 @@ from functools import lru_cache
 
 from rich.cells import cell_len
 
-JOINERS = frozenset("\u00ad\u200c\u200d\ufe0e\ufe0f")  # they only shape their neighbours; terminals disagree on their width
-DOTTED_CIRCLE = "\u25cc"  # carries a mark that has nothing to sit on
+from openmav.system.terminal import has_power
+
+JOINERS = frozenset("\u00ad\u200c\u200d\ufe0e\ufe0f")  # they only affect how neighbours are drawn; terminals disagree on their width
+DOTTED_CIRCLE = "\u25cc"  # carries a combining mark without a base character
 VISIBLE_SPACE, VISIBLE_NEWLINE, VISIBLE_TAB = "·", "⏎", "⇥"
 _SYMBOL_CATEGORIES = frozenset({"Cc", "Cf", "Co", "Cn", "Zl", "Zp"})
 
 
 @lru_cache(maxsize=8192)
 def cells(text: str) -> int:
-    """Cells that the text takes in a terminal."""
+    """The width of the text in a terminal, in cells."""
     return len(text) if text.isascii() else int(cell_len(text))
 
 
@@ -56,23 +58,29 @@ def visible(text: str) -> str:
     return shown or "∅"
 
 
+@lru_cache(maxsize=1024)
+def without_power(text: str) -> str:
+    """The last filter before a terminal: replaces unsafe characters that remain, without changing the width in cells."""
+    return text if text.isprintable() else "".join("?" * cells(char) if has_power(char) else char for char in text)
+
+
 def one_line(text: str) -> str:
     """A message or a name, safe and on one line."""
     return " ".join(printable(text).split())
 
 
 def pieces(text: str) -> Iterator[str]:
-    """The characters of a text, each with the zero-width marks that sit on it."""
-    held = ""
+    """The characters of a text, each with its zero-width marks."""
+    piece = ""
     for char in text:
-        if held and cells(char) == 0 and char != "\n":
-            held += char
+        if piece and cells(char) == 0 and char != "\n":
+            piece += char
             continue
-        if held:
-            yield held
-        held = char
-    if held:
-        yield held
+        if piece:
+            yield piece
+        piece = char
+    if piece:
+        yield piece
 
 
 def fit(text: str, width: int, align: str = "<") -> str:
@@ -93,3 +101,15 @@ def _cut(text: str, width: int) -> str:
             break
         kept += piece
     return kept
+
+
+def wrap_words(text: str, width: int) -> list[str]:
+    """The words of the text in rows of at most `width` cells; a word that is wider has a row of its own."""
+    rows: list[str] = []
+    for word in text.split():
+        longer = f"{rows[-1]} {word}" if rows else word
+        if rows and cells(longer) <= width:
+            rows[-1] = longer
+        else:
+            rows.append(word)
+    return rows

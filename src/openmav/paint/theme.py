@@ -1,4 +1,4 @@
-"""Palettes: every colour of mav stands here once, and `ink` turns a role into a cached Rich style."""
+"""Palettes: all colours of mav, each defined once; `ink` turns a role into a cached Rich style."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from functools import lru_cache
 
 from rich.style import Style
 
-# Cividis (Nuñez, Anderton, Renslow 2018): safe for colour-blind readers, lightness grows evenly; ten stops of matplotlib's table.
+# Cividis (Nuñez, Anderton, Renslow 2018): safe for colour-blind users, lightness grows evenly; ten stops of matplotlib's table.
 CIVIDIS = ("#00224e", "#123570", "#3b496c", "#575d6d", "#707173", "#8a8678", "#a59c74", "#c3b369", "#e1cc55", "#fee838")
 LEVELS = 16  # steps of a heat ramp: more would only cost styles
 SHADES = " ░▒▓█"  # a heat ramp without colour
 NEGATIVE_SHADES = " -=≡#"  # the same below 0
-BLUE, ORANGE = "#4f8fe6", "#e6944a"  # the ends of the diverging ramp: told apart by colour-blind readers too
+BLUE, ORANGE = "#4f8fe6", "#e6944a"  # the ends of the diverging ramp: distinguishable for colour-blind users too
 
 
 def mix(a: str, b: str, share: float) -> str:
-    """The colour that lies at `share` (0..1) of the way from `a` to `b`; all are "#rrggbb"."""
+    """The colour at `share` (0..1) between `a` and `b`; all are "#rrggbb"."""
     parts = [round(int(a[i : i + 2], 16) * (1 - share) + int(b[i : i + 2], 16) * share) for i in (1, 3, 5)]
     return "#" + "".join(f"{part:02x}" for part in parts)
 
@@ -42,8 +42,8 @@ class Palette:
     text: str
     secondary: str
     frame: str
-    select: str  # background behind what the reader selected
-    accent: str  # what was chosen, and nothing else
+    select: str  # background behind what the user selected
+    accent: str  # the chosen token, and nothing else
     key: str
     warning: str
     probability: str
@@ -62,7 +62,7 @@ def _diverging(middle: str) -> tuple[str, ...]:
 
 
 def _tint(ground: str, strength: float) -> tuple[str, ...]:
-    """Backgrounds for text by surprise: the first is the ground itself, so that what was expected stays quiet."""
+    """Backgrounds for text by surprise: the first is the ground itself, so that expected tokens are not highlighted."""
     warm = ramp(CIVIDIS, 8)
     return (ground, *(mix(ground, colour, strength) for colour in warm[1:]))
 
@@ -143,7 +143,7 @@ MONO = Palette(
 )
 PALETTES = {palette.name: palette for palette in (DARK, LIGHT, CONTRAST, MONO)}
 
-_PLAIN: dict[str, set[str]] = {  # what a role looks like where there is no colour
+_PLAIN: dict[str, set[str]] = {  # the attributes of a role where there is no colour
     "secondary": {"dim"},
     "frame": {"dim"},
     "accent": {"bold"},
@@ -154,7 +154,7 @@ _PLAIN: dict[str, set[str]] = {  # what a role looks like where there is no colo
 
 @lru_cache(maxsize=1024)
 def ink(palette: Palette, role: str = "text", on: str = "", bold: bool = False, underline: bool = False) -> Style:
-    """The style of a role, or of a colour "#rrggbb", on another; cached, so that a frame makes no styles.
+    """The style of a role, or of a colour "#rrggbb", on another; cached, so that drawing a frame creates no styles.
 
     Without colour, a background means reversed text.
     """

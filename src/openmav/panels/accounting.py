@@ -11,10 +11,11 @@ from numpy.typing import NDArray
 from rich.segment import Segment
 
 from openmav.paint import Line, bar, cells, fit, ink, number, number_text
-from openmav.panels._layers import too_narrow, waiting
-from openmav.panels._spark import condensed_means, roomy, spark_lines
-from openmav.panels._view import View
+from openmav.panels.base import Box
+from openmav.panels.widgets.layer_rows import message, too_narrow, why_no_step
+from openmav.panels.widgets.sparkline import condensed_means, roomy, spark_lines
 from openmav.record import Step
+from openmav.view import View
 
 TITLE = "Accounting"
 NEEDS = ("cache_size",)
@@ -45,14 +46,61 @@ LEAST = LABEL + NUMBER + 2  # cells; where there are fewer, numbers would have t
 
 
 @dataclass(frozen=True)
-class Entry:
-    """A row: its name, its number, a share that is drawn as a bar (None: no bar), and what there is to say beside it."""
+class AccountingData:
+    """Times are means of the newest RECENT tokens up to the cursor, in seconds; sizes are in bytes."""
 
-    name: str
-    value: str
-    share: float | None = None
-    hue: str = "residual"
-    aside: str = ""
+    empty: str | None  # why there is nothing to show; None where there is
+    speed: float | None = None  # tokens a second
+    model: float = 0.0
+    capture: float = 0.0
+    sampling: float = 0.0
+    draw: float | None = None
+    cache: float = 0.0  # 0 where it is not known
+    cache_per_token: float | None = None
+    history: float = 0.0
+    history_exact: bool = True  # False: taken from a sample
+    history_per_token: float = 0.0
+    app_memory: int | None = None
+    engine_memory: int | None = None
+    speeds: NDArray[np.float64] | None = None  # [tokens], tokens a second; NaN where a token took no time
+    tokens: int = 0
+    cursor: int = -1
+
+
+def data(view: View) -> AccountingData:
+    step = view.step
+    if step is None:
+        return AccountingData(why_no_step(view))
+    recent = [one.timing for one in view.steps[max(0, view.cursor + 1 - RECENT) : view.cursor + 1]]
+    model, capture, sampling = (float(np.mean([getattr(timing, name) for timing in recent])) for name in ("model", "capture", "sample"))
+    total = sum(timing.total for timing in recent)
+    cached = view.values("cache_size")
+    cache = float(cached[0]) if cached is not None else 0.0
+    history, exact = history_bytes(view.steps)
+    return AccountingData(
+        empty=None,
+        speed=len(recent) / total if total > 0 else None,
+        model=model,
+        capture=capture,
+        sampling=sampling,
+        draw=view.draw_seconds,
+        cache=cache,
+        cache_per_token=cache / step.position if step.position and cache else None,
+        history=history,
+        history_exact=exact,
+        history_per_token=history / max(len(view.steps), 1),
+        app_memory=view.memory.get("app"),
+        engine_memory=view.memory.get("engine"),
+        speeds=np.array(speeds(view.steps), dtype=np.float64),
+        tokens=len(view.steps),
+        cursor=view.cursor,
+    )
+
+
+def speeds(steps: Sequence[Step]) -> list[float]:
+    """Tokens/s of every token; NaN where it took no time."""
+    totals = [step.timing.total for step in steps]
+    return [1 / total if total > 0 else math.nan for total in totals]
 
 
 def size_text(count: float) -> str:
@@ -72,55 +120,56 @@ def history_bytes(steps: Sequence[Step]) -> tuple[float, bool]:
 
 
 def _step_bytes(step: Step) -> int:
-    made = step.candidates
-    arrays: list[NDArray] = [made.token_ids, made.logits, made.probs, made.sampled_probs, *step.values.values()]
+    top = step.candidates
+    arrays: list[NDArray] = [top.token_ids, top.logits, top.probs, top.sampled_probs, *step.values.values()]
     return sum(array.nbytes for array in arrays)
 
 
-def _recent(view: View) -> Sequence[Step]:
-    return view.steps[max(0, view.cursor + 1 - RECENT) : view.cursor + 1]
+@dataclass(frozen=True)
+class Entry:
+    """A row: its name, its number, a share that is drawn as a bar (None: no bar), and what there is to say beside it."""
+
+    name: str
+    value: str
+    share: float | None = None
+    hue: str = "residual"
+    aside: str = ""
 
 
-def speeds(view: View) -> list[float]:
-    """Tokens/s of every token so far; NaN where it took no time."""
-    totals = [step.timing.total for step in view.steps]
-    return [1 / total if total > 0 else math.nan for total in totals]
-
-
-def _times(view: View) -> list[Entry]:
-    recent = [step.timing for step in _recent(view)]
-    parts = {name: float(np.mean([getattr(timing, name) for timing in recent])) for name in ("model", "capture", "sample")}
-    total = sum(parts.values())
+def _times(data: AccountingData) -> list[Entry]:
+    total = data.model + data.capture + data.sampling
     rows = []
-    for seconds, (label, hue) in zip(parts.values(), (("model", "mlp"), ("capture", "attention"), ("sampling", "entropy"))):
+    for seconds, label, hue in (
+        (data.model, "model", "mlp"),
+        (data.capture, "capture", "attention"),
+        (data.sampling, "sampling", "entropy"),
+    ):
         share = seconds / total if total > 0 else 0.0
         rows.append(Entry(label, _milliseconds(seconds), share, hue, f"{share:.1%}"))
-    draw = view.draw_seconds
-    rows.append(Entry("draw", "none" if draw is None else _milliseconds(draw), aside="beside the model" if draw is not None else ""))
-    return rows
+    if data.draw is None:
+        return [*rows, Entry("draw", "none")]
+    return [*rows, Entry("draw", _milliseconds(data.draw), aside="beside the model")]
 
 
 def _milliseconds(seconds: float) -> str:
     return f"{number_text(seconds * 1000, 1 if seconds < 1 else 0)} ms"
 
 
-def _sizes(view: View) -> list[Entry]:
-    step = view.step
-    held = view.values("cache_size")
-    size = float(held[0]) if held is not None else 0.0
-    each = f"{size_text(size / step.position)} a token" if step is not None and step.position and size else ""
-    total, exact = history_bytes(view.steps)
-    rows = [Entry("KV cache", size_text(size) if size else "none", aside=each)]
-    rows.append(Entry("history", ("" if exact else "≈") + size_text(total), aside=f"{size_text(total / max(len(view.steps), 1))} a token"))
-    known = ((name, view.memory.get(name)) for name in ("app", "engine"))
-    return rows + [Entry(f"{name} memory", "none" if held is None else size_text(held)) for name, held in known]
+def _sizes(data: AccountingData) -> list[Entry]:
+    per_token = "" if data.cache_per_token is None else f"{size_text(data.cache_per_token)} a token"
+    history = ("" if data.history_exact else "≈") + size_text(data.history)
+    rows = [
+        Entry("KV cache", size_text(data.cache) if data.cache else "none", aside=per_token),
+        Entry("history", history, aside=f"{size_text(data.history_per_token)} a token"),
+    ]
+    known = (("app", data.app_memory), ("engine", data.engine_memory))
+    return rows + [Entry(f"{name} memory", "none" if size is None else size_text(size)) for name, size in known]
 
 
-def entries(view: View) -> list[Entry]:
+def entries(data: AccountingData) -> list[Entry]:
     """All rows above the sparkline."""
-    total = sum(step.timing.total for step in _recent(view))
-    speed = f"{number(len(_recent(view)) / total, 1, 4)} tok/s" if total > 0 else "none"
-    return [Entry("speed", speed, aside="over time below"), *_times(view), *_sizes(view)]
+    speed = f"{number(data.speed, 1, 4)} tok/s" if data.speed is not None else "none"
+    return [Entry("speed", speed, aside="over time below"), *_times(data), *_sizes(data)]
 
 
 def _places(width: int, height: int, count: int) -> tuple[int, int]:
@@ -130,49 +179,50 @@ def _places(width: int, height: int, count: int) -> tuple[int, int]:
     return across, max(1, min(SPEED_ROWS, height - rows)) if height > 1 else 0
 
 
-def note(view: View, width: int, height: int) -> str:
-    if view.step is None:
+def note(data: AccountingData, box: Box) -> str:
+    if data.empty is not None:
         return ""
-    across, spark = _places(width, height, len(entries(view)))
-    hidden = len(entries(view)) - across * max(0, height - spark)
-    together = math.ceil(len(view.steps) / max(width, 1))
+    count = len(entries(data))
+    across, spark = _places(box.width, box.height, count)
+    hidden = count - across * max(0, box.height - spark)
+    together = math.ceil(data.tokens / max(box.width, 1))
     parts = [f"{hidden} more" if hidden > 0 else "", f"column: mean of {together} tokens" if together > 1 else ""]
     return " · ".join(part for part in (*parts, "mean of the newest 16 tokens") if part)
 
 
-def render(view: View, width: int, height: int) -> list[Line]:
-    if view.step is None:
-        return waiting(view, width)
-    if width < LEAST:
-        return too_narrow(view, width)[: max(height, 0)]
-    rows = entries(view)
-    across, spark = _places(width, height, len(rows))
-    high = min(math.ceil(len(rows) / across), max(0, height - spark))
-    each = width // across
+def render(data: AccountingData, box: Box) -> list[Line]:
+    if data.empty is not None:
+        return message(box, data.empty)
+    if box.width < LEAST:
+        return too_narrow(box)
+    rows = entries(data)
+    across, spark = _places(box.width, box.height, len(rows))
+    high = min(math.ceil(len(rows) / across), max(0, box.height - spark))
     lines: list[Line] = []
     for at in range(high):
         picked = rows[at :: math.ceil(len(rows) / across)][:across]
-        lines.append([segment for entry in picked for segment in _row(view, entry, each)])
-    return [*lines, *_speed(view, spark, width)][: max(height, 0)]
+        lines.append([segment for entry in picked for segment in _row(box, entry, box.width // across)])
+    return [*lines, *_speed(data, box, spark)][: max(box.height, 0)]
 
 
-def _row(view: View, entry: Entry, width: int) -> Line:
-    quiet = ink(view.palette, "secondary")
+def _row(box: Box, entry: Entry, width: int) -> Line:
+    quiet = ink(box.palette, "secondary")
     missing = entry.value == "none"
-    value = Segment(entry.value.rjust(NUMBER), quiet if missing else ink(view.palette, "text"))
+    value = Segment(entry.value.rjust(NUMBER), quiet if missing else ink(box.palette, "text"))
     line = [Segment(fit(entry.name, LABEL), quiet), value, Segment(" ")]
     room = max(0, width - LABEL - NUMBER - 2)
     if entry.share is None:
         return [*line, Segment(fit(entry.aside if cells(entry.aside) <= room else "", room), quiet), Segment(" ")]
     aside = entry.aside.rjust(7) if room >= 12 else ""
-    longest = min(room - cells(aside), view.options.max_bar_length or room)
+    longest = min(room - cells(aside), box.max_bar_length or room)
     shown = bar(entry.share, max(0, longest))
-    return [*line, Segment(shown, ink(view.palette, entry.hue)), Segment(" " * (room - len(shown) - len(aside)) + aside + " ", quiet)]
+    return [*line, Segment(shown, ink(box.palette, entry.hue)), Segment(" " * (room - len(shown) - len(aside)) + aside + " ", quiet)]
 
 
-def _speed(view: View, rows: int, width: int) -> list[Line]:
+def _speed(data: AccountingData, box: Box, rows: int) -> list[Line]:
     """The speed over time."""
-    if not rows:
+    if not rows or data.speeds is None:
         return []
-    shown, together = condensed_means(speeds(view), width)
-    return spark_lines(view.palette, shown, rows, "probability", view.cursor // together, view.options.scale, roomy(len(shown), width))
+    shown, together = condensed_means(data.speeds.tolist(), box.width)
+    width = roomy(len(shown), box.width)
+    return spark_lines(box.palette, shown, rows, "probability", data.cursor // together, box.scale, width)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,9 +11,20 @@ from rich.segment import Segment
 
 from openmav.paint import Line, Palette, heat_runs, ink, level, number_text, shares
 from openmav.paint.marks import shade
-from openmav.panels._layers import gutter_width, hidden_note, layer_lines, not_captured, shown_layers, value_cell, waiting
-from openmav.panels._view import View
+from openmav.panels.base import Box
+from openmav.panels.widgets.layer_rows import (
+    LayerData,
+    gutter_width,
+    hidden_note,
+    layer_lines,
+    message,
+    missing_of,
+    shown_layers,
+    value_cell,
+    why_empty,
+)
 from openmav.record import Array
+from openmav.view import Selection, View
 
 TITLE = "Attention entropy"
 NEEDS = ("attention_entropy",)
@@ -45,34 +57,53 @@ LEAST_BAR = 3
 NUMBER_CELL = 6  # cells of a head from which on its number is written in it
 
 
-def _split(view: View, room: int) -> tuple[int, int, int]:
-    """(cells of bar and number, cells of a head, heads in a cell) for `room` cells."""
-    heads = max(view.heads, 1)
-    space = max(1, room - LEAST_BAR - DIGITS - 2)
+@dataclass(frozen=True, kw_only=True)
+class EntropyData(LayerData):
+    values: Array | None  # [layers, heads], nats
+    head: int  # the selected one
+    heads: int
+
+
+def data(view: View) -> EntropyData:
+    values = view.values("attention_entropy")
+    return EntropyData(
+        empty=why_empty(view, values is not None),
+        layers=view.layers,
+        layer=view.layer,
+        missing=missing_of(view, "attention_entropy"),
+        values=values,
+        head=view.head,
+        heads=view.heads,
+    )
+
+
+def _split(data: EntropyData, width: int) -> tuple[int, int, int]:
+    """(cells of bar and number, cells of a head, heads in a cell) for `width` cells."""
+    heads = max(data.heads, 1)
+    space = max(1, width - LEAST_BAR - DIGITS - 2)
     if heads > space:
         together = math.ceil(heads / space)
         count = math.ceil(heads / together)
-        return room - count - 1, 1, together
-    wide = NUMBER_CELL if space - heads * NUMBER_CELL >= 12 else max(1, min(3, (room * 6 // 10) // heads))
-    return room - heads * wide - 1, wide, 1
+        return width - count - 1, 1, together
+    wide = NUMBER_CELL if space - heads * NUMBER_CELL >= 12 else max(1, min(3, (width * 6 // 10) // heads))
+    return width - heads * wide - 1, wide, 1
 
 
-def heading(view: View, width: int) -> str:
+def heading(data: EntropyData, box: Box) -> str:
     full = "Attention entropy, nats"
-    options = ([f"{full} · heads 0–{view.heads - 1}"] if view.heads > 1 else []) + [full, "Attention entropy", "Attn. entropy"]
-    return next((option for option in options if len(option) <= width), options[-1])
+    options = ([f"{full} · heads 0–{data.heads - 1}"] if data.heads > 1 else []) + [full, "Attention entropy", "Attn. entropy"]
+    return next((option for option in options if len(option) <= box.width), options[-1])
 
 
-def note(view: View, width: int, height: int) -> str:
-    together = _split(view, width - gutter_width(view))[2]
-    parts = [hidden_note(view, width, height)] if view.gutter else []
-    parts += [f"cell: mean of {together} heads"] if together > 1 else []
-    values = view.values("attention_entropy")
-    if values is not None and view.layers:
-        if 0 <= view.layer < len(values) and view.head < values.shape[1] and np.isfinite(values[view.layer, view.head]):
-            parts.append(f"layer {view.layer} head {view.head}: {values[view.layer, view.head]:.2f}")
+def note(data: EntropyData, box: Box) -> str:
+    together = _split(data, box.width - gutter_width(data, box))[2]
+    parts = [hidden_note(data, box), f"cell: mean of {together} heads" if together > 1 else ""]
+    values = data.values
+    if values is not None and data.layers:
+        if 0 <= data.layer < len(values) and data.head < values.shape[1] and np.isfinite(values[data.layer, data.head]):
+            parts.append(f"layer {data.layer} head {data.head}: {values[data.layer, data.head]:.2f}")
         finite = values[np.isfinite(values)]
-        parts += [f"cells 0 to {finite.max():.2f}"] if finite.size and view.options.scale == "linear" else []
+        parts += [f"cells 0 to {finite.max():.2f}"] if finite.size and box.scale == "linear" else []
     return " · ".join(part for part in parts if part)
 
 
@@ -112,39 +143,36 @@ def _numbered(values: list[float], heads: Array, marked: int, palette: Palette) 
     return line
 
 
-def _head_cells(view: View, layer: int, lengths: NDArray[np.float64], heads: Array, wide: int, together: int) -> Line:
-    if view.why_missing("attention_entropy", layer) is not None and not np.isfinite(heads).any():
-        return [Segment("·" * (math.ceil(len(heads) / together) * wide), ink(view.palette, "frame"))]
+def _head_cells(data: EntropyData, box: Box, layer: int, lengths: NDArray[np.float64], heads: Array, wide: int, together: int) -> Line:
+    if data.missing[layer] is not None and not np.isfinite(heads).any():
+        return [Segment("·" * (math.ceil(len(heads) / together) * wide), ink(box.palette, "frame"))]
     shown = _cells(np.where(np.isfinite(heads), lengths, np.nan), together)
-    marked = view.head // together if layer == view.layer else -1
+    marked = data.head // together if layer == data.layer else -1
     if wide == NUMBER_CELL and together == 1:
-        return _numbered(shown, heads, marked, view.palette)
-    return _plain(shown, wide, marked, view.palette)
+        return _numbered(shown, heads, marked, box.palette)
+    return _plain(shown, wide, marked, box.palette)
 
 
-def render(view: View, width: int, height: int) -> list[Line]:
-    values = view.values("attention_entropy")
-    if view.step is None or view.layers == 0:
-        return waiting(view, width)
-    if values is None:
-        return not_captured(view, width)
+def render(data: EntropyData, box: Box) -> list[Line]:
+    values = data.values
+    if data.empty is not None or values is None:
+        return message(box, data.empty or "")
     means = values.mean(axis=1)
-    bars, heat = shares(means, view.options.scale), shares(values, view.options.scale)
+    bars, heat = shares(means, box.scale), shares(values, box.scale)
 
-    def cell(layer: int, room: int) -> Line:
-        main, wide, together = _split(view, room)
-        left = value_cell(view, "attention_entropy", layer, float(means[layer]), float(bars[layer]), "entropy", DECIMALS, DIGITS, main)
-        return [*left, Segment(" "), *_head_cells(view, layer, heat[layer], values[layer], wide, together)]
+    def cell(layer: int, width: int) -> Line:
+        main, wide, together = _split(data, width)
+        left = value_cell(data, box, layer, float(means[layer]), float(bars[layer]), "entropy", DECIMALS, DIGITS, main)
+        return [*left, Segment(" "), *_head_cells(data, box, layer, heat[layer], values[layer], wide, together)]
 
-    return layer_lines(view, width, height, cell)
+    return layer_lines(data, box, cell)
 
 
-def pick(view: View, width: int, height: int, x: int, y: int) -> View:
+def pick(data: EntropyData, box: Box, x: int, y: int) -> Selection | None:
     """The layer of the row, and the head of the cell."""
-    rows = shown_layers(view, height)
+    rows, gutter = shown_layers(data, box), gutter_width(data, box)
     if not 0 <= y < len(rows):
-        return view
-    view = view.at_layer(rows[y])
-    main, wide, together = _split(view, width - gutter_width(view))
-    cell = (x - gutter_width(view) - main - 1) // wide
-    return view.at_head(cell * together) if 0 <= cell * together < view.heads else view
+        return None
+    main, wide, together = _split(data, box.width - gutter)
+    head = (x - gutter - main - 1) // wide * together
+    return Selection(layer=rows[y], head=head if 0 <= head < data.heads else None)

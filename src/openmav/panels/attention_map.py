@@ -2,17 +2,28 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 from rich.segment import Segment
 
-from openmav.paint import Line, cells, fit, ink, line_width, number_text, one_line, shares
-from openmav.panels import _grid
-from openmav.panels._grid import Columns, condensed, fitting, heat_line, text_cell
-from openmav.panels._layers import gutter_width, hidden_note, layer_lines, not_captured, shown_layers, waiting
-from openmav.panels._view import View
+from openmav.paint import Line, cells, fit, ink, line_width, number_text, shares
+from openmav.panels.base import Box
+from openmav.panels.widgets import heat_grid
+from openmav.panels.widgets.heat_grid import Columns, condensed, fitting, heat_line, text_cell
+from openmav.panels.widgets.layer_rows import (
+    LayerData,
+    gutter_width,
+    hidden_note,
+    layer_lines,
+    message,
+    missing_of,
+    shown_layers,
+    why_empty,
+)
 from openmav.record import Array
+from openmav.view import Selection, View
 
 
 class Kind(NamedTuple):
@@ -59,104 +70,118 @@ NUMBER_CELL, MOST = 6, 12  # cells of a head from which on its number is written
 DECIMALS = 2
 
 
-def _kind(view: View) -> Kind:
-    return KINDS[view.mode("attention_map", MODES)]
+@dataclass(frozen=True, kw_only=True)
+class MapData(LayerData):
+    mode: str
+    values: Array | None  # [layers, heads], in the unit of the mode
+    head: int  # the selected one
+    heads: int
 
 
-def _columns(view: View, room: int) -> Columns:
-    wide = MOST if room >= view.heads * NUMBER_CELL else 4
-    return condensed(view.heads, room, wide)
+def data(view: View) -> MapData:
+    mode = view.mode("attention_map", MODES)
+    values = view.values(KINDS[mode].measure)
+    return MapData(
+        empty=why_empty(view, values is not None),
+        layers=view.layers,
+        layer=view.layer,
+        missing=missing_of(view, KINDS[mode].measure),
+        mode=mode,
+        values=values,
+        head=view.head,
+        heads=view.heads,
+    )
 
 
-def _shares(view: View, kind: Kind, values: Array) -> Array:
-    """0..1 of the largest possible, or of the largest of this token where there is none or the reader chose another scale."""
-    if kind.top is not None and view.options.scale == "linear":
+def _columns(data: MapData, width: int) -> Columns:
+    wide = MOST if width >= data.heads * NUMBER_CELL else 4
+    return condensed(data.heads, width, wide)
+
+
+def _shares(kind: Kind, values: Array, scale: str) -> Array:
+    """0..1 of the largest possible, or of the largest of this token where there is none or another scale is chosen."""
+    if kind.top is not None and scale == "linear":
         return np.asarray(np.clip(values / kind.top, 0, 1), dtype=np.float32)
-    return np.where(np.isfinite(values), shares(values, view.options.scale), values).astype(np.float32)
+    return np.where(np.isfinite(values), shares(values, scale), values).astype(np.float32)
 
 
-def _ends(view: View, kind: Kind, values: Array) -> tuple[float, float]:
+def _ends(kind: Kind, values: Array, scale: str) -> tuple[float, float]:
     """The values at the two ends of the ramp."""
     finite = values[np.isfinite(values)]
-    if kind.top is not None and view.options.scale == "linear":
+    if kind.top is not None and scale == "linear":
         return 0.0, kind.top
-    low = float(finite.min()) if finite.size and view.options.scale == "minmax" else 0.0
+    low = float(finite.min()) if finite.size and scale == "minmax" else 0.0
     return low, float(finite.max()) if finite.size else 0.0
 
 
-def heading(view: View, width: int) -> str:
+def heading(data: MapData, box: Box) -> str:
     """Leaves room for the legend where a short title does."""
-    kind, shown = _kind(view), legend(view, width)
+    kind, shown = KINDS[data.mode], legend(data, box)
     full = f"Attention map · {kind.title}{f', {kind.unit}' if kind.unit else ''}"
-    options = [*([f"{full} · heads 0–{view.heads - 1}"] if view.heads > 1 else []), full, f"Attention · {kind.title}"]
-    beside = width - line_width(shown) - 4 if shown else width
-    return fitting([option for option in options if cells(option) <= beside] or [*options, kind.title.capitalize()], width)
+    options = [*([f"{full} · heads 0–{data.heads - 1}"] if data.heads > 1 else []), full, f"Attention · {kind.title}"]
+    beside = box.width - line_width(shown) - 4 if shown else box.width
+    return fitting([option for option in options if cells(option) <= beside] or [*options, kind.title.capitalize()], box.width)
 
 
-def legend(view: View, width: int) -> Line | None:
-    kind, values = _kind(view), view.values(_kind(view).measure)
-    return None if values is None else _grid.legend(view.palette, *_ends(view, kind, values), unit=kind.unit)
+def legend(data: MapData, box: Box) -> Line | None:
+    kind, values = KINDS[data.mode], data.values
+    return None if values is None else heat_grid.legend(box.palette, *_ends(kind, values, box.scale), unit=kind.unit)
 
 
-def note(view: View, width: int, height: int) -> str:
-    values, short = view.values(_kind(view).measure), width < 48
-    if values is None or not view.layers:
+def note(data: MapData, box: Box) -> str:
+    values, short = data.values, box.width < 48
+    if values is None or not data.layers:
         return ""
-    hidden = hidden_note(view, 0 if short else width, height) if view.gutter else ""
-    heads = _columns(view, width - gutter_width(view)).note("heads", short)
-    chosen = _selected(view, values, short)
-    parts = [heads, chosen, hidden] if short else [hidden, heads, chosen]
+    hidden = hidden_note(data, box, short)
+    heads = _columns(data, box.width - gutter_width(data, box)).note("heads", short)
+    selected = _selected(data, values, short)
+    parts = [heads, selected, hidden] if short else [hidden, heads, selected]
     return " · ".join(part for part in [*parts, "v: next kind"] if part)
 
 
-def _selected(view: View, values: Array, short: bool) -> str:
+def _selected(data: MapData, values: Array, short: bool) -> str:
     """The number of the selected head."""
-    if not (0 <= view.layer < len(values) and view.head < values.shape[1]):
+    if not (0 <= data.layer < len(values) and data.head < values.shape[1]):
         return ""
-    kind, value = _kind(view), float(values[view.layer, view.head])
-    none = view.why_missing(kind.measure, view.layer) is not None and not np.isfinite(value)
-    said = "none" if none else number_text(value, DECIMALS)
+    kind, value = KINDS[data.mode], float(values[data.layer, data.head])
+    none = data.missing[data.layer] is not None and not np.isfinite(value)
+    text = "none" if none else number_text(value, DECIMALS)
     if short:
-        return f"L{view.layer}.H{view.head} {said}"
-    return f"layer {view.layer} head {view.head}: {said}{f' {kind.unit}' if kind.unit and not none else ''}"
+        return f"L{data.layer}.H{data.head} {text}"
+    return f"layer {data.layer} head {data.head}: {text}{f' {kind.unit}' if kind.unit and not none else ''}"
 
 
-def render(view: View, width: int, height: int) -> list[Line]:
-    kind, values = _kind(view), view.values(_kind(view).measure)
-    if view.step is None or view.layers == 0:
-        return waiting(view, width)
-    if values is None:
-        return not_captured(view, width)
-    heat = _shares(view, kind, values)
+def render(data: MapData, box: Box) -> list[Line]:
+    values = data.values
+    if data.empty is not None or values is None:
+        return message(box, data.empty or "")
+    heat = _shares(KINDS[data.mode], values, box.scale)
 
-    def cell(layer: int, room: int) -> Line:
-        why = view.why_missing(kind.measure, layer)
+    def cell(layer: int, width: int) -> Line:
+        why = data.missing[layer]
         if why is not None and not np.isfinite(values[layer]).any():
-            return [Segment(fit(f"none: {one_line(why)}", room), ink(view.palette, "secondary"))]
-        return _cells(view, layer, values[layer], heat[layer], _columns(view, room))
+            return [Segment(fit(f"none: {why}", width), ink(box.palette, "secondary"))]
+        return _cells(data, box, layer, values[layer], heat[layer], _columns(data, width))
 
-    return layer_lines(view, width, height, cell)
+    return layer_lines(data, box, cell)
 
 
-def _cells(view: View, layer: int, values: Array, heat: Array, columns: Columns) -> Line:
-    marked = columns.cell(view.head) if layer == view.layer else -1
+def _cells(data: MapData, box: Box, layer: int, values: Array, heat: Array, columns: Columns) -> Line:
+    marked = columns.cell(data.head) if layer == data.layer else -1
     if columns.wide < NUMBER_CELL or columns.together > 1:
-        return heat_line(view.palette, columns.means(heat), columns.wide, marked)
+        return heat_line(box.palette, columns.means(heat), columns.wide, marked)
     line: Line = []
     for at, (value, share) in enumerate(zip(values.tolist(), heat.tolist())):
         text = number_text(value, DECIMALS)
-        text = f"{text:>4}{_grid.MARK if at == marked else ' '}"
-        wide = columns.wide - (not view.palette.color)
-        line.append(text_cell(view.palette, text.rjust((wide + len(text) + 1) // 2).ljust(wide), share, columns.wide, at == marked))
+        text = f"{text:>4}{heat_grid.MARK if at == marked else ' '}"
+        wide = columns.wide - (not box.palette.color)
+        line.append(text_cell(box.palette, text.rjust((wide + len(text) + 1) // 2).ljust(wide), share, columns.wide, at == marked))
     return line
 
 
-def pick(view: View, width: int, height: int, x: int, y: int) -> View:
+def pick(data: MapData, box: Box, x: int, y: int) -> Selection | None:
     """The layer of the row, and the head of the cell."""
-    rows = shown_layers(view, height)
+    rows, gutter = shown_layers(data, box), gutter_width(data, box)
     if not 0 <= y < len(rows):
-        return view
-    gutter = gutter_width(view)
-    head = _columns(view, width - gutter).column(x - gutter)
-    view = view.at_layer(rows[y])
-    return view if head is None else view.at_head(head)
+        return None
+    return Selection(layer=rows[y], head=_columns(data, box.width - gutter).column(x - gutter))

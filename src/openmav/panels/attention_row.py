@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Mapping
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 from rich.segment import Segment
 
 from openmav.paint import Line, bar, columns, fit, ink, one_line, percent, shares, widened
-from openmav.panels._grid import Columns, condensed, fitting
-from openmav.panels._layers import not_captured, that_fit, waiting
-from openmav.panels._sequence import step_at, token_at
-from openmav.panels._view import View
+from openmav.panels.base import Box
+from openmav.panels.widgets.heat_grid import Columns, condensed, fitting
+from openmav.panels.widgets.layer_rows import message, that_fit, why_empty
+from openmav.panels.widgets.sequence import prompt_length, token_at
+from openmav.view import Selection, View
 
 TITLE = "Attention row"
 NEEDS = ("attention_rows",)
@@ -34,156 +36,191 @@ Formula: a_j = softmax over the keys j of (query . key_j, scaled), the model's o
 Source: the model's own attention weights at the last position, in 32-bit floating point (Vaswani et al., 2017).
 
 What is normal: half or more on the first token in many heads; some heads look at the token just before, some at earlier
-copies of the same token. A model with a learned sink gives less than 100 % to the tokens: the lower edge says so.
+copies of the same token. A model with a learned sink, or with keys that stand for blocks of several tokens, gives less than
+100 % to the tokens: the lower edge says so.
 """
 POSITION = 5  # cells of a token's position
 WIDEST = 4  # cells of a column in the order of the text
-LEARNED = 0.99  # a row that sums to less gives the rest to a learned sink
+WHOLE = 0.99  # a row that sums to less gives the rest to a learned sink, or to blocks of several tokens
 
 
-class Row(NamedTuple):
-    """What is drawn: a share for each token in sight, and what was left out."""
+@dataclass(frozen=True)
+class RowData:
+    """One head's attention over the tokens that the model has read."""
 
-    values: NDArray[np.float64]
-    first: int  # position of the first of them
+    empty: str | None  # why there is nothing to show; None where there is
+    none: str | None  # why this head has no row; None where it has
+    mode: str
+    layer: int
+    head: int
+    shares: NDArray[np.float64] | None  # a share for each token from position `first` on; NaN where the model's own is
+    first: int
     left_out: float | None  # what the first token took; None: it is among them
     total: float  # what all tokens take together, before anything was left out
+    tokens: Mapping[int, str]  # position: text; where the panel has a size, of those that can be in sight
+    prompt: int  # tokens of the prompt
+    steps: int  # generated tokens
+
+    def is_generated(self, position: int) -> bool:
+        return 0 <= position - self.prompt < self.steps
 
 
-def _row(view: View) -> Row | None:
-    """The row of the selected head; None where it has none."""
-    rows = view.values("attention_rows")
-    if rows is None or not (0 <= view.layer < rows.shape[0] and view.head < rows.shape[1]):
-        return None
-    row = rows[view.layer, view.head].astype(np.float64)
-    total = float(row.sum())
-    if "left out" not in view.mode("attention_row", MODES) or len(row) < 2:
-        return Row(row, 0, None, total)
-    rest = float(row[1:].sum())
-    return Row(row[1:] / rest if rest > 0 else row[1:], 1, float(row[0]), total)
+def data(view: View) -> RowData:
+    rows, mode, why = view.values("attention_rows"), view.mode("attention_row", MODES), None
+    row, first, left_out, total = None, 0, None, 0.0
+    if rows is not None and 0 <= view.layer < rows.shape[0] and view.head < rows.shape[1]:
+        row = rows[view.layer, view.head].astype(np.float64)
+        total = float(row.sum())
+        if "left out" in mode and len(row) >= 2:
+            rest = float(row[1:].sum())
+            row, first, left_out = row[1:] / rest if rest > 0 else row[1:], 1, float(row[0])
+    if row is None or not np.isfinite(row).all():
+        why = view.why_missing("attention_rows", max(view.layer, 0)) or ("no such head" if row is None else None)
+    return RowData(
+        empty=why_empty(view, rows is not None, "attention_rows"),
+        none=None if why is None else one_line(why),
+        mode=mode,
+        layer=view.layer,
+        head=view.head,
+        shares=row,
+        first=first,
+        left_out=left_out,
+        total=total,
+        tokens={} if row is None else {first + at: token_at(view, first + at) for at in _in_sight(view, row, mode)},
+        prompt=prompt_length(view),
+        steps=len(view.steps),
+    )
 
 
-def _ordered(view: View) -> bool:
-    return view.mode("attention_row", MODES).startswith("in order")
+def _in_sight(view: View, row: NDArray[np.float64], mode: str) -> list[int]:
+    """The entries whose tokens a panel of `view.size` can name: those in a list as high as it, and the strongest."""
+    if view.size is None or len(row) <= view.size[1]:
+        return list(range(len(row)))
+    return _strongest(row, max(view.size[1], 1)) if mode.startswith("strongest") else [int(np.argmax(row))]
 
 
-def heading(view: View, width: int) -> str:
-    mode, layer = view.mode("attention_row", MODES), max(view.layer, 0)
-    who = f"Attention of layer {layer} head {view.head}"
-    return fitting([f"{who} · {mode}", f"L{layer}.H{view.head} · {mode}", who, f"L{layer}.H{view.head}"], width)
+def _strongest(row: NDArray[np.float64], count: int) -> list[int]:
+    return [int(at) for at in np.argsort(-row, kind="stable")[: max(count, 0)]]
 
 
-def note(view: View, width: int, height: int) -> str:
-    row, short = _row(view), width < 60
-    if row is None or not np.isfinite(row.values).all():
+def _is_ordered(data: RowData) -> bool:
+    return data.mode.startswith("in order")
+
+
+def _row(data: RowData) -> NDArray[np.float64] | None:
+    """The row, where it can be drawn."""
+    return data.shares if data.shares is not None and np.isfinite(data.shares).all() else None
+
+
+def heading(data: RowData, box: Box) -> str:
+    layer = max(data.layer, 0)
+    full, short = f"Attention of layer {layer} head {data.head}", f"L{layer}.H{data.head}"
+    return fitting([f"{full} · {data.mode}", f"{short} · {data.mode}", full, short], box.width)
+
+
+def note(data: RowData, box: Box) -> str:
+    row, short = _row(data), box.width < 60
+    if row is None:
         return ""
     parts = []
-    if row.left_out is not None:
-        gone = percent(row.left_out).strip()
+    if data.left_out is not None:
+        gone = percent(data.left_out).strip()
         parts.append(f"the first had {gone}" if short else f"without the first token ({gone}), scaled to 100 %")
-    if row.total < LEARNED:
-        parts.append(f"a learned sink takes {percent(1 - row.total).strip()}")
-    return " · ".join([*parts, _extent(view, row, width, height, short), "v: next view"])
+    if data.total < WHOLE:
+        parts.append(f"{percent(1 - data.total).strip()} goes to no token")
+    return " · ".join([*parts, _extent(data, row, box, short), "v: next view"])
 
 
-def _extent(view: View, row: Row, width: int, height: int, short: bool) -> str:
+def _extent(data: RowData, row: NDArray[np.float64], box: Box, short: bool) -> str:
     """How many tokens there are, and how many of them are drawn."""
-    count, together = len(row.values), _columns(row, width).together
-    if _as_columns(view, row, height):
+    count, together = len(row), _columns(row, box).together
+    if _as_columns(data, row, box):
         return f"{count} tokens" + ((f", {together} a column" if short else f", a column is the sum of {together}") if together > 1 else "")
-    if count <= height:
+    if count <= box.height:
         return f"{count} tokens"
-    others = percent(float(np.sort(row.values)[: count - height].sum())).strip()
-    return f"{height} of {count} tokens" + (f", rest {others}" if short else f", the others take {others}")
+    others = percent(float(np.sort(row)[: count - box.height].sum())).strip()
+    return f"{box.height} of {count} tokens" + (f", rest {others}" if short else f", the others take {others}")
 
 
-def _as_columns(view: View, row: Row, height: int) -> bool:
-    return _ordered(view) and len(row.values) > height
+def _as_columns(data: RowData, row: NDArray[np.float64], box: Box) -> bool:
+    return _is_ordered(data) and len(row) > box.height
 
 
-def _columns(row: Row, width: int) -> Columns:
-    return condensed(len(row.values), max(width, 1), WIDEST)
+def _columns(row: NDArray[np.float64], box: Box) -> Columns:
+    return condensed(len(row), max(box.width, 1), WIDEST)
 
 
-def render(view: View, width: int, height: int) -> list[Line]:
-    rows, row = view.values("attention_rows"), _row(view)
-    if view.step is None or view.layers == 0:
-        return waiting(view, width)
-    if rows is None:
-        return not_captured(view, width, "attention_rows")
-    if row is None or not np.isfinite(row.values).all():
-        return [_without(view, width, row)]
-    if _as_columns(view, row, height):
-        return _column_lines(view, row, width, height)
-    lengths = shares(row.values, view.options.scale)
-    return that_fit(view, width, [_token_line(view, row, at, float(lengths[at]), width) for at in _listed(view, row, height)])
+def render(data: RowData, box: Box) -> list[Line]:
+    if data.empty is not None:
+        return message(box, data.empty)
+    row = _row(data)
+    if row is None:
+        return [_none(data, box)]
+    if _as_columns(data, row, box):
+        return _column_lines(data, row, box)
+    lengths = shares(row, box.scale)
+    return that_fit(box, [_token_line(data, row, at, float(lengths[at]), box) for at in _listed(data, row, box)])
 
 
-def _without(view: View, width: int, row: Row | None) -> Line:
+def _none(data: RowData, box: Box) -> Line:
     """Why there is no row, or that it holds what is not a number."""
-    why = view.why_missing("attention_rows", max(view.layer, 0))
-    if why is not None or row is None:
-        return [Segment(fit(f"none: {one_line(why or 'no such head')}", width), ink(view.palette, "secondary"))]
-    return [Segment(fit("! NaN or infinity in this row", width), ink(view.palette, "warning", bold=True))]
+    if data.none is not None:
+        return [Segment(fit(f"none: {data.none}", box.width), ink(box.palette, "secondary"))]
+    return [Segment(fit("! NaN or infinity in this row", box.width), ink(box.palette, "warning", bold=True))]
 
 
-def _listed(view: View, row: Row, height: int) -> list[int]:
+def _listed(data: RowData, row: NDArray[np.float64], box: Box) -> list[int]:
     """Which entries of the row are listed, from the top."""
-    if _ordered(view):
-        return list(range(len(row.values)))
-    order = np.argsort(-row.values, kind="stable")
-    return [int(at) for at in order[: max(height, 0)]]
+    return list(range(len(row))) if _is_ordered(data) else _strongest(row, box.height)
 
 
-def _token_line(view: View, row: Row, at: int, share: float, width: int) -> Line:
-    position = row.first + at
-    selected = step_at(view, position) is not None
-    room = max(4, min(20, width * 3 // 10))
-    longest = max(0, width - POSITION - 1 - room - 1 - 7 - 1)
-    number = f"{position:>{POSITION}} " if width > POSITION + 1 + room + 1 + 7 else ""
-    longest = min(longest, view.options.max_bar_length or longest)
-    quiet = ink(view.palette, "secondary")
+def _token_line(data: RowData, row: NDArray[np.float64], at: int, share: float, box: Box) -> Line:
+    position, width = data.first + at, box.width
+    token = max(4, min(20, width * 3 // 10))
+    longest = max(0, width - POSITION - 1 - token - 1 - 7 - 1)
+    number = f"{position:>{POSITION}} " if width > POSITION + 1 + token + 1 + 7 else ""
+    longest = box.longest(longest)
     return [
-        Segment(number, quiet),
-        Segment(f"{fit(token_at(view, position), room)} ", ink(view.palette, "text", bold=selected)),
-        Segment(percent(float(row.values[at])), ink(view.palette, "text")),
-        Segment(f" {bar(share, longest)}" if longest else "", ink(view.palette, "attention")),
+        Segment(number, ink(box.palette, "secondary")),
+        Segment(f"{fit(data.tokens.get(position, '?'), token)} ", ink(box.palette, "text", bold=data.is_generated(position))),
+        Segment(percent(float(row[at])), ink(box.palette, "text")),
+        Segment(f" {bar(share, longest)}" if longest else "", ink(box.palette, "attention")),
     ]
 
 
-def _column_lines(view: View, row: Row, width: int, height: int) -> list[Line]:
+def _column_lines(data: RowData, row: NDArray[np.float64], box: Box) -> list[Line]:
     """Upright bars over the whole text, and below them where the text begins, where it peaks and where it ends."""
-    where = _columns(row, width)
-    sums = np.add.reduceat(row.values, range(0, len(row.values), where.together))
-    axis = height >= 3
-    made = columns([float(share) for share in shares(sums, view.options.scale)], max(1, height - axis))
-    lines: list[Line] = [[Segment(widened(text, where.wide), ink(view.palette, "attention"))] for text in made]
+    where = _columns(row, box)
+    sums = np.add.reduceat(row, range(0, len(row), where.together))
+    axis = box.height >= 3
+    bars = columns([float(share) for share in shares(sums, box.scale)], max(1, box.height - axis))
+    lines: list[Line] = [[Segment(widened(text, where.wide), ink(box.palette, "attention"))] for text in bars]
     if axis:
-        lines.append([Segment(_axis(view, row, where, width), ink(view.palette, "secondary"))])
+        lines.append([Segment(_axis(data, row, where, box.width), ink(box.palette, "secondary"))])
     return lines
 
 
-def _axis(view: View, row: Row, where: Columns, width: int) -> str:
+def _axis(data: RowData, row: NDArray[np.float64], where: Columns, width: int) -> str:
     """The strongest token under its column, as near as it fits."""
-    peak = int(np.argmax(row.values))
-    said = f"▲ {row.first + peak} {token_at(view, row.first + peak)} {percent(float(row.values[peak])).strip()}"
+    peak = int(np.argmax(row))
+    text = f"▲ {data.first + peak} {data.tokens.get(data.first + peak, '?')} {percent(float(row[peak])).strip()}"
     under = where.cell(peak) * where.wide
-    if under + len(said) > width:
-        turned = f"{said[2:]} ▲"
+    if under + len(text) > width:
+        turned = f"{text[2:]} ▲"
         return fit(fit("", max(0, under - len(turned) + 1)) + turned, width)
-    return fit(" " * under + said, width)
+    return fit(" " * under + text, width)
 
 
-def pick(view: View, width: int, height: int, x: int, y: int) -> View:
+def pick(data: RowData, box: Box, x: int, y: int) -> Selection | None:
     """The generated token that was clicked."""
-    row = _row(view)
-    if row is None or not np.isfinite(row.values).all():
-        return view
-    if _as_columns(view, row, height):
-        column = _columns(row, width).column(x)
+    row = _row(data)
+    if row is None:
+        return None
+    if _as_columns(data, row, box):
+        column = _columns(row, box).column(x)
         at = -1 if column is None else column
     else:
-        listed = _listed(view, row, height)
+        listed = _listed(data, row, box)
         at = listed[y] if 0 <= y < len(listed) else -1
-    index = step_at(view, row.first + at) if 0 <= at < len(row.values) else None
-    return view if index is None else view.at_step(index)
+    generated = 0 <= at < len(row) and data.is_generated(data.first + at)
+    return Selection(step=data.first + at - data.prompt) if generated else None

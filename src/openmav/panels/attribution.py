@@ -3,19 +3,30 @@
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 from rich.segment import Segment
 
-from openmav.finite import hiding
-from openmav.paint import Line, fit, ink, number_text, one_line, visible
-from openmav.panels._diverging import diverging_bar, signed, signed_shares
-from openmav.panels._grid import fitting
-from openmav.panels._layers import gutter_width, hidden_note, layer_lines, not_captured, pick_layer, that_fit, waiting
-from openmav.panels._view import View
+from openmav.paint import Line, fit, ink, number_text, visible
+from openmav.panels.base import Box
+from openmav.panels.widgets.diverging import diverging_bar, signed, signed_shares
+from openmav.panels.widgets.heat_grid import fitting
+from openmav.panels.widgets.layer_rows import (
+    LayerData,
+    gutter_width,
+    hidden_note,
+    layer_lines,
+    message,
+    missing_of,
+    pick_layer,
+    that_fit,
+    why_empty,
+)
 from openmav.record import Step
+from openmav.record.nonfinite import hiding
+from openmav.view import View
 
 TITLE = "Attribution"
 NEEDS = ("attribution",)
@@ -25,10 +36,11 @@ FOOT = 4
 HELP = """\
 What it shows: one row a layer, the highest layer on top, with two bars around 0: what the layer's attention (left) and its
 MLP (right) add to the logit of the chosen token. Orange to the right raises it, blue to the left lowers it. Below the
-layers, or on the lower edge, stand the rest of the sum: the embedding, the biases, and what is not explained.
+layers, or on the lower edge, is the rest of the sum: the embedding, the biases, what is not explained, and what layers add
+beside their attention and MLP (per-layer inputs), where they do.
 
-How to read it: long orange bars show which layers speak for this token. The numbers add up to the logit: the sum and the
-model's own logit stand beside each other. Select another candidate (up and down keys): then all numbers are the chosen
+How to read it: long orange bars show which layers raise this token's logit. The numbers add up to the logit: the sum and the
+model's own logit stand next to each other. Select another candidate (up and down keys): then all numbers are the chosen
 token's minus that one's, and say which layers decided between the two. All bars have one scale.
 
 Formula: (what the sub-block adds to the residual stream) . (direction of the token's logit), with the scale of the final
@@ -36,7 +48,7 @@ norm held at its value here; in logits. A minus B: the difference of the two, wh
 logits alike. --scale log draws the bars as ln(1 + |v|); the numbers stay.
 
 Source: Elhage et al., "A Mathematical Framework for Transformer Circuits" (2021), direct logit attribution. Of two
-candidates, both must be among the ten likeliest, or chosen.
+candidates, both must be among the ten most likely, or chosen.
 
 What is normal: most parts near 0, a few late layers with several logits, some strongly negative. An early layer counts
 only what it adds directly, not what later layers make of it. "none" means that the layer has no such part.
@@ -44,30 +56,66 @@ only what it adds directly, not what later layers make of it. "none" means that 
 NUMBER = 7
 DECIMALS = 2
 LEAST_BAR = 3  # cells; where there are fewer, the number stands alone
-PARTS = ("embedding", "bias", "rest")
+PARTS = ("embedding", "other", "bias", "rest")  # what stands below the layers
+NAMES = {"embedding": "embedding", "other": "other", "bias": "biases", "rest": "rest"}
 COLUMNS = ("attention", "MLP")
 
 pick = pick_layer
 
 
-class Sum(NamedTuple):
-    """What is drawn: the parts of one logit, or of the difference of two."""
+@dataclass(frozen=True)
+class Sum:
+    """The parts of one logit, or of the difference of two; logits."""
 
-    parts: NDArray[np.float64]  # [layers, 2], logits
+    parts: NDArray[np.float64]  # [layers, 2]: attention and MLP
     embedding: float
+    other: float  # what layers add beside attention and MLP
     bias: float
-    rest: float
+    rest: float  # what is not explained
     logit: float
     of: str  # the token, or "A minus B"
-    hiding: list[int]  # layers whose own parts are not known
 
     @property
     def explained(self) -> float:
         """All parts that are known."""
-        return float(np.nansum(self.parts) + np.nan_to_num(self.embedding)) + self.bias
+        return float(np.nansum(self.parts) + np.nan_to_num(self.embedding) + np.nan_to_num(self.other)) + self.bias
+
+    @property
+    def below(self) -> list[tuple[str, float]]:
+        """The rows below the layers: names and numbers; that of other parts only where there are some."""
+        return [(name, getattr(self, name)) for name in PARTS if name != "other" or self.other]
 
 
-def _rival(view: View, step: Step) -> int | None:
+@dataclass(frozen=True, kw_only=True)
+class AttributionData(LayerData):
+    """`missing` holds also why a layer's parts are lost in a layer above it."""
+
+    sum: Sum | None
+    is_difference: bool
+    not_comparable: bool  # a candidate is selected that was not attributed
+    nowhere: bool  # this model has no attribution at all, for example because its head is not linear
+
+
+def data(view: View) -> AttributionData:
+    step, shown = view.step, None
+    selected = None if step is None else _selected(view, step)
+    place = None if step is None or selected is None else _place(step, selected)
+    if step is not None and "attribution" in step.values:
+        shown = sum_of(view, step, place)
+    own = missing_of(view, "attribution")
+    return AttributionData(
+        empty=why_empty(view, shown is not None),
+        layers=view.layers,
+        layer=view.layer,
+        missing=own if step is None or shown is None else _missing(view, step, own),
+        sum=shown,
+        is_difference=place is not None,
+        not_comparable=selected is not None and place is None,
+        nowhere=shown is not None and not math.isfinite(shown.logit) and all(why is not None for why in own),
+    )
+
+
+def _selected(view: View, step: Step) -> int | None:
     """The id of the selected candidate, where it is not the chosen one."""
     if view.candidate is None or not 0 <= view.candidate < len(step.candidates):
         return None
@@ -76,129 +124,121 @@ def _rival(view: View, step: Step) -> int | None:
 
 
 def _place(step: Step, token_id: int) -> int | None:
-    """Where a token stands among those whose logits were attributed."""
+    """The index of a token among those whose logits were attributed."""
     ids = step.values.get("attribution.top.token_ids")
-    found = [] if ids is None else ids.tolist()
-    return found.index(token_id) if token_id in found else None
+    known = [] if ids is None else ids.tolist()
+    return known.index(token_id) if token_id in known else None
 
 
-def sum_of(view: View) -> Sum | None:
-    """The parts of the shown step; None where they were not computed."""
-    step = view.step
-    parts = step.values.get("attribution") if step is not None else None
-    if step is None or parts is None:
-        return None
-    whole = [float(step.values[f"attribution.{name}"][0]) for name in (*PARTS, "logit")]
-    name, rival = visible(step.token), _rival(view, step)
-    place = _place(step, rival) if rival is not None else None
-    drawn = parts.astype(np.float64)
-    if rival is not None and place is not None:
-        drawn = drawn - step.values["attribution.top"][:, :, place]
-        whole = [value - float(step.values[f"attribution.top.{part}"][0, place]) for value, part in zip(whole, (*PARTS, "logit"))]
+def sum_of(view: View, step: Step, place: int | None) -> Sum:
+    """The parts of the chosen token's logit, or of its lead over the token at `place` among those that were attributed."""
+    parts, name = step.values["attribution"].astype(np.float64), visible(step.token)
+    whole = {part: _number(step, f"attribution.{part}") for part in (*PARTS, "logit")}
+    if place is not None:
+        parts = parts - step.values["attribution.top"][:, :, place]
+        whole = {part: value - _number(step, f"attribution.top.{part}", place) for part, value in whole.items()}
         name = f"{name} minus {visible(step.candidates.tokens[view.candidate or 0])}"
-    hidden = hiding(parts, view.info.missing.get("attribution", {}) if view.info else ())
-    return Sum(drawn, whole[0], whole[1], whole[2], whole[3], name, hidden)
+    return Sum(parts=parts, of=name, **whole)
 
 
-def heading(view: View, width: int) -> str:
-    found = sum_of(view)
-    if found is None:
+def _number(step: Step, name: str, place: int = 0) -> float:
+    """One part of the whole; recordings of older versions have no "other"."""
+    values = step.values.get(name)
+    return 0.0 if values is None else float(np.ravel(values)[place])
+
+
+def _missing(view: View, step: Step, own: tuple[str | None, ...]) -> tuple[str | None, ...]:
+    """Why a layer's parts may be missing: it has none, or a layer above it hides what becomes of them; None where they should be there."""
+    hidden = hiding(step.values["attribution"], view.info.missing.get("attribution", {}) if view.info else ())
+
+    def why(layer: int) -> str | None:
+        above = next((above for above in hidden if above > layer), None)
+        return own[layer] or (None if above is None else f"lost in layer {above}")
+
+    return tuple(why(layer) for layer in range(view.layers))
+
+
+def heading(data: AttributionData, box: Box) -> str:
+    if data.sum is None:
         return TITLE
-    return fitting([f"Attribution to {found.of} · attention | MLP, logits", f"Attribution to {found.of}", TITLE], width)
+    to = f"Attribution to {data.sum.of}"
+    return fitting([f"{to} · attention | MLP, logits", to, TITLE], box.width)
 
 
-def note(view: View, width: int, height: int) -> str:
-    found, step = sum_of(view), view.step
-    parts = [hidden_note(view, width, height) if view.gutter else ""]
-    if found is None or step is None or _nowhere(view, found):
+def note(data: AttributionData, box: Box) -> str:
+    shown, parts = data.sum, [hidden_note(data, box)]
+    if shown is None or data.nowhere:
         return parts[0]
-    what = "difference" if " minus " in found.of and _rival(view, step) is not None else "logit"
-    parts.append(f"sum {number_text(found.explained, DECIMALS)} = {what} {number_text(found.logit, DECIMALS)}{_off(found)}")
-    if not _has_foot(view, found, height):
-        parts += [f"embedding {_whole(found, found.embedding)}", f"biases {_whole(found, found.bias)}"]
-    rival = _rival(view, step)
-    if rival is not None and _place(step, rival) is None:
-        parts.insert(0, "no comparison: not among the ten likeliest")
+    what = "difference" if data.is_difference else "logit"
+    parts.append(f"sum {number_text(shown.explained, DECIMALS)} = {what} {number_text(shown.logit, DECIMALS)}{_off(shown)}")
+    if not _has_foot(data, shown, box):
+        parts += [f"embedding {_whole(shown, shown.embedding)}", f"biases {_whole(shown, shown.bias)}"]
+    if data.not_comparable:
+        parts.insert(0, "no comparison: not among the ten most likely")
     return " · ".join(part for part in parts if part)
 
 
-def _whole(found: Sum, value: float) -> str:
+def _whole(shown: Sum, value: float) -> str:
     """A number of the whole sum; "none" where it can't be told apart from the rest though the logit is known."""
-    return "none" if math.isnan(value) and math.isfinite(found.logit) else signed(value, DECIMALS)
+    return "none" if math.isnan(value) and math.isfinite(shown.logit) else signed(value, DECIMALS)
 
 
-def _off(found: Sum) -> str:
+def _off(shown: Sum) -> str:
     """How far the sum is from the logit, where one sees it."""
-    return "" if abs(found.rest) < 0.5 * 10**-DECIMALS else f" less {number_text(found.rest, DECIMALS)} not explained"
+    return "" if abs(shown.rest) < 0.5 * 10**-DECIMALS else f" less {number_text(shown.rest, DECIMALS)} not explained"
 
 
-def _nowhere(view: View, found: Sum) -> bool:
-    """Whether this model has no attribution at all, such as one whose head is not linear."""
-    return not math.isfinite(found.logit) and all(view.why_missing("attribution", layer) is not None for layer in range(view.layers))
+def _has_foot(data: AttributionData, shown: Sum, box: Box) -> bool:
+    return box.height >= data.layers + len(shown.below) + 1 and not data.nowhere
 
 
-def _has_foot(view: View, found: Sum, height: int) -> bool:
-    return height >= view.layers + len(PARTS) + 1 and not _nowhere(view, found)
+def render(data: AttributionData, box: Box) -> list[Line]:
+    shown = data.sum
+    if data.empty is not None or shown is None:
+        return message(box, data.empty or "")
+    every = np.concatenate([shown.parts.ravel(), [value for _, value in shown.below]])
+    lengths = signed_shares(every, box.scale)
+    layered = lengths[: shown.parts.size].reshape(shown.parts.shape)
+
+    def cell(layer: int, width: int) -> Line:
+        half = width // 2
+        line = _part(data, box, layer, float(shown.parts[layer, 0]), float(layered[layer, 0]), half)
+        return [*line, *_part(data, box, layer, float(shown.parts[layer, 1]), float(layered[layer, 1]), width - half)]
+
+    lines = layer_lines(data, box, cell)
+    foot = _foot(data, shown, lengths[shown.parts.size :], box) if _has_foot(data, shown, box) else []
+    return that_fit(box, [*lines, *foot])
 
 
-def render(view: View, width: int, height: int) -> list[Line]:
-    found = sum_of(view)
-    if view.step is None or view.layers == 0:
-        return waiting(view, width)
-    if found is None:
-        return not_captured(view, width)
-    room = width - gutter_width(view)
-    every = np.concatenate([found.parts.ravel(), [found.embedding, found.bias, found.rest]])
-    lengths = signed_shares(every, view.options.scale)
-    layered = lengths[: found.parts.size].reshape(found.parts.shape)
-
-    def cell(layer: int, space: int) -> Line:
-        half = space // 2
-        why = _why(view, found, layer)
-        line = _part(view, layer, why, float(found.parts[layer, 0]), float(layered[layer, 0]), half)
-        return [*line, *_part(view, layer, why, float(found.parts[layer, 1]), float(layered[layer, 1]), space - half)]
-
-    lines = layer_lines(view, width, height, cell)
-    foot = _foot(view, found, lengths[found.parts.size :], room) if _has_foot(view, found, height) else []
-    return that_fit(view, width, [*lines, *foot])
-
-
-def _why(view: View, found: Sum, layer: int) -> str | None:
-    """Why a layer's parts may be missing: it has none, or a layer above it hides what becomes of them; None where they should be there."""
-    own = view.why_missing("attribution", layer)
-    if own is not None:
-        return own
-    hidden = next((above for above in found.hiding if above > layer), None)
-    return None if hidden is None else f"lost in layer {hidden}"
-
-
-def _part(view: View, layer: int, why: str | None, value: float, share: float, room: int) -> Line:
+def _part(data: AttributionData, box: Box, layer: int, value: float, share: float, width: int) -> Line:
     """One bar around 0 and its number."""
+    why, selected = data.missing[layer], layer == data.layer
     if not math.isfinite(value):
-        text = f"none: {one_line(why)}" if why is not None else f"! {number_text(value, 0)}"
-        style = ink(view.palette, "secondary" if why is not None else "warning", bold=why is None)
-        return [Segment(fit(text, room), style)] if why is None or room >= 14 else [Segment(fit("none", room, ">"), style)]
-    if room < NUMBER + LEAST_BAR + 1:
-        return [Segment(f"{signed(value, DECIMALS):>{max(0, room - 1)}} ", ink(view.palette, "text", bold=layer == view.layer))]
-    return [*_bar(view, value, share, room, bold=layer == view.layer), Segment(" ")]
+        text = f"none: {why}" if why is not None else f"! {number_text(value, 0)}"
+        style = ink(box.palette, "secondary" if why is not None else "warning", bold=why is None)
+        return [Segment(fit(text, width), style)] if why is None or width >= 14 else [Segment(fit("none", width, ">"), style)]
+    if width < NUMBER + LEAST_BAR + 1:
+        return [Segment(f"{signed(value, DECIMALS):>{max(0, width - 1)}} ", ink(box.palette, "text", bold=selected))]
+    return [*_bar(box, value, share, width, bold=selected), Segment(" ")]
 
 
-def _bar(view: View, value: float, share: float, room: int, bold: bool = False, text: str = "") -> Line:
-    """A bar and its number, or a text instead, in all but one of `room` cells; no bar for what reads as 0."""
+def _bar(box: Box, value: float, share: float, width: int, bold: bool = False, text: str = "") -> Line:
+    """A bar and its number, or a text instead, in all but one of `width` cells; no bar for what reads as 0."""
     shown = share if abs(value) >= 0.5 * 10**-DECIMALS else 0.0
-    bars = diverging_bar(view.palette, shown, max(0, room - NUMBER - 1), view.options.max_bar_length)
-    return [*bars, Segment((text or signed(value, DECIMALS)).rjust(NUMBER), ink(view.palette, "text", bold=bold))]
+    bars = diverging_bar(box.palette, shown, max(0, width - NUMBER - 1), box.max_bar_length)
+    return [*bars, Segment((text or signed(value, DECIMALS)).rjust(NUMBER), ink(box.palette, "text", bold=bold))]
 
 
-def _foot(view: View, found: Sum, lengths: NDArray[np.float64], room: int) -> list[Line]:
+def _foot(data: AttributionData, shown: Sum, lengths: NDArray[np.float64], box: Box) -> list[Line]:
     """Rows for what no layer added, and the sum beside the logit."""
-    quiet, gutter = ink(view.palette, "secondary"), gutter_width(view)
-    half, label = room // 2, max(0, min(11, room - room // 2 - 2))
+    quiet, gutter = ink(box.palette, "secondary"), gutter_width(data, box)
+    width = box.width - gutter
+    half, label = width // 2, max(0, min(11, width - width // 2 - 2))
     lines: list[Line] = []
-    for name, value, share in zip(("embedding", "biases", "rest"), (found.embedding, found.bias, found.rest), lengths):
-        bars = _bar(view, value, float(share), half, text=_whole(found, value))
-        lines.append([Segment(" " * gutter), *bars, Segment(f"  {fit(name, label)}", quiet)])
-    total = number_text(found.explained + found.rest, DECIMALS).rjust(max(0, half - 1))
-    end = number_text(found.logit, DECIMALS)
-    row = fitting([f"{total}  = logit {end}", f"{total} = {end}", total], room)
-    return [*lines, [Segment(" " * gutter), Segment(fit(row, room), ink(view.palette, "text", bold=True))]]
+    for (name, value), share in zip(shown.below, lengths, strict=True):
+        bars = _bar(box, value, float(share), half, text=_whole(shown, value))
+        lines.append([Segment(" " * gutter), *bars, Segment(f"  {fit(NAMES[name], label)}", quiet)])
+    total = number_text(shown.explained + shown.rest, DECIMALS).rjust(max(0, half - 1))
+    end = number_text(shown.logit, DECIMALS)
+    row = fitting([f"{total}  = logit {end}", f"{total} = {end}", total], width)
+    return [*lines, [Segment(" " * gutter), Segment(fit(row, width), ink(box.palette, "text", bold=True))]]

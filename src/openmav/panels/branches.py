@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import groupby, zip_longest
 from operator import attrgetter
 
@@ -12,23 +12,24 @@ from rich.segment import Segment
 from rich.style import Style
 
 from openmav.paint import Line, cells, fit, fit_line, ink, number_text, one_line, percent, printable, visible
-from openmav.panels._view import View
-from openmav.panels._wrap import Row, wrap
+from openmav.panels.base import Box
+from openmav.panels.widgets.wrap import Row, wrap
 from openmav.record import Branch, Step
+from openmav.view import Selection, View
 
 TITLE = "Branches"
 NEEDS = ("mlp_norm", "attention_norm", "residual_norm", "attention_entropy")
 WEIGHT = 1.5
 HELP = """\
-What it shows: every way that the text went. Above, the tree: each branch with the token where it left another one, its
-length and its first words; ● is the branch in force, ◇ the one beside it. In the middle, both texts, with the first
+What it shows: every branch of the text. Above, the tree: each branch with the token where it starts, its
+length and its first words; ● is the current branch, ◇ the one it is compared with. In the middle, both texts, with the first
 token that differs marked. Below, both at the same token: what was chosen, how surprised and how unsure the model was, and
 the layers whose numbers differ most.
 
-How to read it: take tokens back (b), choose another candidate (down, enter) or type a word (w), and the old text stays
-on its branch. The key f goes forward again over tokens that were taken back, g opens the list of branches: enter goes to
-one, n gives it a name, c puts it beside. The key e begins again with another prompt, beside the old text. A click on a
-row of the tree puts that branch beside the one in force.
+How to read it: undo tokens (b), choose another candidate (down, enter) or insert text (w), and the old text stays
+on its branch. The key f redoes tokens that were undone, g opens the list of branches: enter switches to
+one, n renames it, c compares it. The key e starts over with another prompt on a branch of its own. A click on a
+row of the tree compares that branch with the current one.
 
 Formula: a layer's difference is |a - b| / max(|a|, |b|), largest first; attention entropy is the mean over heads.
 
@@ -48,7 +49,93 @@ MEASURES = (
 CONTEXT = 12  # tokens that both texts show from before their first difference
 
 
-def tree(branches: dict[str, Branch]) -> Iterator[tuple[Branch, int]]:
+@dataclass(frozen=True)
+class BranchRow:
+    """A row of the tree."""
+
+    name: str
+    label: str  # the name, safe to show
+    depth: int  # 0: a root
+    at: int | None  # the token where it left its parent; None: a root
+    tokens: int  # its length
+    words: str  # its first words after that token; of a root, the prompt and its words
+
+
+@dataclass(frozen=True)
+class Side:
+    """One of two branches that are compared."""
+
+    label: str
+    tokens: tuple[str, ...]  # the text from token `first` on, a string a token
+    token: str  # at the compared place
+    prob: float  # of that token, 0..1
+    entropy: float  # nats
+
+
+@dataclass(frozen=True)
+class BranchesData:
+    rows: tuple[BranchRow, ...]  # the tree, the current branch among them
+    current: str  # the name of the current branch
+    other: str | None  # the name of the branch that is compared with it; None: there is none
+    sides: tuple[Side, Side] | None  # the current branch and the other one
+    first: int  # the first token of both texts that is held
+    split: int  # the first token that differs
+    at: int  # the compared token; -1 where one has none
+    differences: tuple[tuple[float, str, int, float, float], ...]  # (share, measure, layer, current, other), largest share first
+    cursor: int
+    undone: int  # tokens
+
+
+def data(view: View) -> BranchesData:
+    other = view.compared if view.prompt is not None else None
+    size = None if view.size is None else max(1, view.size[0] * view.size[1])
+    words = None if view.size is None else view.size[0]
+    rows = branch_rows(view.all_branches(), words)
+    if other is None:
+        shown = view.compared
+        return BranchesData(rows, view.branch, None if shown is None else shown.name, None, 0, 0, -1, (), view.cursor, view.undone)
+    split = parting(view.steps, other.steps)
+    first = max(0, split - CONTEXT)
+    at = min(max(view.cursor, 0), len(other.steps) - 1, len(view.steps) - 1)
+    sides = (_side(view.branch, view.steps, first, size, at), _side(other.name, other.steps, first, size, at))
+    differing = tuple(differences(view.steps[at], other.steps[at])) if at >= 0 else ()
+    return BranchesData(rows, view.branch, other.name, sides, first, split, at, differing, view.cursor, view.undone)
+
+
+def _side(name: str, steps: Sequence[Step], first: int, size: int | None, at: int) -> Side:
+    tokens = tuple(printable(step.text) for step in steps[first : None if size is None else first + size])
+    if at < 0:
+        return Side(one_line(name), tokens, "", 0.0, 0.0)
+    return Side(one_line(name), tokens, visible(steps[at].token), float(np.exp(steps[at].logprob)), steps[at].entropy)
+
+
+def branch_rows(branches: Mapping[str, Branch], words: int | None = None) -> tuple[BranchRow, ...]:
+    """The rows of the tree, each with so many cells of its first words at least; all where that is None."""
+    return tuple(
+        BranchRow(
+            name=branch.name,
+            label=one_line(branch.name),
+            depth=depth,
+            at=None if branch.parent is None else branch.at,
+            tokens=len(branch.steps),
+            words=_words(branch, words),
+        )
+        for branch, depth in tree(branches)
+    )
+
+
+def _words(branch: Branch, most: int | None) -> str:
+    text = f"{printable(branch.prompt.text)} ▸" if branch.parent is None else ""
+    shown, used = [text], cells(text)
+    for step in branch.steps[branch.at :]:
+        if most is not None and used > most:
+            break
+        shown.append(printable(step.text))
+        used += cells(shown[-1])
+    return "".join(shown).replace("\n", "⏎")
+
+
+def tree(branches: Mapping[str, Branch]) -> Iterator[tuple[Branch, int]]:
     """(branch, depth) in the order of a tree: roots in the order of their making, each followed by what left it, earliest first."""
 
     def below(parent: str | None, depth: int) -> Iterator[tuple[Branch, int]]:
@@ -67,14 +154,12 @@ def _place(branch: Branch) -> tuple[int, int, str]:
     return branch.at, len(branch.name), branch.name
 
 
-def label(branch: Branch, depth: int, width: int) -> str:
-    """A row of the tree: the name, where it left, its length, and what it says from there on."""
-    name = f"{'  ' * (depth - 1)}└ {one_line(branch.name)}" if depth else one_line(branch.name)
-    where = f"@{branch.at}" if branch.parent is not None else ""
-    new = printable("".join(step.text for step in branch.steps[branch.at :])).replace("\n", "⏎")
-    words = new if branch.parent is not None else f"{printable(branch.prompt.text)} ▸{new}".replace("\n", "⏎")
-    left = f"{fit(name, max(8, min(22, width // 3)))} {where:>5} {len(branch.steps):>5}  "
-    return left + fit(words, max(0, width - cells(left)))
+def label(row: BranchRow, width: int) -> str:
+    """A row of the tree: the name, where it left, its length, and its first words from there on."""
+    name = f"{'  ' * (row.depth - 1)}└ {row.label}" if row.depth else row.label
+    where = "" if row.at is None else f"@{row.at}"
+    left = f"{fit(name, max(8, min(22, width // 3)))} {where:>5} {row.tokens:>5}  "
+    return left + fit(row.words, max(0, width - cells(left)))
 
 
 def parting(a: Sequence[Step], b: Sequence[Step]) -> int:
@@ -82,49 +167,42 @@ def parting(a: Sequence[Step], b: Sequence[Step]) -> int:
     return next((i for i, (x, y) in enumerate(zip(a, b)) if x.token_id != y.token_id), min(len(a), len(b)))
 
 
-def place(view: View, other: Branch) -> int:
-    """The token at which both are compared: the one under the cursor, as far as the other reaches."""
-    return min(max(view.cursor, 0), len(other.steps) - 1, len(view.steps) - 1)
-
-
 def differences(a: Step, b: Step) -> list[tuple[float, str, int, float, float]]:
     """(share, measure, layer, value of a, value of b) of every layer that both have, the largest share first."""
-    found = []
-    for name, said in MEASURES:
+    result = []
+    for name, measure in MEASURES:
         x, y = a.values.get(name), b.values.get(name)
         if x is None or y is None or x.shape != y.shape:
             continue
         x, y = (np.nanmean(v, axis=1) if v.ndim == 2 else v for v in (x, y))
         share = np.abs(x - y) / np.maximum(np.maximum(np.abs(x), np.abs(y)), 1e-12)
-        found += [(float(share[i]), said, i, float(x[i]), float(y[i])) for i in range(len(x)) if np.isfinite(share[i])]
-    return sorted(found, key=lambda row: (-row[0], row[1], row[2]))
+        result += [(float(share[i]), measure, i, float(x[i]), float(y[i])) for i in range(len(x)) if np.isfinite(share[i])]
+    return sorted(result, key=lambda row: (-row[0], row[1], row[2]))
 
 
-def note(view: View, width: int, height: int) -> str:
-    other = view.compared
-    if other is None:
-        return f"{view.ahead} ahead (f)" if view.ahead else ""
-    parts = [f"{one_line(view.branch)} beside {one_line(other.name)}", f"{len(view.branches) + 1} branches"]
-    return " · ".join(parts + ([f"{view.ahead} ahead (f)"] if view.ahead else []))
+def note(data: BranchesData, box: Box) -> str:
+    ahead = [f"{data.undone} undone (f: redo)"] if data.undone else []
+    if data.other is None:
+        return "".join(ahead)
+    return " · ".join([f"{one_line(data.current)} and {one_line(data.other)}", f"{len(data.rows)} branches", *ahead])
 
 
-def _tree_rows(view: View, width: int, most: int) -> tuple[list[tuple[str | None, Line]], int]:
-    """(branch, its row), the one in force always among them; how many are left out."""
-    rows: list[tuple[str | None, Line]] = []
-    other = view.compared
-    for branch, depth in tree(view.all_branches()):
-        now = branch.name == view.branch
-        mark = "●" if now else "◇" if other is not None and branch.name == other.name else " "
-        style = ink(view.palette, "accent" if now else "text" if mark == "◇" else "secondary", bold=now)
-        rows.append((branch.name, [Segment(f"{mark} {label(branch, depth, width - 2)}", style)]))
-    at = next((i for i, (name, _) in enumerate(rows) if name == view.branch), 0)
+def _tree_rows(data: BranchesData, box: Box, most: int) -> tuple[list[tuple[str, Line]], int]:
+    """(branch, its row), the current one always among them; how many are left out."""
+    rows: list[tuple[str, Line]] = []
+    for row in data.rows:
+        now = row.name == data.current
+        mark = "●" if now else "◇" if row.name == data.other else " "
+        style = ink(box.palette, "accent" if now else "text" if mark == "◇" else "secondary", bold=now)
+        rows.append((row.name, [Segment(f"{mark} {label(row, box.width - 2)}", style)]))
+    at = next((i for i, (name, _) in enumerate(rows) if name == data.current), 0)
     first = max(0, min(at - most + 1, len(rows) - most)) if len(rows) > most else 0
     return rows[first : first + most], max(0, len(rows) - most)
 
 
-def _parts(view: View, height: int) -> tuple[int, int, int]:
-    """Rows of the tree, of the texts and of the numbers; a part that has no room is 0."""
-    count = len(view.branches) + 1
+def _parts(data: BranchesData, height: int) -> tuple[int, int, int]:
+    """Rows of the tree, of the texts and of the numbers; a part that does not fit is 0."""
+    count = len(data.rows)
     numbers = max(4, height // 3) if height >= 12 else 3 if height >= 9 else 0
     tree_rows = min(count, max(1, (height - numbers) // 3))
     more = int(count > tree_rows)
@@ -132,120 +210,104 @@ def _parts(view: View, height: int) -> tuple[int, int, int]:
     return tree_rows, max(0, texts), numbers
 
 
-def render(view: View, width: int, height: int) -> list[Line]:
-    other = view.compared
-    quiet = ink(view.palette, "secondary")
-    if other is None or view.prompt is None:
+def render(data: BranchesData, box: Box) -> list[Line]:
+    width, quiet = box.width, ink(box.palette, "secondary")
+    if data.sides is None:
         words = "One way so far. Take tokens back (b) and put another there (↓ ⏎, or w to type), or e for another prompt: both stay."
-        return [[Segment("".join(glyph.text for glyph in row), quiet)] for row in wrap([(words, 0)], width)][:height]
-    count, texts, numbers = _parts(view, height)
-    rows, hidden = _tree_rows(view, width, count)
+        return [[Segment("".join(glyph.text for glyph in row), quiet)] for row in wrap([(words, 0)], width)][: box.height]
+    count, texts, numbers = _parts(data, box.height)
+    rows, hidden = _tree_rows(data, box, count)
     lines = [fit_line(line, width) for _, line in rows]
     if hidden:
         lines.append([Segment(fit(f"  {hidden} more branches: g lists all", width), quiet)])
     if texts:
-        shown = _texts(view, other, width, texts)
-        lines += [_names(view, other, width), *shown]
+        shown = _texts(data, data.sides, box, texts)
+        lines += [_names(data.sides, box), *shown]
         numbers += (texts - len(shown)) * bool(numbers)
     if numbers:
-        lines += [[Segment("─" * width, ink(view.palette, "frame"))], *_numbers(view, other, width, numbers)]
-    return lines[:height]
+        lines += [[Segment("─" * width, ink(box.palette, "frame"))], *_numbers(data, data.sides, box, numbers)]
+    return lines[: box.height]
 
 
-def _names(view: View, other: Branch, width: int) -> Line:
-    half = (width - 3) // 2
-    accent, text = ink(view.palette, "accent", bold=True), ink(view.palette, "text", bold=True)
+def _names(sides: tuple[Side, Side], box: Box) -> Line:
+    half = (box.width - 3) // 2
     return [
-        Segment(fit(f"● {one_line(view.branch)}", half), accent),
-        Segment(" │ ", ink(view.palette, "frame")),
-        *_other(other, half, text),
+        Segment(fit(f"● {sides[0].label}", half), ink(box.palette, "accent", bold=True)),
+        Segment(" │ ", ink(box.palette, "frame")),
+        Segment(fit(f"◇ {sides[1].label}", half), ink(box.palette, "text", bold=True)),
     ]
 
 
-def _other(other: Branch, width: int, style: object) -> Line:
-    return [Segment(fit(f"◇ {one_line(other.name)}", width), style)]  # type: ignore[arg-type]
-
-
-def _texts(view: View, other: Branch, width: int, height: int) -> list[Line]:
+def _texts(data: BranchesData, sides: tuple[Side, Side], box: Box, height: int) -> list[Line]:
     """Both texts in two columns, from a little before their first difference."""
-    split = parting(view.steps, other.steps)
-    half = (width - 3) // 2
-    columns = [_column(view, steps, split, half, height) for steps in (view.steps, other.steps)]
-    bar = Segment(" │ ", ink(view.palette, "frame"))
+    half = (box.width - 3) // 2
+    columns = [_column(data, box, side, half, height) for side in sides]
+    bar = Segment(" │ ", ink(box.palette, "frame"))
     return [[*fit_line(a, half), bar, *fit_line(b, half)] for a, b in zip_longest(*columns, fillvalue=[])]
 
 
-def _column(view: View, steps: Sequence[Step], split: int, width: int, height: int) -> list[Line]:
-    first = max(0, split - CONTEXT)
-    chunks = [("…", -1)] * (first > 0) + [(printable(step.text), i) for i, step in enumerate(steps[first : first + width * height], first)]
+def _column(data: BranchesData, box: Box, side: Side, width: int, height: int) -> list[Line]:
+    chunks = [("…", -1)] * (data.first > 0) + [(text, at) for at, text in enumerate(side.tokens[: width * height], data.first)]
     rows = wrap(chunks, width)
-    at = next((y for y, row in enumerate(rows) if any(glyph.token >= max(split, view.cursor) for glyph in row)), len(rows) - 1)
+    at = next((y for y, row in enumerate(rows) if any(glyph.token >= max(data.split, data.cursor) for glyph in row)), len(rows) - 1)
     start = max(0, min(at - height + 2, len(rows) - height))
-    return [_styled(view, row, split) for row in rows[start : start + height]]
+    return [_styled(data, box, row) for row in rows[start : start + height]]
 
 
-def _styled(view: View, row: Row, split: int) -> Line:
+def _styled(data: BranchesData, box: Box, row: Row) -> Line:
     """A row of text: quiet before the difference, the first token that differs and the one under the cursor marked."""
-    palette = view.palette
+    palette = box.palette
 
     def style(token: int) -> Style:
-        if token == split:
+        if token == data.split:
             return ink(palette, palette.ground or "text", "accent", bold=True, underline=True)
-        if token == view.cursor:
+        if token == data.cursor:
             return ink(palette, "accent", bold=True)
-        return ink(palette, "text" if token > split else "secondary")
+        return ink(palette, "text" if token > data.split else "secondary")
 
     runs = groupby(row, key=attrgetter("token"))
     return [Segment("".join(glyph.text for glyph in run), style(token)) for token, run in runs]
 
 
-def _numbers(view: View, other: Branch, width: int, rows: int) -> list[Line]:
+def _numbers(data: BranchesData, sides: tuple[Side, Side], box: Box, rows: int) -> list[Line]:
     """Both at one token: the choice, and the layers that differ most."""
-    at = place(view, other)
-    if at < 0:
-        return [[Segment(fit("no token of both to compare yet", width), ink(view.palette, "secondary"))]]
-    a, b = view.steps[at], other.steps[at]
-    found = differences(a, b)
+    if data.at < 0:
+        return [[Segment(fit("no token of both to compare yet", box.width), ink(box.palette, "secondary"))]]
+    a, b = sides
     table = [
-        (f"at token {at}", f"{visible(a.token)} {_p(a)}", f"{visible(b.token)} {_p(b)}", ""),
-        ("entropy, nats", number_text(a.entropy, 2), number_text(b.entropy, 2), _delta(a.entropy, b.entropy)),
-        *((f"{said} {layer}", number_text(x, 2), number_text(y, 2), _delta(x, y)) for share, said, layer, x, y in found if share > 0),
+        (f"at token {data.at}", f"{a.token} {percent(a.prob).strip()}", f"{b.token} {percent(b.prob).strip()}", ""),
+        ("entropy, nats", number_text(a.entropy, 2), number_text(b.entropy, 2), f"{a.entropy - b.entropy:+.2f}"),
     ]
-    if not found:
+    for share, measure, layer, x, y in data.differences:
+        if share > 0:
+            table.append((f"{measure} {layer}", number_text(x, 2), number_text(y, 2), f"{x - y:+.2f}"))
+    if not data.differences:
         table.append(("no layers to compare", "", "", ""))
-    elif found[0][0] == 0:
+    elif data.differences[0][0] == 0:
         table.append(("all layers the same here", "", "", ""))
-    return [_number_row(view, row, width, i == 0) for i, row in enumerate(table[:rows])]
+    return [_number_row(box, row, i == 0) for i, row in enumerate(table[:rows])]
 
 
-def _p(step: Step) -> str:
-    return percent(float(np.exp(step.logprob))).strip()
-
-
-def _delta(x: float, y: float) -> str:
-    return f"{x - y:+.2f}"
-
-
-def _number_row(view: View, row: tuple[str, str, str, str], width: int, first: bool) -> Line:
-    label_room = min(24, width // 3)
-    room = max(0, (width - label_room) // 3)
+def _number_row(box: Box, row: tuple[str, str, str, str], first: bool) -> Line:
+    label_width = min(24, box.width // 3)
+    room = max(0, (box.width - label_width) // 3)
     name, a, b, delta = row
-    palette = view.palette
+    palette = box.palette
     return fit_line(
         [
-            Segment(fit(name, label_room), ink(palette, "secondary")),
+            Segment(fit(name, label_width), ink(palette, "secondary")),
             Segment(fit(a, room, ">"), ink(palette, "accent", bold=first)),
             Segment(fit(b, room, ">"), ink(palette, "text", bold=first)),
             Segment(fit(delta, room, ">"), ink(palette, "text" if delta else "secondary")),
         ],
-        width,
+        box.width,
     )
 
 
-def pick(view: View, width: int, height: int, x: int, y: int) -> View:
-    """The branch whose row was clicked stands beside the one in force."""
-    if view.compared is None:
-        return view
-    rows, _ = _tree_rows(view, width, _parts(view, height)[0])
+def pick(data: BranchesData, box: Box, x: int, y: int) -> Selection | None:
+    """The branch whose row was clicked is compared with the current one."""
+    if data.other is None:
+        return None
+    rows, _ = _tree_rows(data, box, _parts(data, box.height)[0])
     name = rows[y][0] if 0 <= y < len(rows) else None
-    return replace(view, other=name) if name is not None and name != view.branch else view
+    return Selection(branch=name) if name is not None and name != data.current else None

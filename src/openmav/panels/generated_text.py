@@ -2,36 +2,41 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from itertools import groupby
 
+import numpy as np
+from numpy.typing import NDArray
 from rich.segment import Segment
 from rich.style import Style
 
-from openmav.paint import Line, fit, ink, one_line, printable, visible
-from openmav.panels._tints import BAD, KINDS, Tints, mode_of, said
-from openmav.panels._view import View
-from openmav.panels._wrap import Glyph, Row, row_of, wrap
+from openmav.paint import Line, fit, ink, one_line, percent, printable, visible
+from openmav.panels.base import Box
+from openmav.panels.widgets.sequence import prompt_length
+from openmav.panels.widgets.wrap import Glyph, Row, row_of, wrap
 from openmav.record import Step
+from openmav.view import Selection, View
 
 TITLE = "Text"
 NEEDS = ()
-MODES = KINDS
+MODES = ("surprisal", "entropy", "attention")
 ROWS = 7
 MODE_NEEDS = {"attention": ("attention_rows",)}
 HELP = """\
-What it shows: the prompt in grey, then the text that the model wrote. The token under the cursor (the newest one,
-unless you went back) stands in amber; tokens that you forced are underlined. A newline is shown as ⏎.
+What it shows: the prompt in grey, then the generated text. The token under the cursor (the newest one,
+unless you selected another) is amber; tokens that you forced are underlined. A newline is shown as ⏎.
 
 How to read it: the background says how surprised the model was by each token: none for what it expected, from blue
-over grey to yellow for what it held unlikely, a step for each nat, the brightest for 7 nats and more. Without colour,
-3 nats and more are underlined and 5 and more bold. Click on a token to see what the model did when it wrote it. The key v
+over grey to yellow for what it considered unlikely, a step for each nat, the brightest for 7 nats and more. Without colour,
+3 nats and more are underlined and 5 and more bold. Click on a token to see what the model did when it generated it. The key v
 colours by entropy instead (how unsure the model was before it chose, a step for each nat), or by attention: where the
-selected head looked when it made the token under the cursor; [ ] and { } select layer and head.
+selected head attended when the token under the cursor was generated; [ ] and { } select layer and head.
 
 Formula: surprisal = -ln p of the chosen token under the model's raw distribution, in nats: 0.7 nats is a coin toss, 7
 nats is about one in a thousand. Entropy = -sum p ln p. Attention: a_j as a share of the most that goes to any token but
-the first, in eighths; what goes to the first stands on the lower edge.
+the first, in eighths; what goes to the first is on the lower edge.
 
 Source: the model's own logits, before any change by sampling. The text is decoded from all tokens together, so that a
 character that is split over several tokens appears once and whole.
@@ -44,6 +49,33 @@ NOWHERE = -(10**9)  # the token of what stands for hidden text
 BLOCK = 256  # steps; the wrap of a long text starts at a multiple of it, so that it seldom moves
 
 
+TINTS = 8  # steps of the background
+NOT_FINITE = -1
+
+
+@dataclass(frozen=True)
+class TextData:
+    """The prompt's last tokens and the generated ones around the cursor; texts are safe to show."""
+
+    mode: str
+    prompt: tuple[str, ...]  # the last of its pieces is token -1, the one before -2
+    texts: tuple[str, ...]  # of the generated tokens, from token `first` on
+    first: int
+    cut: bool  # something before them is left out
+    allowed: int  # the first token that may be shown
+    values: NDArray[np.float64]  # [generated tokens]: nats, or the attention to each token; NaN where it is not known
+    prompt_values: NDArray[np.float64]  # [pieces of the prompt]: the attention to each; [0] where another mode is chosen
+    most: float  # of the attention to any token but the first; 0 where there is none
+    forced: tuple[bool, ...]  # [generated tokens]
+    cursor: int
+    following: bool
+    has_token: bool
+    mode_note: tuple[str, ...]  # what the colours stand for, after "coloured by"; where there is no attention, why
+    has_values: bool
+    waiting: str | None  # what is going on before the first token, or amid a run; None: nothing
+    fraction: float | None  # of that
+
+
 def _piece(step: Step, cursor: bool) -> str:
     """What a step shows: its text; a mark where it has none yet but stands under the cursor; a special token by its name."""
     if step.text:
@@ -51,29 +83,88 @@ def _piece(step: Step, cursor: bool) -> str:
     return visible(step.token) if step.special else "…" if cursor else ""
 
 
-def _chunks(view: View, capacity: int) -> tuple[list[tuple[str, int]], bool, int]:
-    """(text, token) chunks around the cursor; was something before them left out; the first token that may be shown."""
+def data(view: View) -> TextData:
+    mode, row = view.mode("generated_text", MODES), None
+    capacity = len(view.steps) + BLOCK if view.size is None else max(view.size[0] * view.size[1], BLOCK)
     last = min(len(view.steps), max(view.cursor, 0) + 1 + capacity)
     first = max(0, (last - 2 * capacity) // BLOCK * BLOCK)
+    steps = [view.steps[at] for at in range(first, last)]
     allowed = _first_allowed(view, first, last)
-    chunks = [(_piece(view.steps[i], i == view.cursor), i) for i in range(first, last)]
-    if first or view.prompt is None:
-        return chunks, first > 0, allowed
-    pieces = view.prompt.tokens or (view.prompt.text,)
-    read, cut = _newest(pieces if mode_of(view) == "attention" else ("".join(pieces),), 2 * capacity)
-    return [*read, *chunks], cut, allowed if allowed > first else -len(pieces)
+    prompt: tuple[str, ...] = ()
+    cut = first > 0
+    if not first and view.prompt is not None:
+        pieces = view.prompt.tokens or (view.prompt.text,)
+        whole = pieces if mode == "attention" else ("".join(pieces),)
+        prompt, cut = _newest(whole, None if view.size is None else 2 * capacity)
+        allowed = allowed if allowed > first else -len(pieces)
+    if mode == "attention":
+        row, mode_note = _attention(view)
+    else:
+        mode_note = (mode,)
+    before = prompt_length(view)
+    return TextData(
+        mode=mode,
+        prompt=prompt,
+        texts=tuple(_piece(step, at == view.cursor) for at, step in enumerate(steps, first)),
+        first=first,
+        cut=cut,
+        allowed=allowed,
+        values=_nats(mode, steps) if mode != "attention" else _part(row, before + first, len(steps)),
+        prompt_values=_part(row, before - len(prompt), len(prompt)) if mode == "attention" else np.empty(0),
+        most=float(max(row[1:], default=0.0)) if row is not None else 0.0,
+        forced=tuple(step.forced for step in steps),
+        cursor=view.cursor,
+        following=view.following,
+        has_token=view.step is not None,
+        mode_note=mode_note,
+        has_values=mode != "attention" or row is not None,
+        waiting=_waiting(view),
+        fraction=view.fraction,
+    )
 
 
-def _newest(pieces: Sequence[str], characters: int) -> tuple[list[tuple[str, int]], bool]:
-    """The prompt's last characters as chunks, its last piece numbered -1, the one before -2; was something left out."""
-    kept: list[tuple[str, int]] = []
-    for at, piece in enumerate(reversed(pieces), 1):
-        if characters <= 0:
-            return kept[::-1], True
+def _nats(mode: str, steps: Sequence[Step]) -> NDArray[np.float64]:
+    return np.array([step.surprisal if mode == "surprisal" else step.entropy for step in steps], dtype=np.float64)
+
+
+def _part(row: NDArray[np.float64] | None, start: int, count: int) -> NDArray[np.float64]:
+    """`count` entries of the row from `start` on; NaN where it has none."""
+    part = np.full(count, np.nan)
+    if row is not None:
+        low, high = max(start, 0), max(min(start + count, len(row)), max(start, 0))
+        part[low - start : high - start] = row[low:high]
+    return part
+
+
+def _attention(view: View) -> tuple[NDArray[np.float64] | None, tuple[str, ...]]:
+    """The selected head's attention to each token that the model had read, and what to say of it; None where there is none, and why."""
+    rows, layer = view.values("attention_rows"), max(view.layer, 0)
+    if rows is not None and 0 <= view.layer < rows.shape[0] and view.head < rows.shape[1]:
+        row = rows[view.layer, view.head].astype(np.float64)
+        if np.isfinite(row).all():
+            return row, (f"attention of layer {view.layer} head {view.head}", f"first token {percent(float(row[0])).strip()}")
+    dropped = view.step is not None and "attention_rows" in view.step.dropped
+    why = view.why_missing("attention_rows", layer)
+    why = why or ("no longer kept for this token" if dropped else "not captured for this token")
+    return None, (f"no attention of layer {layer} head {view.head}: {one_line(why)}",)
+
+
+def _waiting(view: View) -> str | None:
+    what = {"loading": "loading the model", "prefill": "reading the prompt"}.get(view.status)
+    return None if what is None else one_line(view.progress) or what
+
+
+def _newest(pieces: Sequence[str], characters: int | None) -> tuple[tuple[str, ...], bool]:
+    """The last pieces with so many characters, all where that is None; was something left out."""
+    kept: list[str] = []
+    left = characters if characters is not None else sum(map(len, pieces)) * 16 + 1
+    for piece in reversed(pieces):
+        if left <= 0:
+            return tuple(kept[::-1]), True
         shown = printable(piece)
-        kept.append((shown[-characters:], -at))
-        characters -= len(shown)
-    return kept[::-1], characters < 0
+        kept.append(shown[-left:])
+        left -= len(shown)
+    return tuple(kept[::-1]), left < 0
 
 
 def _first_allowed(view: View, first: int, last: int) -> int:
@@ -108,24 +199,37 @@ def _without_before(rows: list[Row], allowed: int) -> list[Row]:
     return rows[-1:]
 
 
-def _layout(view: View, width: int, height: int) -> tuple[list[Row], int]:
+def _layout(data: TextData, width: int, height: int) -> tuple[list[Row], int]:
     """The rows in sight, and how many are hidden above them (-1: some, uncounted)."""
-    chunks, cut, allowed = _chunks(view, max(width * height, BLOCK))
-    rows = wrap(chunks, width)
-    if allowed > 0:
-        rows, cut = _without_before(rows, allowed), True
+    chunks = [*((text, at - len(data.prompt)) for at, text in enumerate(data.prompt)), *zip(data.texts, range(data.first, 1 << 62))]
+    rows, cut = wrap(chunks, width), data.cut
+    if data.allowed > 0:
+        rows, cut = _without_before(rows, data.allowed), True
     first = max(0, len(rows) - height)
-    if not view.following:
-        first = min(first, max(0, row_of(rows, view.cursor) - height // 2))
+    if not data.following:
+        first = min(first, max(0, row_of(rows, data.cursor) - height // 2))
     return rows[first : first + height], -1 if cut else first
 
 
-def _token_style(view: View, tints: Tints, token: int) -> Style:
-    palette, tint = view.palette, tints[token]
-    forced = token >= 0 and view.steps[token].forced
-    if token >= 0 and token == view.cursor:
+def _tint(data: TextData, token: int) -> int:
+    """The step of a token's background: 0, the ground, to TINTS - 1; -1 for a number that is not finite."""
+    if data.mode == "attention":
+        at = token - data.first
+        kept, at = (data.values, at) if token >= 0 else (data.prompt_values, token + len(data.prompt_values))
+        share = kept[at] if 0 <= at < len(kept) else math.nan
+        return min(int(share / data.most * TINTS), TINTS - 1) if share == share and data.most > 0 else 0
+    if token < 0:
+        return 0
+    nats = data.values[token - data.first]
+    return min(int(nats), TINTS - 1) if math.isfinite(nats) else NOT_FINITE
+
+
+def _token_style(data: TextData, box: Box, token: int) -> Style:
+    palette, tint = box.palette, _tint(data, token) if token != NOWHERE else 0
+    forced = token >= 0 and data.forced[token - data.first]
+    if token >= 0 and token == data.cursor:
         return ink(palette, palette.ground or "text", "accent", bold=True, underline=forced)
-    if tint == BAD:
+    if tint == NOT_FINITE:
         return ink(palette, "warning", bold=True)
     role = "secondary" if token < 0 and not tint else "text"
     if not palette.color:
@@ -133,56 +237,58 @@ def _token_style(view: View, tints: Tints, token: int) -> Style:
     return ink(palette, role, palette.tint[tint] if tint else "", underline=forced)
 
 
-def note(view: View, width: int, height: int) -> str:
-    if view.step is None:
+def note(data: TextData, box: Box) -> str:
+    if not data.has_token:
         return ""
-    hidden = _layout(view, width, height)[1]
+    hidden = _layout(data, box.width, box.height)[1]
+    by = f"{'coloured' if box.palette.color else 'marked'} by " if data.has_values else ""
     parts = [
         f"▲ {hidden} row{'s' * (hidden > 1)}" if hidden > 0 else "▲ more" if hidden else "",
-        *said(view),
+        by + data.mode_note[0],
+        *data.mode_note[1:],
     ]
     return " · ".join(part for part in parts if part)
 
 
-def _progress(view: View, width: int) -> list[Line]:
+def _progress(data: TextData, box: Box) -> list[Line]:
     """What is going on before the first token."""
-    what = {"loading": "loading the model", "prefill": "reading the prompt"}.get(view.status, "")
-    lines: list[Line] = [[Segment(fit(one_line(view.progress) or what, width).rstrip(), ink(view.palette, "text"))]]
-    if view.fraction is not None:
-        longest = max(1, min(width - 8, 48))
-        done = round(min(max(view.fraction, 0.0), 1.0) * longest)
+    if data.waiting is None:
+        return []
+    lines: list[Line] = [[Segment(fit(data.waiting, box.width).rstrip(), ink(box.palette, "text"))]]
+    if data.fraction is not None:
+        longest = max(1, min(box.width - 8, 48))
+        done = round(min(max(data.fraction, 0.0), 1.0) * longest)
         lines.append(
             [
-                Segment("━" * done, ink(view.palette, "accent")),
-                Segment("─" * (longest - done), ink(view.palette, "frame")),
-                Segment(f" {view.fraction * 100:4.0f} %", ink(view.palette, "secondary")),
+                Segment("━" * done, ink(box.palette, "accent")),
+                Segment("─" * (longest - done), ink(box.palette, "frame")),
+                Segment(f" {data.fraction * 100:4.0f} %", ink(box.palette, "secondary")),
             ]
         )
     return lines
 
 
-def render(view: View, width: int, height: int) -> list[Line]:
-    status = _progress(view, width) if view.status in ("loading", "prefill") else []
-    rows, _ = _layout(view, width, max(1, height - len(status)))
-    tints = Tints(view)
-    lines = [[_run(view, tints, token, run) for token, run in groupby(row, _token)] for row in rows]
+def render(data: TextData, box: Box) -> list[Line]:
+    status = _progress(data, box)
+    rows, _ = _layout(data, box.width, max(1, box.height - len(status)))
+    lines = [[_run(data, box, token, run) for token, run in groupby(row, _token)] for row in rows]
     return [*(line for line in lines if line or not status), *status]
 
 
-def _run(view: View, tints: Tints, token: int, run: Iterable[Glyph]) -> Segment:
-    return Segment("".join(glyph.text for glyph in run), _token_style(view, tints, token))
+def _run(data: TextData, box: Box, token: int, run: Iterable[Glyph]) -> Segment:
+    return Segment("".join(glyph.text for glyph in run), _token_style(data, box, token))
 
 
 def _token(glyph: Glyph) -> int:
     return glyph.token
 
 
-def pick(view: View, width: int, height: int, x: int, y: int) -> View:
+def pick(data: TextData, box: Box, x: int, y: int) -> Selection | None:
     """The token that was clicked."""
-    rows, _ = _layout(view, width, height)
+    rows, _ = _layout(data, box.width, box.height)
     used = 0
     for glyph in rows[y] if 0 <= y < len(rows) else ():
         used += glyph.width
         if x < used:
-            return view.at_step(glyph.token) if glyph.token >= 0 else view
-    return view
+            return Selection(step=glyph.token) if glyph.token >= 0 else None
+    return None

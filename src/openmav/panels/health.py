@@ -8,11 +8,12 @@ from dataclasses import dataclass
 import numpy as np
 from rich.segment import Segment
 
-from openmav.finite import wrong
 from openmav.paint import Line, fit, ink, number_text, visible
-from openmav.panels._layers import too_narrow, waiting
-from openmav.panels._view import View
+from openmav.panels.base import Box
+from openmav.panels.widgets.layer_rows import message, too_narrow, why_no_step
 from openmav.record import Step
+from openmav.record.nonfinite import wrong
+from openmav.view import View
 
 TITLE = "Health"
 NEEDS = ("mlp_norm", "attention_norm", "residual_norm", "sink_share")
@@ -47,7 +48,7 @@ LEAST = 2 + LABEL + NUMBER  # cells; where there are fewer, numbers would have t
 
 
 @dataclass(frozen=True)
-class Check:
+class HealthCheck:
     """One row: `good` is None where it is not known; `limit` is what the number is judged by, `where` the place or the reason."""
 
     name: str
@@ -55,6 +56,17 @@ class Check:
     number: str
     limit: str
     where: str = ""
+
+
+@dataclass(frozen=True)
+class HealthData:
+    empty: str | None  # why there is nothing to show; None where there is
+    checks: tuple[HealthCheck, ...]
+    cursor: int
+
+
+def data(view: View) -> HealthData:
+    return HealthData(why_no_step(view), tuple(check(view) for check in CHECKS) if view.step is not None else (), view.cursor)
 
 
 def _steps(view: View, count: int) -> Sequence[Step]:
@@ -82,17 +94,17 @@ def bad_places(view: View) -> tuple[int, str]:
     return count, "; ".join(places)
 
 
-def not_finite(view: View) -> Check:
+def not_finite(view: View) -> HealthCheck:
     count, where = bad_places(view)
-    return Check("not finite", count == 0, str(count), "limit 0", where)
+    return HealthCheck("not finite", count == 0, str(count), "limit 0", where)
 
 
-def dead_layers(view: View) -> Check:
+def dead_layers(view: View) -> HealthCheck:
     """Layers whose larger part stays below a share of the residual stream, in every one of the newest tokens."""
     limit, alive = f"< {DEAD:.0%} for {DEAD_TOKENS} tokens", np.zeros(view.layers, dtype=bool)
     steps = [step for step in _steps(view, DEAD_TOKENS) if all(name in step.values for name in NEEDS[:3])]
     if len(steps) < DEAD_TOKENS:
-        return Check("dead layers", None, "none", limit, f"after {DEAD_TOKENS} tokens")
+        return HealthCheck("dead layers", None, "none", limit, f"after {DEAD_TOKENS} tokens")
     known = np.zeros(view.layers, dtype=bool)
     for step in steps:
         added = np.fmax(step.values["mlp_norm"], step.values["attention_norm"])
@@ -102,17 +114,17 @@ def dead_layers(view: View) -> Check:
         known |= there
     dead = np.flatnonzero(known & ~alive)
     where = f"layer {', '.join(map(str, dead[:6]))}{'…' if len(dead) > 6 else ''}" if len(dead) else ""
-    return Check("dead layers", len(dead) == 0, str(len(dead)), limit, where)
+    return HealthCheck("dead layers", len(dead) == 0, str(len(dead)), limit, where)
 
 
-def sink(view: View) -> Check:
+def sink(view: View) -> HealthCheck:
     """The mean share of attention on the first token."""
     shares, limit = view.values("sink_share"), f"limit {SINK:.2f}"
     if shares is None or not np.isfinite(shares).any():
-        return Check("sink", None, "none", limit, "no attention rows" if shares is not None else "not captured")
+        return HealthCheck("sink", None, "none", limit, "no attention rows" if shares is not None else "not captured")
     per_layer = shares.mean(axis=1)
     mean = float(np.nanmean(per_layer))
-    return Check("sink", mean <= SINK, number_text(mean, 2), limit, f"most in layer {int(np.nanargmax(per_layer))}")
+    return HealthCheck("sink", mean <= SINK, number_text(mean, 2), limit, f"most in layer {int(np.nanargmax(per_layer))}")
 
 
 def loop_at_end(ids: Sequence[int]) -> tuple[int, int]:
@@ -128,11 +140,11 @@ def loop_at_end(ids: Sequence[int]) -> tuple[int, int]:
     return best
 
 
-def loop(view: View) -> Check:
+def loop(view: View) -> HealthCheck:
     steps = _steps(view, 4 * PERIOD)
     repeats, period = loop_at_end([step.token_id for step in steps])
     run = "".join(visible(step.token) for step in steps[-period:]) if period else ""
-    return Check("loop", repeats < LOOP, f"{repeats}×", f"limit {LOOP}×", run)
+    return HealthCheck("loop", repeats < LOOP, f"{repeats}×", f"limit {LOOP}×", run)
 
 
 def repeated_share(ids: Sequence[int]) -> float:
@@ -141,59 +153,58 @@ def repeated_share(ids: Sequence[int]) -> float:
     return 1 - len(set(grams)) / len(grams) if grams else 0.0
 
 
-def repeated(view: View) -> Check:
+def repeated(view: View) -> HealthCheck:
     ids = [step.token_id for step in _steps(view, NGRAM_TOKENS)]
     share = repeated_share(ids)
-    return Check("repeated", share <= REPEATED, number_text(share, 2), f"limit {REPEATED:.2f}", f"{NGRAM}-grams of {len(ids)} tokens")
+    return HealthCheck("repeated", share <= REPEATED, number_text(share, 2), f"limit {REPEATED:.2f}", f"{NGRAM}-grams of {len(ids)} tokens")
 
 
-CHECKS: tuple[Callable[[View], Check], ...] = (not_finite, dead_layers, sink, loop, repeated)
+CHECKS: tuple[Callable[[View], HealthCheck], ...] = (not_finite, dead_layers, sink, loop, repeated)
 
 
 # ---- drawing -------------------------------------------------------------------------------------------------------------
 
 
-def _ordered(checks: list[Check], height: int) -> list[Check]:
+def _ordered(checks: Sequence[HealthCheck], height: int) -> list[HealthCheck]:
     """As many as fit; where not all do, what is not fine comes first."""
     if height >= len(checks):
-        return checks
+        return list(checks)
     return sorted(checks, key=lambda check: {False: 0, None: 1, True: 2}[check.good])[: max(height, 0)]
 
 
-def note(view: View, width: int, height: int) -> str:
-    if view.step is None:
+def note(data: HealthData, box: Box) -> str:
+    if data.empty is not None:
         return ""
-    checks = [check(view) for check in CHECKS]
-    wrong = sum(check.good is False for check in checks)
-    hidden = len(checks) - len(_ordered(checks, height))
-    parts = [f"{wrong} not fine" if wrong else "all fine", f"{hidden} more" if hidden else "", f"token {view.cursor}"]
+    wrong = sum(check.good is False for check in data.checks)
+    hidden = len(data.checks) - len(_ordered(data.checks, box.height))
+    parts = [f"{wrong} not fine" if wrong else "all fine", f"{hidden} more" if hidden else "", f"token {data.cursor}"]
     return " · ".join(part for part in parts if part)
 
 
-def render(view: View, width: int, height: int) -> list[Line]:
-    if view.step is None:
-        return waiting(view, width)
-    if width < LEAST:
-        return too_narrow(view, width)[: max(height, 0)]
-    checks = _ordered([check(view) for check in CHECKS], height)
-    tall = height >= 2 * len(checks) and width < LABEL + NUMBER + 44
+def render(data: HealthData, box: Box) -> list[Line]:
+    if data.empty is not None:
+        return message(box, data.empty)
+    if box.width < LEAST:
+        return too_narrow(box)
+    checks = _ordered(data.checks, box.height)
+    tall = box.height >= 2 * len(checks) and box.width < LABEL + NUMBER + 44
     lines: list[Line] = []
     for check in checks:
-        lines.append(_row(view, check, width, not tall))
+        lines.append(_row(box, check, not tall))
         if tall:
-            lines.append([Segment(fit("  " + _detail(check), width), ink(view.palette, "secondary"))])
+            lines.append([Segment(fit("  " + _detail(check), box.width), ink(box.palette, "secondary"))])
     return lines
 
 
-def _detail(check: Check) -> str:
+def _detail(check: HealthCheck) -> str:
     """The limit, and the place where there is one; what is wrong says first where."""
     parts = (check.where, check.limit) if check.good is False else (check.limit, check.where)
     return " · ".join(part for part in parts if part)
 
 
-def _row(view: View, check: Check, width: int, with_detail: bool) -> Line:
-    bad, quiet = check.good is False, ink(view.palette, "secondary")
-    main = ink(view.palette, "warning" if bad else "text" if check.good else "secondary", bold=bad)
+def _row(box: Box, check: HealthCheck, with_detail: bool) -> Line:
+    bad, quiet = check.good is False, ink(box.palette, "secondary")
+    main = ink(box.palette, "warning" if bad else "text" if check.good else "secondary", bold=bad)
     line = [Segment(f"{GLYPHS[check.good]} ", main), Segment(fit(check.name, LABEL), main), Segment(check.number.rjust(NUMBER), main)]
-    room = width - 2 - LABEL - NUMBER - 2
+    room = box.width - 2 - LABEL - NUMBER - 2
     return [*line, Segment("  " + fit(_detail(check), room), quiet)] if with_detail and room > 4 else line

@@ -10,10 +10,11 @@ from numpy.typing import NDArray
 from rich.segment import Segment
 
 from openmav.paint import Line, cells, fit, ink, number_text, one_line, visible
-from openmav.panels._diverging import diverging_bar, signed, signed_shares
-from openmav.panels._layers import not_captured, too_narrow, waiting
-from openmav.panels._view import View
+from openmav.panels.base import Box
+from openmav.panels.widgets.diverging import diverging_bar, signed, signed_shares
+from openmav.panels.widgets.layer_rows import not_captured, nothing_to_show, why_no_layers
 from openmav.record import Step
+from openmav.view import View
 
 TITLE = "Neurons"
 NEEDS = ("neurons", "neuron_tokens")
@@ -56,20 +57,39 @@ class Neuron:
     lowers: Tokens | None = None
 
 
-def neurons_of(view: View, step: Step) -> list[Neuron]:
+@dataclass(frozen=True)
+class NeuronsData:
+    empty: str | None  # why there is nothing to show; None where there is
+    layers: int
+    layer: int  # the selected one, whose neurons these are
+    cursor: int
+    neurons: tuple[Neuron, ...]  # strongest first
+    no_tokens: str  # why the tokens that they raise and lower are not known; "" where they are
+
+
+def data(view: View) -> NeuronsData:
+    step, empty = view.step, why_no_layers(view)
+    neurons = neurons_of(view, step) if step is not None else ()
+    if empty is None and step is not None and not neurons:
+        why = view.why_missing("neurons", view.layer)
+        none = f"none: {one_line(why)}" if why else "none in this layer"
+        empty = none if "neurons" in step.values else not_captured(view)
+    no_tokens = _why_no_tokens(view, step) if step is not None and neurons else ""
+    return NeuronsData(empty, view.layers, view.layer, view.cursor, neurons, no_tokens)
+
+
+def neurons_of(view: View, step: Step) -> tuple[Neuron, ...]:
     """The selected layer's neurons, strongest first."""
     values, ids = step.values.get("neurons"), step.values.get("neurons.ids")
     if values is None or ids is None or not 0 <= view.layer < len(values):
-        return []
+        return ()
     at = _place(step, view.layer)
-    found = []
-    for row, (neuron, value) in enumerate(zip(ids[view.layer], values[view.layer])):
-        if neuron >= 0:
-            raises = lowers = None
-            if at is not None:
-                raises, lowers = _tokens(step, at, row, 0), _tokens(step, at, row, 1)
-            found.append(Neuron(int(neuron), float(value), raises, lowers))
-    return found
+
+    def neuron(row: int, number: int, value: float) -> Neuron:
+        return Neuron(number, value) if at is None else Neuron(number, value, _tokens(step, at, row, 0), _tokens(step, at, row, 1))
+
+    pairs = enumerate(zip(ids[view.layer].tolist(), values[view.layer].tolist()))
+    return tuple(neuron(row, int(number), value) for row, (number, value) in pairs if number >= 0)
 
 
 def _place(step: Step, layer: int) -> int | None:
@@ -81,11 +101,7 @@ def _place(step: Step, layer: int) -> int | None:
 def _tokens(step: Step, at: int, row: int, way: int) -> Tokens:
     ids: NDArray = step.values["neuron_tokens.token_ids"][at, row, way]
     moved: NDArray = step.values["neuron_tokens"][at, row, way]
-    return tuple((step.pieces.get(int(token), f"#{token}"), float(logit)) for token, logit in zip(ids, moved) if token >= 0)
-
-
-def heading(view: View, width: int) -> str:
-    return f"Neurons · layer {view.layer}" if view.layers else "Neurons"
+    return tuple((visible(step.pieces.get(int(token), f"#{token}")), float(logit)) for token, logit in zip(ids, moved) if token >= 0)
 
 
 def _why_no_tokens(view: View, step: Step) -> str:
@@ -96,21 +112,23 @@ def _why_no_tokens(view: View, step: Step) -> str:
     return one_line(why) if why else "no tokens: another layer was selected when this token was made"
 
 
-def note(view: View, width: int, height: int) -> str:
-    if view.step is None:
+def heading(data: NeuronsData, box: Box) -> str:
+    return f"Neurons · layer {data.layer}" if data.layers else "Neurons"
+
+
+def note(data: NeuronsData, box: Box) -> str:
+    if not data.neurons:
         return ""
-    found = neurons_of(view, view.step)
-    each = _rows_each(width, height, found)
-    hidden = len(found) - _count(height, each)
-    parts = [f"{hidden} of {len(found)} neurons more" if found and hidden > 0 else "", _why_no_tokens(view, view.step) if found else ""]
-    return " · ".join(part for part in (*parts, f"logit changes of token {view.cursor}" if found else "") if part)
+    hidden = len(data.neurons) - _count(box.height, _rows_each(data, box))
+    more = f"{hidden} of {len(data.neurons)} neurons more" if hidden > 0 else ""
+    return " · ".join(part for part in (more, data.no_tokens, f"logit changes of token {data.cursor}") if part)
 
 
-def _rows_each(width: int, height: int, found: list[Neuron]) -> int:
-    """Lines of a neuron: one more for what it raises and one for what it lowers, where that does not fit beside it or all have the room."""
-    if not found or found[0].raises is None:
+def _rows_each(data: NeuronsData, box: Box) -> int:
+    """Lines of a neuron: one more for what it raises and one for what it lowers, where that does not fit beside it or all have space."""
+    if not data.neurons or data.neurons[0].raises is None:
         return 1
-    return 3 if width < ID + VALUE + 2 * LEAST_TOKENS + 12 or height >= 3 * len(found) else 1
+    return 3 if box.width < ID + VALUE + 2 * LEAST_TOKENS + 12 or box.height >= 3 * len(data.neurons) else 1
 
 
 def _count(height: int, each: int) -> int:
@@ -118,67 +136,59 @@ def _count(height: int, each: int) -> int:
     return max(1, height // each)
 
 
-def render(view: View, width: int, height: int) -> list[Line]:
-    step = view.step
-    if step is None or view.layers == 0:
-        return waiting(view, width)
-    if width < LEAST:
-        return too_narrow(view, width)[: max(height, 0)]
-    if "neurons" not in step.values:
-        return not_captured(view, width)
-    found = neurons_of(view, step)
-    if not found:
-        why = view.why_missing("neurons", view.layer)
-        return [[Segment(fit(f"none: {one_line(why)}" if why else "none in this layer", width), ink(view.palette, "secondary"))]]
-    lengths = signed_shares([neuron.value for neuron in found], view.options.scale)
-    each = _rows_each(width, height, found)
+def render(data: NeuronsData, box: Box) -> list[Line]:
+    instead = nothing_to_show(box, data.empty, LEAST)
+    if instead is not None:
+        return instead
+    lengths = signed_shares([neuron.value for neuron in data.neurons], box.scale)
+    each = _rows_each(data, box)
     lines: list[Line] = []
-    for neuron, share in list(zip(found, lengths))[: _count(height, each)]:
-        lines += _beside(view, neuron, float(share), width) if each == 1 else _below(view, neuron, float(share), width)
-    return lines[: max(height, 0)]
+    for neuron, share in list(zip(data.neurons, lengths))[: _count(box.height, each)]:
+        lines += _beside(box, neuron, float(share)) if each == 1 else _below(box, neuron, float(share))
+    return lines[: max(box.height, 0)]
 
 
-def _start(view: View, neuron: Neuron, share: float, room: int) -> Line:
-    """`#1234 ███│ +3.21` with a bar of `room` cells."""
+def _start(box: Box, neuron: Neuron, share: float, width: int) -> Line:
+    """`#1234 ███│ +3.21` with a bar of `width` cells."""
     good = bool(np.isfinite(neuron.value))
     shown = signed(neuron.value, 2) if good else f"! {number_text(neuron.value, 0)}"
     return [
-        Segment(f"{f'#{neuron.number}':<{ID}}", ink(view.palette, "secondary")),
-        *diverging_bar(view.palette, share, room, view.options.max_bar_length),
-        Segment(shown.rjust(VALUE), ink(view.palette, "text" if good else "warning", bold=not good)),
+        Segment(f"{f'#{neuron.number}':<{ID}}", ink(box.palette, "secondary")),
+        *diverging_bar(box.palette, share, width, box.max_bar_length),
+        Segment(shown.rjust(VALUE), ink(box.palette, "text" if good else "warning", bold=not good)),
     ]
 
 
-def _beside(view: View, neuron: Neuron, share: float, width: int) -> list[Line]:
-    bars = max(9, min(25, width // 8))
-    room = (width - ID - bars - VALUE - 2) // 2
-    raises, lowers = _way(view, "▲", neuron.raises, room - 1), _way(view, "▼", neuron.lowers, room)
-    return [[*_start(view, neuron, share, bars), Segment("  "), *raises, Segment(" "), *lowers]]
+def _beside(box: Box, neuron: Neuron, share: float) -> list[Line]:
+    bars = max(9, min(25, box.width // 8))
+    width = (box.width - ID - bars - VALUE - 2) // 2
+    raises, lowers = _effect(box, "▲", neuron.raises, width - 1), _effect(box, "▼", neuron.lowers, width)
+    return [[*_start(box, neuron, share, bars), Segment("  "), *raises, Segment(" "), *lowers]]
 
 
-def _below(view: View, neuron: Neuron, share: float, width: int) -> list[Line]:
-    start = _start(view, neuron, share, max(0, min(width - ID - VALUE, MOST_BAR)))
-    ways = (("▲", neuron.raises), ("▼", neuron.lowers))
-    return [start, *([Segment("  "), *_way(view, mark, tokens, max(0, width - 2))] for mark, tokens in ways if tokens is not None)]
+def _below(box: Box, neuron: Neuron, share: float) -> list[Line]:
+    start = _start(box, neuron, share, max(0, min(box.width - ID - VALUE, MOST_BAR)))
+    effects = (("▲", neuron.raises), ("▼", neuron.lowers))
+    return [start, *([Segment("  "), *_effect(box, mark, tokens, max(0, box.width - 2))] for mark, tokens in effects if tokens is not None)]
 
 
-def _way(view: View, mark: str, tokens: Tokens | None, room: int) -> Line:
-    """`▲ ·Paris +0.82 ·London +0.51` in `room` cells: whole tokens, the strongest first, which alone is cut; blank where none are known."""
+def _effect(box: Box, mark: str, tokens: Tokens | None, width: int) -> Line:
+    """`▲ ·Paris +0.82 ·London +0.51` in `width` cells: whole tokens, only the first one is cut; blank where none are known."""
     if tokens is None:
-        return [Segment(" " * room)]
-    quiet, colours = ink(view.palette, "secondary"), view.palette.diverging
+        return [Segment(" " * width)]
+    quiet, colours = ink(box.palette, "secondary"), box.palette.diverging
     colour = (colours[-1] if mark == "▲" else colours[0]) or "text"
-    line: Line = [Segment(mark, ink(view.palette, colour))]
-    left = room - 1
+    line: Line = [Segment(mark, ink(box.palette, colour))]
+    left = width - 1
     for at, (token, logit) in enumerate(tokens):
-        name, moved = visible(token), f" {signed(logit, 2)}"
-        if cells(name) + len(moved) + 1 > left:
+        change = f" {signed(logit, 2)}"
+        if cells(token) + len(change) + 1 > left:
             if at == 0:  # never none of them
-                line.append(Segment(fit(f" {name}", left), ink(view.palette, "text")))
+                line.append(Segment(fit(f" {token}", left), ink(box.palette, "text")))
                 left = 0
             break
-        line += [Segment(f" {name}", ink(view.palette, "text")), Segment(moved, quiet)]
-        left -= cells(name) + len(moved) + 1
+        line += [Segment(f" {token}", ink(box.palette, "text")), Segment(change, quiet)]
+        left -= cells(token) + len(change) + 1
     if not tokens:
-        line, left = [Segment(fit(f"{mark} none", room), quiet)], 0
+        line, left = [Segment(fit(f"{mark} none", width), quiet)], 0
     return [*line, Segment(" " * max(0, left))]

@@ -2,15 +2,31 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 from numpy.typing import NDArray
 from rich.segment import Segment
 
 from openmav.paint import Line, ink, number, number_text, shares, visible
-from openmav.panels import _grid
-from openmav.panels._grid import Columns, fitting, heat_line, windowed
-from openmav.panels._layers import decimals_for, gutter_width, hidden_note, layer_lines, not_captured, shown_layers, waiting
-from openmav.panels._view import View
+from openmav.panels.base import Box
+from openmav.panels.widgets import heat_grid
+from openmav.panels.widgets.heat_grid import Columns, fitting, heat_line, windowed
+from openmav.panels.widgets.layer_rows import (
+    LayerData,
+    decimals_for,
+    first_largest,
+    gutter_width,
+    hidden_note,
+    layer_lines,
+    message,
+    missing_of,
+    shown_layers,
+    why_no_layers,
+)
+from openmav.panels.widgets.sequence import tokens_in_sight
+from openmav.settings.run import Aggregation
+from openmav.view import Selection, View
 
 TITLE = "Norm map"
 NEEDS = ("mlp_norm", "attention_norm", "residual_norm")
@@ -45,33 +61,70 @@ SHORT = 48  # cells below which the lower edge is brief
 LEAST_MAP = 12  # characters that the cells keep before the numbers get a place
 
 
-def _measure(view: View) -> str:
-    return MEASURES[view.mode("norm_map", MODES)]
+@dataclass(frozen=True, kw_only=True)
+class NormMapData(LayerData):
+    mode: str
+    norms: NDArray[np.float64]  # [tokens, layers], no unit, from token `first` on; NaN where a layer has none
+    captured: tuple[bool, ...]  # [tokens]: whether the token was made while the norms were computed
+    first: int
+    tokens: int  # all generated tokens, of which `norms` holds those that can be in sight
+    cursor: int
+    following: bool
+    token: str  # under the cursor
+    first_largest: float
+    aggregation: Aggregation
+
+    @property
+    def at_cursor(self) -> NDArray[np.float64] | None:
+        """[layers] of the token under the cursor; None where it was made without."""
+        at = self.cursor - self.first
+        return self.norms[at] if 0 <= at < len(self.captured) and self.captured[at] else None
 
 
-def _digits(view: View, width: int) -> int:
-    """Characters of the numbers, with a space before them; 0 where there is no room."""
-    room = decimals_for(view, _measure(view))[1] + 1
-    return room if width - gutter_width(view) - room >= LEAST_MAP else 0
+def data(view: View) -> NormMapData:
+    mode = view.mode("norm_map", MODES)
+    measure, sight = MEASURES[mode], tokens_in_sight(view, WIDE)
+    rows = [view.steps[at].values.get(measure) for at in sight]
+    none = np.full(view.layers, np.nan)
+    return NormMapData(
+        empty=why_no_layers(view),
+        layers=view.layers,
+        layer=view.layer,
+        missing=missing_of(view, measure),
+        mode=mode,
+        norms=np.array([none if row is None else row for row in rows], dtype=np.float64).reshape(len(rows), view.layers),
+        captured=tuple(row is not None for row in rows),
+        first=sight.start,
+        tokens=len(view.steps),
+        cursor=view.cursor,
+        following=view.following,
+        token=visible(view.step.token) if view.step is not None else "",
+        first_largest=first_largest(view, measure),
+        aggregation=view.options.aggregation,
+    )
 
 
-def _columns(view: View, width: int) -> Columns:
-    return windowed(len(view.steps), width - gutter_width(view) - _digits(view, width), WIDE, view.cursor)
+def _digits(data: NormMapData, box: Box) -> int:
+    """Characters of the numbers, with a space before them; 0 where there is no space."""
+    digits = decimals_for(data.first_largest)[1] + 1
+    return digits if box.width - gutter_width(data, box) - digits >= LEAST_MAP else 0
 
 
-def _table(view: View, columns: Columns) -> NDArray[np.float64]:
+def _columns(data: NormMapData, box: Box) -> Columns:
+    return windowed(data.tokens, box.width - gutter_width(data, box) - _digits(data, box), WIDE, data.cursor)
+
+
+def _table(data: NormMapData, columns: Columns) -> NDArray[np.float64]:
     """[layers, tokens in sight]: the norms; NaN for tokens that were made without them."""
-    measure, none = _measure(view), np.full(view.layers, np.nan)
-    rows = np.array([view.steps[at].values.get(measure, none) for at in columns.shown], dtype=np.float64)
-    table: NDArray[np.float64] = rows.reshape(-1, view.layers).T
+    table: NDArray[np.float64] = data.norms[columns.shown.start - data.first : columns.shown.stop - data.first].T
     return table
 
 
-def _shares(view: View, table: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The colours 0..1: ln(v / low) / ln(high / low), low at least high / RANGE; linear where asked for. What is not finite stays so."""
+def _shares(table: NDArray[np.float64], scale: str) -> NDArray[np.float64]:
+    """The colours 0..1: ln(v / low) / ln(high / low), low at least high / RANGE; linear with minmax. What is not finite stays so."""
     finite = table[np.isfinite(table)]
     high = float(finite.max(initial=0.0))
-    if view.options.scale == "minmax" or high <= 0:
+    if scale == "minmax" or high <= 0:
         return np.where(np.isfinite(table), shares(table, "minmax"), np.nan)
     low = max(float(finite.min()), high / RANGE)
     if low >= high:
@@ -79,78 +132,74 @@ def _shares(view: View, table: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.where(np.isfinite(table), np.log(np.clip(table, low, high) / low) / np.log(high / low), np.nan)
 
 
-def heading(view: View, width: int) -> str:
-    kind = view.mode("norm_map", MODES)
-    sign = "‖x‖₂" if view.options.aggregation == "l2" else "max |x|"
-    return fitting([f"Norm map · {kind} {sign}, layers by tokens", f"Norm map · {kind} {sign}", f"Norms · {kind}", kind], width)
+def heading(data: NormMapData, box: Box) -> str:
+    sign = "‖x‖₂" if data.aggregation == "l2" else "max |x|"
+    kind = data.mode
+    return fitting([f"Norm map · {kind} {sign}, layers by tokens", f"Norm map · {kind} {sign}", f"Norms · {kind}", kind], box.width)
 
 
-def legend(view: View, width: int) -> Line:
-    if view.step is None or not view.layers:
+def legend(data: NormMapData, box: Box) -> Line:
+    if data.empty is not None:
         return []
-    table = _table(view, _columns(view, width))
+    table = _table(data, _columns(data, box))
     finite = table[np.isfinite(table)]
     if not finite.size:
         return []
     low, high, unit = float(finite.min()), float(finite.max()), ""
-    if view.options.scale != "minmax":
+    if box.scale != "minmax":
         low, unit = max(low, high / RANGE), "log"
-    return _grid.legend(view.palette, low, high, unit, decimals_for(view, _measure(view))[0])
+    return heat_grid.legend(box.palette, low, high, unit, decimals_for(data.first_largest)[0])
 
 
-def note(view: View, width: int, height: int) -> str:
-    values = view.values(_measure(view))
-    if view.step is None or values is None or not 0 <= view.layer < len(values):
+def note(data: NormMapData, box: Box) -> str:
+    values = data.at_cursor
+    if values is None or not 0 <= data.layer < len(values):
         return ""
-    decimals = decimals_for(view, _measure(view))[0]
-    value = float(values[view.layer])
-    none = value != value and view.why_missing(_measure(view), view.layer) is not None
-    at_cursor = f"layer {view.layer} {visible(view.step.token)} {'none' if none else number_text(value, decimals)}"
-    following = MODES[(MODES.index(view.mode("norm_map", MODES)) + 1) % len(MODES)]
-    hidden, columns = hidden_note(view, 0 if width < SHORT else width, height) if view.gutter else "", _columns(view, width)
-    tokens = fitting([columns.note("tokens", width < SHORT), f"◂ {columns.total}"], width - 2)
-    return " · ".join(part for part in (tokens, hidden, at_cursor, f"v: {following}") if part)
+    value = float(values[data.layer])
+    none = value != value and data.missing[data.layer] is not None
+    number = "none" if none else number_text(value, decimals_for(data.first_largest)[0])
+    following = MODES[(MODES.index(data.mode) + 1) % len(MODES)]
+    short, columns = box.width < SHORT, _columns(data, box)
+    tokens = fitting([columns.note("tokens", short), f"◂ {columns.total}"], box.width - 2)
+    parts = (tokens, hidden_note(data, box, short), f"layer {data.layer} {data.token} {number}", f"v: {following}")
+    return " · ".join(part for part in parts if part)
 
 
-def render(view: View, width: int, height: int) -> list[Line]:
-    measure = _measure(view)
-    if view.step is None or view.layers == 0:
-        return waiting(view, width)
-    columns, digits = _columns(view, width), _digits(view, width)
-    table = _table(view, columns)
-    captured = [measure in view.steps[at].values for at in columns.shown]
+def render(data: NormMapData, box: Box) -> list[Line]:
+    if data.empty is not None:
+        return message(box, data.empty)
+    columns, digits = _columns(data, box), _digits(data, box)
+    captured = data.captured[columns.shown.start - data.first : columns.shown.stop - data.first]
     if not any(captured):
-        return not_captured(view, width)
-    heat = _shares(view, table)
+        return message(box, "not captured for this token")
+    heat = _shares(_table(data, columns), box.scale)
 
-    def cell(layer: int, room: int) -> Line:
-        none = view.why_missing(measure, layer) is not None
+    def cell(layer: int, width: int) -> Line:
+        none = data.missing[layer] is not None
         row = [None if not known or (none and share != share) else float(share) for share, known in zip(heat[layer], captured)]
-        marked = columns.cell(view.cursor) if layer == view.layer or not view.following else -1
-        sign = _grid.MARK if layer == view.layer else COLUMN
-        gap = [Segment(" " * (room - columns.room - digits))]
-        return [*heat_line(view.palette, row, WIDE, marked, sign=sign), *gap, *_number(view, layer, digits)]
+        marked = columns.cell(data.cursor) if layer == data.layer or not data.following else -1
+        sign = heat_grid.MARK if layer == data.layer else COLUMN
+        gap = [Segment(" " * (width - columns.room - digits))]
+        return [*heat_line(box.palette, row, WIDE, marked, sign=sign), *gap, *_number(data, box, layer, digits)]
 
-    return layer_lines(view, width, height, cell)
+    return layer_lines(data, box, cell)
 
 
-def _number(view: View, layer: int, digits: int) -> Line:
+def _number(data: NormMapData, box: Box, layer: int, digits: int) -> Line:
     """The number of the token under the cursor."""
-    values = view.values(_measure(view))
+    values = data.at_cursor
     if not digits:
         return []
     value = float(values[layer]) if values is not None else np.nan
-    if values is None or (value != value and view.why_missing(_measure(view), layer) is not None):
-        return [Segment("none".rjust(digits), ink(view.palette, "secondary"))]
-    chosen = layer == view.layer
+    if values is None or (value != value and data.missing[layer] is not None):
+        return [Segment("none".rjust(digits), ink(box.palette, "secondary"))]
     role = "text" if np.isfinite(value) else "warning"
-    return [Segment(" " + number(value, decimals_for(view, _measure(view))[0], digits - 1), ink(view.palette, role, bold=chosen))]
+    shown = " " + number(value, decimals_for(data.first_largest)[0], digits - 1)
+    return [Segment(shown, ink(box.palette, role, bold=layer == data.layer))]
 
 
-def pick(view: View, width: int, height: int, x: int, y: int) -> View:
+def pick(data: NormMapData, box: Box, x: int, y: int) -> Selection:
     """The layer of the row, and the token of the column."""
-    rows = shown_layers(view, height)
-    columns = _columns(view, width)
-    index = columns.column(x - gutter_width(view))
-    view = view.at_layer(rows[y]) if 0 <= y < len(rows) else view
-    return view if index is None else view.at_step(index)
+    rows = shown_layers(data, box)
+    index = _columns(data, box).column(x - gutter_width(data, box))
+    return Selection(layer=rows[y] if 0 <= y < len(rows) else None, step=index)

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 from numpy.typing import NDArray
 from rich.segment import Segment
 
 from openmav.paint import Line, bar, ink, number_text, percent, shares
-from openmav.panels._layers import not_captured, that_fit, waiting
-from openmav.panels._view import View
-from openmav.record import RANK_EDGES
+from openmav.panels.base import Box
+from openmav.panels.widgets.layer_rows import message, not_captured, that_fit, why_no_step
+from openmav.record import RANK_EDGES, Array
+from openmav.view import View
 
 TITLE = "Output distribution"
 NEEDS = ("distribution",)
@@ -36,6 +39,24 @@ out where a sentence could go anywhere. Where there are fewer rows than bins, th
 LABEL = 7
 
 
+@dataclass(frozen=True)
+class DistributionData:
+    empty: str | None  # why there is nothing to show; None where there is
+    entropy: float | None  # nats, of the raw distribution
+    mass: Array | None  # [bins, 2]: probability in each bin of ranks, raw and after sampling's filters
+    greedy: bool
+
+
+def data(view: View) -> DistributionData:
+    mass, none = view.values("distribution"), why_no_step(view)
+    return DistributionData(
+        empty=none if none is not None or mass is not None else not_captured(view),
+        entropy=view.step.entropy if view.step else None,
+        mass=mass,
+        greedy=view.sampling.greedy,
+    )
+
+
 def ranks(first: int, last: int | None) -> str:
     """How a bin of ranks is written."""
     return f"{first}+" if last is None else f"{first}" if first == last else f"{first}-{last}"
@@ -52,29 +73,25 @@ def bins(values: NDArray, rows: int) -> list[tuple[str, float, float]]:
     return shown
 
 
-def note(view: View, width: int, height: int) -> str:
-    if view.step is None:
+def note(data: DistributionData, box: Box) -> str:
+    if data.entropy is None:
         return ""
-    return f"entropy {number_text(view.step.entropy, 2)} nats · as {number_text(float(np.exp(view.step.entropy)), 1)} equal tokens"
+    return f"entropy {number_text(data.entropy, 2)} nats · {number_text(float(np.exp(data.entropy)), 1)} effective choices"
 
 
-def render(view: View, width: int, height: int) -> list[Line]:
-    values = view.values("distribution")
-    if view.step is None:
-        return waiting(view, width)
-    if values is None:
-        return not_captured(view, width)
-    sampled = not view.sampling.greedy and width >= 28
-    heading = height > len(RANK_EDGES) + 1
-    rows = bins(values, height - heading)
-    lengths = shares([raw for _, raw, _ in rows], view.options.scale)
-    room = max(0, width - LABEL - 1 - 7 - (8 if sampled else 0) - 1)
-    longest = min(room, view.options.max_bar_length or room)
-    quiet = ink(view.palette, "secondary")
+def render(data: DistributionData, box: Box) -> list[Line]:
+    if data.empty is not None or data.mass is None:
+        return message(box, data.empty or "")
+    sampled = not data.greedy and box.width >= 28
+    heading = box.height > len(RANK_EDGES) + 1
+    rows = bins(data.mass, box.height - heading)
+    lengths = shares([raw for _, raw, _ in rows], box.scale)
+    longest = box.longest(max(0, box.width - LABEL - 1 - 7 - (8 if sampled else 0) - 1))
+    quiet = ink(box.palette, "secondary")
     lines: list[Line] = [[Segment(f"{'rank':>{LABEL}} {'mass':>7}" + (f"{'sampled':>8}" if sampled else ""), quiet)]] if heading else []
     for (label, raw, left), share in zip(rows, lengths):
-        line = [Segment(f"{label:>{LABEL}} ", quiet), Segment(percent(raw), ink(view.palette, "text" if np.isfinite(raw) else "warning"))]
+        line = [Segment(f"{label:>{LABEL}} ", quiet), Segment(percent(raw), ink(box.palette, "text" if np.isfinite(raw) else "warning"))]
         if sampled:
             line.append(Segment("     cut" if left == 0 else f" {percent(left)}", quiet))
-        lines.append([*line, Segment(" " + bar(float(share), longest), ink(view.palette, "probability"))])
-    return that_fit(view, width, lines)
+        lines.append([*line, Segment(" " + bar(float(share), longest), ink(box.palette, "probability"))])
+    return that_fit(box, lines)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from openmav.paint import Line
-from openmav.panels._layers import hidden_note, norm_lines, norm_title, pick_layer
-from openmav.panels._view import View
+from openmav.panels.base import Box
+from openmav.panels.widgets.layer_rows import NormData, hidden_note, norm_data, norm_lines, norm_title, pick_layer
+from openmav.view import View
 
 TITLE = "Residual norm"
 NEEDS = ("residual_norm",)
@@ -29,13 +30,17 @@ What is normal: it grows with the layers, often many times over; the last layer 
 pick = pick_layer
 
 
-def heading(view: View, width: int) -> str:
-    return norm_title(view, "Residual", width)
+def data(view: View) -> NormData:
+    return norm_data(view, "residual_norm")
 
 
-def note(view: View, width: int, height: int) -> str:
-    return hidden_note(view, width, height) if view.gutter else ""
+def heading(data: NormData, box: Box) -> str:
+    return norm_title(data, box, "Residual")
 
 
-def render(view: View, width: int, height: int) -> list[Line]:
-    return norm_lines(view, "residual_norm", "residual", width, height)
+def note(data: NormData, box: Box) -> str:
+    return hidden_note(data, box)
+
+
+def render(data: NormData, box: Box) -> list[Line]:
+    return norm_lines(data, box, "residual")

@@ -8,25 +8,28 @@ from dataclasses import dataclass
 import numpy as np
 from rich.segment import Segment
 
-from openmav.paint import Line, bar, fit, ink, number_text, percent, visible
-from openmav.panels._grid import fitting
-from openmav.panels._layers import not_captured, too_narrow, waiting
-from openmav.panels._view import View
-from openmav.record import SAMPLING_STAGES, Step
+from openmav.paint import Line, bar, cells, fit, ink, number_text, percent, visible
+from openmav.panels.base import Box
+from openmav.panels.widgets.heat_grid import fitting
+from openmav.panels.widgets.layer_rows import not_captured, nothing_to_show, why_no_step
+from openmav.record import SAMPLING_STAGES, USUAL_STAGES
+from openmav.settings.sampling import SMALLEST
+from openmav.view import View
 
 TITLE = "Sampler waterfall"
 NEEDS = ("sampling_stages",)
-ROWS = len(SAMPLING_STAGES) + 2
+ROWS = len(USUAL_STAGES) + 2
 HELP = """\
 What it shows: one row for each stage that the next-token distribution goes through, from the model's own (raw) down: the
-constraint (a pattern, banned or required words), the repetition penalty, temperature, top-k, top-p, min-p, in this order.
-Columns: what the stage is set to; how many tokens still have a chance; a bar and the share of the probability that the
-stage kept, the rest (░) it cut away; the probability of the chosen token after the stage. A stage that is off is grey. The
-last row is the token that was taken.
+constraint (a pattern, banned or required words), the repetition penalty, temperature, top-k, top-p, min-p, in this order,
+and among them the stages that the model's own generation config adds (such as no n-gram, bad words, min tokens, forced end,
+suppressed, typical-p, epsilon, eta). Columns: what the stage is set to; how many tokens still have a chance; a bar and the
+share of the probability that the stage kept, the rest (░) it cut away; the probability of the chosen token after the stage.
+A stage that is off is grey. The last row is the chosen token.
 
 How to read it: look for the row where most tokens go: that stage does the work. If the last stages leave a single token,
-sampling is no longer random. Where the chosen token's probability grows from row to row, the stages made it likelier than
-the model held it. What the constraint cut is what the model would rather have said. "greedy" means that nothing is drawn:
+sampling is no longer random. Where the chosen token's probability grows from row to row, the stages made it more likely than
+the model did. What the constraint cut is what the model would have preferred. "greedy" means that nothing is drawn:
 the token with the largest score is taken.
 
 Formula: survivors = tokens with p > 0 after the stage; kept = the sum of p, by the distribution that the stage was given,
@@ -42,39 +45,56 @@ ON, SURVIVORS, KEPT, ENTROPY, CHOSEN = range(5)  # columns of "sampling_stages"
 NAME, COUNT = 17, 9
 NARROW_NAME, NARROW_COUNT, LEAST_BAR = 11, 7, 4
 PERCENT = 7
-ABBREVIATED = {"temperature": "temp.", "penalty": "pen."}  # where there is no room for the whole name
-UNITS = {"penalty": 2, "temperature": 2, "top-p": 2, "min-p": 2, "top-k": 0}  # decimals of what a stage is set to
+ABBREVIATED = {"temperature": "temp.", "penalty": "pen."}  # where the column is too narrow for the whole name
+UNITS = {  # decimals of what a stage is set to
+    **dict.fromkeys(("penalty", "prompt penalty", "temperature", "top-p", "min-p", "top-h", "typical-p"), 2),
+    **dict.fromkeys(("top-k", "no n-gram", "prompt n-gram", "bad words", "min length", "min tokens", "suppressed", "not first"), 0),
+    **dict.fromkeys(("epsilon", "eta"), 4),
+}
 LEAST = NARROW_NAME + PERCENT + 1  # cells; where there are fewer, numbers would have to be cut
 
 
 @dataclass(frozen=True)
-class Stage:
-    """A row: its name and setting, is it on, and the columns of the measure."""
+class StageRow:
+    """A stage of sampling at the shown token."""
 
-    name: str
+    name: str  # and what it is set to
     on: bool
-    survivors: float
-    kept: float
-    entropy: float
-    chosen: float
+    survivors: float  # tokens that still have a chance
+    kept: float  # share of the probability that it was given, 0..1
+    entropy: float  # nats, after it
+    chosen: float  # probability of the chosen token after it
 
 
-def stages(view: View) -> list[Stage]:
-    """All stages of the shown step; none where they were not captured."""
+@dataclass(frozen=True)
+class WaterfallData:
+    empty: str | None  # why there is nothing to show; None where there is
+    stages: tuple[StageRow, ...] = ()  # in the order in which they run; those that any model has, also where they are off
+    token: str = ""  # that was chosen
+    forced: bool = False
+    greedy: bool = False
+
+
+def data(view: View) -> WaterfallData:
     rows, settings = view.values("sampling_stages"), view.values("sampling_stages.settings")
+    if view.step is None:
+        return WaterfallData(why_no_step(view))
     if rows is None or settings is None:
-        return []
-    found = []
+        return WaterfallData(not_captured(view))
+    stages = []
     for at, name in enumerate(SAMPLING_STAGES):
         on = bool(rows[at, ON])
+        if not on and name not in USUAL_STAGES:
+            continue
         text = f"{name} {number_text(float(settings[at]), UNITS[name])}" if on and name in UNITS else name
-        found.append(Stage(text, on, *(float(value) for value in rows[at, SURVIVORS:])))
-    return found
+        stages.append(StageRow(text, on, *(float(value) for value in rows[at, SURVIVORS:])))
+    greedy = bool(settings[SAMPLING_STAGES.index("temperature")] < SMALLEST)
+    return WaterfallData(None, tuple(stages), visible(view.step.token), view.step.forced, greedy)
 
 
-def _shown(view: View, height: int) -> tuple[list[Stage], bool]:
+def _shown(data: WaterfallData, height: int) -> tuple[list[StageRow], bool]:
     """The stages that fit, and whether there is a line for the columns' names: what is off goes first, never the raw one."""
-    every = stages(view)
+    every = list(data.stages)
     room = height - 1  # the token's line
     if room > len(every):
         return every, True
@@ -83,76 +103,70 @@ def _shown(view: View, height: int) -> tuple[list[Stage], bool]:
     return every[: max(0, room)], room > len(every)
 
 
-def note(view: View, width: int, height: int) -> str:
-    every = stages(view)
-    if not every or view.step is None:
+def note(data: WaterfallData, box: Box) -> str:
+    every = data.stages
+    if not every:
         return ""
-    shown, _ = _shown(view, height)
-    names = [stage.name for stage in shown]
+    names = [stage.name for stage in _shown(data, box.height)[0]]
     off, cut = (sum(stage.on == on and stage.name not in names for stage in every) for on in (False, True))
     parts = [f"{cut} more" if cut else "", f"{off} off" if off else ""]
     parts.append(f"entropy {number_text(every[0].entropy, 2)} to {number_text(every[-1].entropy, 2)} nats")
     return " · ".join(part for part in parts if part)
 
 
-def render(view: View, width: int, height: int) -> list[Line]:
-    if view.step is None:
-        return waiting(view, width)
-    if width < LEAST:
-        return too_narrow(view, width)[: max(height, 0)]
-    if not stages(view):
-        return not_captured(view, width)
-    shown, headed = _shown(view, height)
-    lines = [_heading(view, width)] if headed else []
-    lines += [_row(view, stage, width) for stage in shown]
-    return [*lines, _taken(view, view.step, stages(view), width)][: max(height, 0)]
+def render(data: WaterfallData, box: Box) -> list[Line]:
+    instead = nothing_to_show(box, data.empty, LEAST)
+    if instead is not None:
+        return instead
+    shown, headed = _shown(data, box.height)
+    lines = [_heading(box)] if headed else []
+    lines += [_row(box, stage) for stage in shown]
+    return [*lines, _taken(data, box)][: max(box.height, 0)]
 
 
-def _rooms(width: int) -> tuple[int, int, int, int]:
-    """Cells of (name, survivors, bar, chosen); 0 for a bar or column that has no room."""
+def _widths(width: int) -> tuple[int, int, int, int]:
+    """Cells of (name, survivors, bar, chosen); 0 for a bar or column that does not fit."""
     name, count = (NAME, COUNT) if width >= 44 else (NARROW_NAME, NARROW_COUNT if width > LEAST + NARROW_COUNT else 0)
     chosen = 8 if width >= 52 else 0
     bars = width - name - count - PERCENT - chosen - 2
     return name, count, bars if bars >= LEAST_BAR else 0, chosen
 
 
-def _heading(view: View, width: int) -> Line:
-    name, count, bars, chosen = _rooms(width)
+def _heading(box: Box) -> Line:
+    name, count, bars, chosen = _widths(box.width)
     text = "stage".ljust(name) + ("tokens".rjust(count) if count else "") + " " * (bars + 1 + bool(bars)) + "kept".rjust(PERCENT)
-    return [Segment(text + ("chosen".rjust(chosen) if chosen else ""), ink(view.palette, "secondary"))]
+    return [Segment(text + ("chosen".rjust(chosen) if chosen else ""), ink(box.palette, "secondary"))]
 
 
-def _row(view: View, stage: Stage, width: int) -> Line:
-    name, count, bars, chosen = _rooms(width)
+def _row(box: Box, stage: StageRow) -> Line:
+    name, count, bars, chosen = _widths(box.width)
     role = "text" if stage.on else "secondary"
-    quiet, main = ink(view.palette, "secondary"), ink(view.palette, role)
+    quiet, main = ink(box.palette, "secondary"), ink(box.palette, role)
     label = stage.name
     for whole, short in ABBREVIATED.items() if name < NAME else ():
         label = label.replace(whole, short)
     line = [Segment(fit(label, name), main), Segment(_count(stage.survivors).rjust(count) if count else "", main)]
     if not stage.on:
         return [*line, Segment(" off" if bars else "off".rjust(PERCENT + 1), quiet)]
-    longest = min(bars, view.options.max_bar_length or bars)
+    longest = box.longest(bars)
     kept = stage.kept if math.isfinite(stage.kept) else 0.0
     shown = bar(kept, longest)
     cut = ("░" * max(0, longest - len(shown)) if kept < 1 else "").ljust(bars - len(shown)) + " " * bool(bars)
-    line += [Segment(" " + shown, ink(view.palette, "probability")), Segment(cut, ink(view.palette, "frame"))]
-    line.append(Segment(percent(stage.kept), ink(view.palette, role if math.isfinite(stage.kept) else "warning")))
-    return [*line, Segment(percent(stage.chosen).rjust(chosen), ink(view.palette, "accent"))] if chosen else line
+    line += [Segment(" " + shown, ink(box.palette, "probability")), Segment(cut, ink(box.palette, "frame"))]
+    line.append(Segment(percent(stage.kept), ink(box.palette, role if math.isfinite(stage.kept) else "warning")))
+    return [*line, Segment(percent(stage.chosen).rjust(chosen), ink(box.palette, "accent"))] if chosen else line
 
 
 def _count(survivors: float) -> str:
     return f"{int(survivors):,}" if np.isfinite(survivors) else number_text(survivors, 0)
 
 
-def _taken(view: View, step: Step, every: list[Stage], width: int) -> Line:
-    """What was taken in the end, and how."""
-    last = every[-1]
-    settings = view.values("sampling_stages.settings")
-    greedy = settings is not None and settings[SAMPLING_STAGES.index("temperature")] == 0
-    if step.forced:
+def _taken(data: WaterfallData, box: Box) -> Line:
+    """The token that was chosen, and how."""
+    last, width = data.stages[-1], box.width
+    if data.forced:
         ways = ["forced by you, not drawn", "forced"]
-    elif greedy:
+    elif data.greedy:
         ways = ["greedy: the most likely is taken", "greedy"]
     else:
         chance = percent(last.chosen).strip()
@@ -160,6 +174,6 @@ def _taken(view: View, step: Step, every: list[Stage], width: int) -> Line:
         ways = [f"drawn with p {chance} of {of}", f"drawn, p {chance}", chance]
     mark = "● "
     how = fitting(ways, width - len(mark) - 6)
-    token = fit(visible(step.token), min(24, max(4, width - len(mark) - len(how) - 2))).rstrip()
-    room = max(0, width - len(mark) - len(token) - 2)
-    return [Segment(mark + token + "  ", ink(view.palette, "accent", bold=True)), Segment(fit(how, room), ink(view.palette, "secondary"))]
+    token = fit(data.token, min(24, max(4, width - len(mark) - len(how) - 2))).rstrip()
+    room = max(0, width - len(mark) - cells(token) - 2)
+    return [Segment(mark + token + "  ", ink(box.palette, "accent", bold=True)), Segment(fit(how, room), ink(box.palette, "secondary"))]

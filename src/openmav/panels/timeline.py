@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 from rich.segment import Segment
 from rich.style import Style
 
 from openmav.paint import Line, columns, heat_runs, ink, level, number_text, one_line, shares, visible, widened
-from openmav.panels._layers import waiting
-from openmav.panels._spark import roomy
-from openmav.panels._view import View
-from openmav.panels._watched import held
+from openmav.panels.base import Box
+from openmav.panels.widgets.layer_rows import message, why_no_step
+from openmav.panels.widgets.sequence import tokens_in_sight
+from openmav.panels.widgets.sparkline import roomy
+from openmav.panels.widgets.watched import held
+from openmav.view import Selection, View
 
 TITLE = "Timeline"
 NEEDS = ()
@@ -21,12 +25,12 @@ HELP = """\
 What it shows: one column for each generated token, the oldest on the left; its height and colour say how surprised
 the model was by the token that was chosen. The column under the cursor is amber.
 
-How to read it: low and dark is what the model expected; a tall bright column is a token that it held unlikely: often
+How to read it: low and dark is what the model expected; a tall bright column is a token that it considered unlikely: often
 the first word of a new thought, or a name. Walk with the left and right keys, home and end, or click: all panels then
 show that token. Columns are scaled to the tallest in sight; --scale changes them, never the numbers.
 
-Where something was done, a row below the columns says so: ┬ a branch left here, ◆ the sampling was changed, ✎ you put the token
-there, ◉ a breakpoint holds, ▾ the model is touched from here on and ▴ no longer.
+A row below the columns marks events: ┬ a branch starts here, ◆ the sampling changed, ✎ a forced token, ◉ a breakpoint was
+hit, ▾ interventions apply from here on, ▴ interventions removed.
 
 Formula: surprisal = -ln p of the chosen token under the model's raw distribution, in nats (0.69 nats = one coin
 toss). Mean surprisal is over all generated tokens; perplexity = exp(mean surprisal).
@@ -38,23 +42,44 @@ often a repetition.
 """
 
 
-def window(view: View, width: int) -> tuple[int, int]:
-    """First and last+1 of the tokens in sight: the newest ones, or those around the cursor."""
-    count = len(view.steps)
-    if count <= width:
-        return 0, count
-    first = count - width
-    if view.cursor < first + width // 8:
-        first = max(0, view.cursor - width // 2)
-    return min(first, count - width), min(first, count - width) + width
+@dataclass(frozen=True)
+class TimelineData:
+    empty: str | None  # why there is nothing to show; None where there is
+    surprisals: NDArray[np.float64]  # [tokens], nats, from token `first` on
+    marks: tuple[str, ...]  # [tokens]: what was done there, in one character; "" for nothing
+    first: int
+    tokens: int  # all generated tokens, of which those above can be in sight
+    cursor: int
+    index: int  # of the token under the cursor, in the run
+    token: str
+    surprisal: float
+    event: str  # what was done at that token, in words; "" for nothing
+    mean: float  # surprisal of all tokens
 
 
-def mark(view: View, index: int) -> str:
+def data(view: View) -> TimelineData:
+    step, sight = view.step, tokens_in_sight(view)
+    return TimelineData(
+        empty=why_no_step(view),
+        surprisals=np.array([view.steps[at].surprisal for at in sight], dtype=np.float64),
+        marks=tuple(mark_of(view, at) for at in sight),
+        first=sight.start,
+        tokens=len(view.steps),
+        cursor=view.cursor,
+        index=step.index if step else -1,
+        token=visible(step.token) if step else "",
+        surprisal=step.surprisal if step else math.nan,
+        event=one_line(event_of(view, view.cursor)) if step else "",
+        mean=float(np.mean([step.surprisal for step in view.steps])) if len(view.steps) else math.nan,
+    )
+
+
+def mark_of(view: View, index: int) -> str:
     """What was done at a token, in one cell; "" for nothing."""
     step, before = view.steps[index], view.steps[index - 1] if index else None
-    touched, was = bool(step.interventions), bool(before is not None and before.interventions)
-    if touched != was or (touched and before is not None and step.interventions != before.interventions):
-        return "▾" if touched else "▴"
+    modified, was = bool(step.interventions), bool(before is not None and before.interventions)
+    if modified != was or (modified and before is not None and step.interventions != before.interventions):
+        return "▾" if modified else "▴"
     if before is not None and step.sampling != before.sampling:
         return "◆"
     if any(branch.parent == view.branch and branch.at == index for branch in view.branches.values()):
@@ -64,21 +89,32 @@ def mark(view: View, index: int) -> str:
     return "◉" if held(view, index) else "✎" if step.forced else ""
 
 
-def done(view: View, index: int) -> str:
+def event_of(view: View, index: int) -> str:
     """What was done at a token, in words."""
-    step, sign = view.steps[index], mark(view, index)
+    step, sign = view.steps[index], mark_of(view, index)
     words = {
-        "▾": f"touched: {', '.join(step.interventions)}",
-        "▴": "no longer touched",
+        "▾": f"interventions: {', '.join(step.interventions)}",
+        "▴": "interventions removed",
         "◆": f"sampling from here: {step.sampling.describe()}",
-        "┬": "a branch leaves here",
-        "◉": f"held: {', '.join(held(view, index))}",
-        "✎": "put there by you",
+        "┬": "a branch starts here",
+        "◉": f"breakpoint hit: {', '.join(held(view, index))}",
+        "✎": "forced",
     }
     return words.get(sign, "")
 
 
-def heading(view: View, width: int) -> str:
+def window(data: TimelineData, width: int) -> tuple[int, int]:
+    """First and last+1 of the tokens in sight: the newest ones, or those around the cursor."""
+    count = data.tokens
+    if count <= width:
+        return 0, count
+    first = count - width
+    if data.cursor < first + width // 8:
+        first = max(0, data.cursor - width // 2)
+    return min(first, count - width), min(first, count - width) + width
+
+
+def heading(data: TimelineData, box: Box) -> str:
     return "Timeline · surprisal, nats"
 
 
@@ -87,40 +123,37 @@ def _perplexity(mean: float) -> str:
     return f"{value:.1e}" if 1e6 < value < math.inf else number_text(value, 1)
 
 
-def note(view: View, width: int, height: int) -> str:
-    if view.step is None:
+def note(data: TimelineData, box: Box) -> str:
+    if data.empty is not None:
         return ""
-    step, mean = view.step, float(np.mean([step.surprisal for step in view.steps]))
-    first, last = window(view, width)
-    told = done(view, view.cursor)
-    parts = [f"token {step.index} {visible(step.token)} {number_text(step.surprisal, 2)} nats", *([one_line(told)] if told else [])]
-    parts.append(f"mean {number_text(mean, 2)} · perplexity {_perplexity(mean)}")
-    if last - first < len(view.steps):
-        parts.insert(1, f"{'◂ ' * (first > 0)}{first}–{last - 1} of {len(view.steps)}{' ▸' * (last < len(view.steps))}")
+    first, last = window(data, box.width)
+    parts = [f"token {data.index} {data.token} {number_text(data.surprisal, 2)} nats", *([data.event] if data.event else [])]
+    parts.append(f"mean {number_text(data.mean, 2)} · perplexity {_perplexity(data.mean)}")
+    if last - first < data.tokens:
+        parts.insert(1, f"{'◂ ' * (first > 0)}{first}–{last - 1} of {data.tokens}{' ▸' * (last < data.tokens)}")
     return " · ".join(parts)
 
 
-def _codes(view: View, first: int, heights: np.ndarray, finite: np.ndarray) -> list[int]:
+def _codes(box: Box, cursor: int, heights: NDArray[np.float64], finite: NDArray[np.bool_]) -> list[int]:
     """What each column looks like: a level of the ramp, -1 the cursor, -2 not finite, -3 both."""
-    levels = len(view.palette.heat)
+    levels = len(box.palette.heat)
     codes = [level(float(share), levels) if good else -2 for share, good in zip(heights, finite)]
-    if 0 <= view.cursor - first < len(codes):
-        codes[view.cursor - first] = -1 if codes[view.cursor - first] >= 0 else -3
+    if 0 <= cursor < len(codes):
+        codes[cursor] = -1 if codes[cursor] >= 0 else -3
     return codes
 
 
-def render(view: View, width: int, height: int) -> list[Line]:
-    if view.step is None:
-        return waiting(view, width)
-    (first, last), wide = window(view, width), roomy(len(view.steps), width)
-    surprisals = np.array([step.surprisal for step in view.steps[first:last]], dtype=np.float64)
+def render(data: TimelineData, box: Box) -> list[Line]:
+    if data.empty is not None:
+        return message(box, data.empty)
+    (first, last), wide = window(data, box.width), roomy(data.tokens, box.width)
+    surprisals, marks = data.surprisals[first - data.first : last - data.first], data.marks[first - data.first : last - data.first]
     finite = np.isfinite(surprisals)
-    heights = shares(surprisals, view.options.scale)
-    marks = [mark(view, index) for index in range(first, last)]
-    marked = height > 1 and any(marks)
-    rows = columns([float(share) if good else 1.0 for share, good in zip(heights, finite)], max(1, height - marked))
-    palette, runs = view.palette, heat_runs(_codes(view, first, heights, finite))
-    styles = {code: _style(view, code) for code, _ in runs}
+    heights = shares(surprisals, box.scale)
+    marked = box.height > 1 and any(marks)
+    rows = columns([float(share) if good else 1.0 for share, good in zip(heights, finite)], max(1, box.height - marked))
+    runs = heat_runs(_codes(box, data.cursor - first, heights, finite))
+    styles = {code: _style(box, code) for code, _ in runs}
     lines: list[Line] = []
     for row in rows:
         at, line = 0, []
@@ -129,21 +162,21 @@ def render(view: View, width: int, height: int) -> list[Line]:
             at += count
         lines.append(line)
     if marked:
-        lines.append([Segment("".join(f"{sign:{wide}}" for sign in marks), ink(palette, "key"))])
+        lines.append([Segment("".join(f"{sign:{wide}}" for sign in marks), ink(box.palette, "key"))])
     return lines
 
 
-def _style(view: View, code: int) -> Style:
+def _style(box: Box, code: int) -> Style:
     """Of a column; low ones in a quiet grey: the darkest steps of the ramp are hard to see on the ground."""
-    palette = view.palette
+    palette = box.palette
     if code < 0:
         selected = "" if code == -2 else "select"
         return ink(palette, "accent" if code == -1 else "warning", selected, bold=code <= -2)
     return ink(palette, "text" if not palette.color else "residual" if code < 4 else palette.heat[code])
 
 
-def pick(view: View, width: int, height: int, x: int, y: int) -> View:
+def pick(data: TimelineData, box: Box, x: int, y: int) -> Selection | None:
     """The token whose column was clicked."""
-    first, last = window(view, width)
-    column = x // roomy(len(view.steps), width)
-    return view.at_step(first + column) if 0 <= column < last - first else view
+    first, last = window(data, box.width)
+    column = x // roomy(data.tokens, box.width)
+    return Selection(step=first + column) if 0 <= column < last - first else None

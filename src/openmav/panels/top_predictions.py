@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from rich.segment import Segment
 
 from openmav.paint import Line, bar, fit, ink, number, number_text, percent, shares, visible
-from openmav.panels._layers import that_fit, waiting
-from openmav.panels._view import View
-from openmav.record import Step
+from openmav.panels.base import Box
+from openmav.panels.widgets.layer_rows import message, that_fit, why_no_step
+from openmav.record import Array, Ids
+from openmav.view import Selection, View
 
 TITLE = "Top predictions"
 NEEDS = ()
 ROWS = 21
 HELP = """\
-What it shows: the tokens that the model held most likely at the place of the token under the cursor, most likely
+What it shows: the model's most likely tokens at the position of the token under the cursor, most likely
 first. Columns: the token, its probability, (when sampling is on) the probability after temperature and filters, a
 bar, and the logit. A space is shown as · and a newline as ⏎. The chosen token is marked with ● and in amber.
 
-How to read it: one long bar means that the model is sure; several of the same length mean that it could go on in many
+How to read it: one long bar means that the model is sure; several of the same length mean that it could continue in many
 ways. If the chosen token is not the first, sampling picked it or you forced it. "cut" means that the sampling filters
-left nothing of a token. Select another one with the up and down keys or a click, and press enter: the text goes on
+left nothing of a token. Select another one with the up and down keys or a click, and press enter: the text continues
 from there with that token instead.
 
 Formula: p = softmax(logits), in 32-bit floating point, over the whole vocabulary, before any change by sampling. The
@@ -33,92 +36,122 @@ differences count.
 """
 
 
-def choice(step: Step) -> int:
-    """Row of the chosen token; -1 if it is not among the candidates."""
-    rows = (step.candidates.token_ids == step.token_id).nonzero()[0]
-    return int(rows[0]) if len(rows) else -1
+@dataclass(frozen=True)
+class PredictionsData:
+    """The candidates of the shown step, most likely first; arrays are [k]."""
+
+    empty: str | None  # why there is nothing to show; None where there is
+    tokens: tuple[str, ...] = ()
+    ids: Ids | None = None
+    probs: Array | None = None  # of the raw distribution
+    sampled_probs: Array | None = None  # after sampling's filters, 0 where they cut the token
+    logits: Array | None = None
+    chosen: int = -1  # row of the chosen token; -1 where it is not among them
+    selected: int | None = None  # row that the user selected
+    entropy: float = 0.0  # nats, of the raw distribution
+    forced: bool = False
+    greedy: bool = False
+    sampling: str = ""  # how tokens are chosen, in words
 
 
-def shown_rows(view: View, step: Step, rows: int) -> list[int]:
+def data(view: View) -> PredictionsData:
+    step = view.step
+    if step is None:
+        return PredictionsData(why_no_step(view))
+    candidates = step.candidates
+    rows = (candidates.token_ids == step.token_id).nonzero()[0]
+    return PredictionsData(
+        empty=None,
+        tokens=tuple(visible(token) for token in candidates.tokens),
+        ids=candidates.token_ids,
+        probs=candidates.probs,
+        sampled_probs=candidates.sampled_probs,
+        logits=candidates.logits,
+        chosen=int(rows[0]) if len(rows) else -1,
+        selected=view.candidate,
+        entropy=step.entropy,
+        forced=step.forced,
+        greedy=view.sampling.greedy,
+        sampling=view.sampling.describe(),
+    )
+
+
+def shown_rows(data: PredictionsData, rows: int) -> list[int]:
     """Which candidates `rows` rows show: from the top, or from where the selected one fits; the chosen one is always among them."""
-    count = len(step.candidates)
+    count = len(data.tokens)
     if rows <= 0 or count <= rows:
         return list(range(max(0, count if rows > 0 else 0)))
-    first = max(0, (view.candidate or 0) - rows + 2)
+    first = max(0, (data.selected or 0) - rows + 2)
     shown = list(range(first, min(first + rows, count)))
-    chosen = choice(step)
-    if chosen > shown[-1]:
-        shown[-1] = chosen
-    elif 0 <= chosen < shown[0]:
-        shown[0] = chosen
+    if data.chosen > shown[-1]:
+        shown[-1] = data.chosen
+    elif 0 <= data.chosen < shown[0]:
+        shown[0] = data.chosen
     return shown
 
 
-def note(view: View, width: int, height: int) -> str:
-    if view.step is None:
+def note(data: PredictionsData, box: Box) -> str:
+    if data.empty is not None:
         return ""
-    rows = shown_rows(view, view.step, height - _has_heading(height))
-    parts = [f"entropy {number_text(view.step.entropy, 2)} nats", "forced by you" if view.step.forced else view.sampling.describe()]
-    hidden = len(view.step.candidates) - len(rows)
+    hidden = len(data.tokens) - len(shown_rows(data, box.height - _has_heading(box)))
+    parts = [f"entropy {number_text(data.entropy, 2)} nats", "forced by you" if data.forced else data.sampling]
     return " · ".join(parts + ([f"{hidden} more ▼"] if hidden else []))
 
 
-def _has_heading(height: int) -> int:
-    return int(height >= 4)
+def _has_heading(box: Box) -> int:
+    return int(box.height >= 4)
 
 
-def _widths(view: View, width: int) -> tuple[int, bool, bool, int]:
+def _widths(data: PredictionsData, box: Box) -> tuple[int, bool, bool, int]:
     """(cells of the token, sampled column?, logit column?, cells of the longest bar)."""
-    sampled = not view.sampling.greedy and width >= 34
-    logit = width >= 30 + (10 if sampled else 0)
-    token = max(4, min(24, width * 3 // 10))
-    room = max(0, width - 2 - token - 1 - 7 - (8 if sampled else 0) - 1 - (9 if logit else 0))
-    return token, sampled, logit, min(room, view.options.max_bar_length or room)
+    sampled = not data.greedy and box.width >= 34
+    logit = box.width >= 30 + (10 if sampled else 0)
+    token = max(4, min(24, box.width * 3 // 10))
+    longest = max(0, box.width - 2 - token - 1 - 7 - (8 if sampled else 0) - 1 - (9 if logit else 0))
+    return token, sampled, logit, box.longest(longest)
 
 
-def _heading(view: View, width: int) -> Line:
-    token, sampled, logit, _ = _widths(view, width)
+def _heading(data: PredictionsData, box: Box) -> Line:
+    token, sampled, logit, _ = _widths(data, box)
     left = f"  {'token':<{token}} {'p':>7}" + (f"{'sampled':>8}" if sampled else "")
     right = f"{'logit':>9}" if logit else ""
-    return [Segment(left + " " * max(0, width - len(left) - len(right)) + right, ink(view.palette, "secondary"))]
+    return [Segment(left + " " * max(0, box.width - len(left) - len(right)) + right, ink(box.palette, "secondary"))]
 
 
-def _row(view: View, step: Step, row: int, share: float, width: int) -> Line:
-    token_room, sampled, logit, longest = _widths(view, width)
-    candidates, chosen, selected = step.candidates, row == choice(step), row == view.candidate
+def _row(data: PredictionsData, box: Box, row: int, p: float, left: float, logit: float, share: float) -> Line:
+    token_width, has_sampled, has_logit, longest = _widths(data, box)
+    chosen, selected = row == data.chosen, row == data.selected
     on = "select" if selected else ""
-    main = ink(view.palette, "accent" if chosen else "text", on, bold=chosen)
-    quiet = ink(view.palette, "secondary", on)
+    main = ink(box.palette, "accent" if chosen else "text", on, bold=chosen)
+    quiet = ink(box.palette, "secondary", on)
     mark = "▸" if selected else "●" if chosen else " "
     line = [
-        Segment(f"{mark} {fit(visible(candidates.tokens[row]), token_room)} ", main),
-        Segment(percent(float(candidates.probs[row])), ink(view.palette, "text", on, bold=chosen)),
+        Segment(f"{mark} {fit(data.tokens[row], token_width)} ", main),
+        Segment(percent(p), ink(box.palette, "text", on, bold=chosen)),
     ]
-    if sampled:
-        left = float(candidates.sampled_probs[row])
+    if has_sampled:
         line.append(Segment("     cut" if left == 0 else f" {percent(left)}", quiet))
     shown = bar(share, longest)
-    line.append(Segment(" " + shown, ink(view.palette, "accent" if chosen else "probability", "" if view.palette.color is False else on)))
-    used = 2 + token_room + 1 + 7 + (8 if sampled else 0) + 1 + len(shown)
-    end = number(float(candidates.logits[row]), 2, 9) if logit else ""
-    return [*line, Segment(" " * max(0, width - used - len(end)) + end, quiet)]
+    line.append(Segment(" " + shown, ink(box.palette, "accent" if chosen else "probability", on if box.palette.color else "")))
+    used = 2 + token_width + 1 + 7 + (8 if has_sampled else 0) + 1 + len(shown)
+    end = number(logit, 2, 9) if has_logit else ""
+    return [*line, Segment(" " * max(0, box.width - used - len(end)) + end, quiet)]
 
 
-def render(view: View, width: int, height: int) -> list[Line]:
-    step = view.step
-    if step is None:
-        return waiting(view, width)
-    heading = _has_heading(height)
-    lengths = shares(step.candidates.probs, view.options.scale)
-    rows = shown_rows(view, step, height - heading)
-    lines = [_heading(view, width)] * heading + [_row(view, step, row, float(lengths[row]), width) for row in rows]
-    return that_fit(view, width, lines)
+def render(data: PredictionsData, box: Box) -> list[Line]:
+    probs, sampled, logits = data.probs, data.sampled_probs, data.logits
+    if data.empty is not None or probs is None or sampled is None or logits is None:
+        return message(box, data.empty or "")
+    heading, lengths = _has_heading(box), shares(probs, box.scale)
+    lines = [_heading(data, box)] * heading
+    for row in shown_rows(data, box.height - heading):
+        lines.append(_row(data, box, row, float(probs[row]), float(sampled[row]), float(logits[row]), float(lengths[row])))
+    return that_fit(box, lines)
 
 
-def pick(view: View, width: int, height: int, x: int, y: int) -> View:
+def pick(data: PredictionsData, box: Box, x: int, y: int) -> Selection | None:
     """The candidate of the row that was clicked."""
-    if view.step is None:
-        return view
-    at = y - _has_heading(height)
-    rows = shown_rows(view, view.step, height - _has_heading(height))
-    return view.at_candidate(rows[at]) if 0 <= at < len(rows) else view
+    if data.empty is not None:
+        return None
+    at, rows = y - _has_heading(box), shown_rows(data, box.height - _has_heading(box))
+    return Selection(candidate=rows[at]) if 0 <= at < len(rows) else None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from openmav.paint import visible
-from openmav.panels._view import View
+from openmav.view import View
 
 
 def prompt_length(view: View) -> int:
@@ -26,3 +26,15 @@ def token_at(view: View, position: int) -> str:
         return visible(view.steps[index].token)
     tokens = view.prompt.tokens if view.prompt is not None else ()
     return visible(tokens[position]) if 0 <= position < len(tokens) else "?"
+
+
+def tokens_in_sight(view: View, cells_each: int = 1) -> range:
+    """The generated tokens that a panel of `view.size` can show at once, each at least `cells_each` wide; all where it has no size.
+
+    A panel shows the newest tokens or those around the cursor, so these are as many on either side of the cursor as fit.
+    """
+    count = len(view.steps)
+    if view.size is None:
+        return range(count)
+    reach = max(1, view.size[0] // cells_each)
+    return range(max(0, view.cursor - reach), min(count, max(view.cursor, 0) + reach))

@@ -1,57 +1,49 @@
-"""What a panel draws: one frozen View holds all that is known and all that the reader selected."""
+"""What a panel draws: one frozen View holds all that is known and all that the user selected."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 
 import numpy as np
 
-from openmav.apps.options import AppOptions
-from openmav.explained import InputAttribution
-from openmav.finite import nonfinite
 from openmav.paint import PALETTES, Palette
-from openmav.record import TRUNK, Array, Branch, ModelInfo, Prompt, Step
-from openmav.sampling import Sampling
-from openmav.source import Snapshot, Status
+from openmav.protocol.snapshot import Snapshot
+from openmav.record import Array, Branch, Step
+from openmav.record.nonfinite import nonfinite
+from openmav.view.options import AppOptions
 
 
 @dataclass(frozen=True)
-class View:
-    """One moment of a run and the reader's place in it; every change makes a new View.
+class Selection:
+    """What a click selects; None leaves it as it is."""
+
+    step: int | None = None
+    layer: int | None = None
+    head: int | None = None
+    candidate: int | None = None  # row in the shown step's candidates
+    branch: str | None = None  # to compare with
+
+
+@dataclass(frozen=True)
+class View(Snapshot):
+    """One moment of a run and the user's place in it; every change makes a new View.
 
     `cursor` is the index of the shown step, -1 where there is none. `scroll` counts the layer rows hidden above.
     """
 
-    info: ModelInfo | None = None
-    prompt: Prompt | None = None
-    sampling: Sampling = field(default_factory=Sampling)
-    steps: Sequence[Step] = ()
-    status: Status = "loading"
-    progress: str = ""
-    fraction: float | None = None
-    error: str | None = None
-    notice: str = ""
-    branch: str = TRUNK  # the one in force
-    parent: str | None = None  # the branch that it left,
-    at: int = 0  # at this token
-    ahead: int = 0  # tokens that were taken back and can be gone forward to
-    branches: Mapping[str, Branch] = field(default_factory=dict)  # the others, by name
-    other: str | None = None  # the branch that the reader compares with; None: the one that this one left
-    interventions: tuple[str, ...] = ()  # what is done to the model now
-    breakpoints: tuple[str, ...] = ()  # conditions that pause the run
-    watches: tuple[str, ...] = ()  # values and conditions that the reader watches
-    reason: str | None = None
+    other: str | None = None  # the branch that the user compares with; None: the one that this one left
+    watches: tuple[str, ...] = ()  # values and conditions that the user watches
     cursor: int = -1
     following: bool = True  # the cursor goes along with the newest step
     layer: int = -1  # -1 until a model is known, then the last
     head: int = 0
     candidate: int | None = None  # row in the shown step's candidates
     scroll: int = 0
-    modes: Mapping[str, str] = field(default_factory=dict)  # what the reader chose to see in a panel: {panel: one of its MODES}
-    attribution: InputAttribution | None = None  # the last one that was asked for
+    modes: Mapping[str, str] = field(default_factory=dict)  # what the user chose to see in a panel: {panel: one of its MODES}
     draw_seconds: float | None = None  # what the app took lately to make all lines of a frame
     memory: Mapping[str, int] = field(default_factory=dict)  # resident bytes of the processes "app" and "engine", where known
+    size: tuple[int, int] | None = None  # cells of the box that a panel's data is for; None: all tokens are needed
     gutter: bool = True  # layer panels draw the layer's number; a neighbour on the left may have done it
     options: AppOptions = field(default_factory=AppOptions)
     palette: Palette = PALETTES["dark"]
@@ -80,14 +72,14 @@ class View:
 
     @property
     def compared(self) -> Branch | None:
-        """The branch beside the one in force: the chosen one, else the one that it left, else any; None where there is no other."""
+        """The branch that the current one is compared with: the chosen one, else its parent, else any; None if there is no other."""
         for name in (self.other, self.parent, *self.branches):
             if name in self.branches:
                 return self.branches[str(name)]
         return None
 
     def all_branches(self) -> dict[str, Branch]:
-        """All branches by name, the one in force among them."""
+        """All branches by name, the current one included."""
         if self.prompt is None:
             return dict(self.branches)
         return {self.branch: Branch(self.branch, self.prompt, tuple(self.steps), self.parent, self.at), **self.branches}
@@ -97,7 +89,7 @@ class View:
         return () if self.step is None else nonfinite(self.step, self.info)
 
     def mode(self, panel: str, known: Sequence[str]) -> str:
-        """Which of its `known` kinds a panel shows; the first where the reader chose none."""
+        """Which of its `known` kinds a panel shows; the first where the user chose none."""
         chosen = self.modes.get(panel)
         return chosen if chosen is not None and chosen in known else known[0]
 
@@ -108,28 +100,11 @@ class View:
         last = len(now.steps) - 1
         cursor = last if self.following else min(self.cursor, last)
         layer = self.layer if self.layer >= 0 or now.info is None else now.info.layers - 1
-        held = self.step is not None and 0 <= cursor == self.cursor and _same(now.steps[cursor], self.step)
-        candidate = self.candidate if held else None
+        kept = self.step is not None and 0 <= cursor == self.cursor and _same(now.steps[cursor], self.step)
+        candidate = self.candidate if kept else None
         return replace(
             self,
-            info=now.info,
-            prompt=now.prompt,
-            sampling=now.sampling,
-            steps=now.steps,
-            status=now.status,
-            progress=now.progress,
-            fraction=now.fraction,
-            error=now.error,
-            notice=now.notice,
-            branch=now.branch,
-            parent=now.parent,
-            at=now.at,
-            ahead=now.ahead,
-            branches=now.branches,
-            interventions=now.interventions,
-            breakpoints=now.breakpoints,
-            reason=now.reason,
-            attribution=now.attribution,
+            **{one.name: getattr(now, one.name) for one in fields(Snapshot)},
             cursor=cursor,
             following=self.following or (cursor == last and candidate is None),
             layer=layer,
@@ -155,6 +130,14 @@ class View:
 
     def at_head(self, head: int) -> View:
         return replace(self, head=max(0, min(head, self.heads - 1))) if self.heads else self
+
+    def selecting(self, selection: Selection) -> View:
+        """The view with what a click selected."""
+        view = self if selection.layer is None else self.at_layer(selection.layer)
+        view = view if selection.head is None else view.at_head(selection.head)
+        view = view if selection.step is None else view.at_step(selection.step)
+        view = view if selection.candidate is None else view.at_candidate(selection.candidate)
+        return view if selection.branch is None else replace(view, other=selection.branch)
 
     def at_candidate(self, row: int) -> View:
         """A candidate of the shown step selected; that holds the cursor where it is."""

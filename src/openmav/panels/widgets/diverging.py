@@ -19,11 +19,11 @@ def signed(value: float, decimals: int) -> str:
 def signed_shares(values: ArrayLike, scale: str = "linear") -> NDArray[np.float64]:
     """How long each bar is, -1..1 of the longest; 0 for what is not finite. log: sign(v) ln(1 + |v|) / ln(1 + max |v|)."""
     array = np.asarray(values, dtype=np.float64)
-    kept = np.where(np.isfinite(array), array, 0.0)
+    finite = np.where(np.isfinite(array), array, 0.0)
     if scale == "log":
-        kept = np.sign(kept) * np.log1p(np.abs(kept))
-    top = np.abs(kept).max() if kept.size else 0.0
-    return kept / top if top > 0 else np.zeros_like(kept)
+        finite = np.sign(finite) * np.log1p(np.abs(finite))
+    top = np.abs(finite).max() if finite.size else 0.0
+    return finite / top if top > 0 else np.zeros_like(finite)
 
 
 def diverging_bar(palette: Palette, share: float, room: int, longest: int | None = None) -> Line:

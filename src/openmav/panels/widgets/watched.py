@@ -1,17 +1,33 @@
-"""Conditions over the run: what the reader set, and their values at its tokens, each worked out once."""
+"""Conditions over the run: what the user set, and their values at its tokens, each worked out once."""
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
 from openmav.conditions import Condition, ConditionError, Value, parse
-from openmav.panels._view import View
 from openmav.record import ModelInfo, Step
+from openmav.view import View
 
-KEPT = 1 << 15  # values that are remembered
-_values: dict[tuple[str, int], tuple[Step, ModelInfo | None, Value]] = {}
+KEPT = 64  # values that are remembered of a step
+
+
+@dataclass(frozen=True)
+class _Known:
+    """A value, and what it was read from: the steps back from its own as far as the condition reads, and the model."""
+
+    value: Value
+    read: tuple[weakref.ref[Step], ...]
+    info: weakref.ref[ModelInfo] | None
+
+    def fits(self, read: Sequence[Step], info: ModelInfo | None) -> bool:
+        same_model = info is None if self.info is None else self.info() is info
+        return same_model and len(read) == len(self.read) and all(ref() is step for ref, step in zip(self.read, read))
+
+
+_values: dict[int, dict[str, _Known]] = {}  # {id of a step: {text of a condition: its value}}; gone with the step
 
 
 @dataclass(frozen=True)
@@ -55,26 +71,37 @@ def _all(breakpoints: tuple[str, ...], watches: tuple[str, ...], size: tuple[int
 
 
 def _one(text: str, stops: bool, size: tuple[int, int] | None) -> Watched:
-    found = _parsed(text)
-    if isinstance(found, ConditionError):
-        return Watched(text, stops, None, found.why)
+    result = _parsed(text)
+    if isinstance(result, ConditionError):
+        return Watched(text, stops, None, result.why)
     try:
         if size is not None:
-            found.fits(*size)
+            result.fits(*size)
     except ConditionError as error:
         return Watched(text, stops, None, error.why)
-    return Watched(text, stops, found)
+    return Watched(text, stops, result)
 
 
 def value_at(condition: Condition, steps: Sequence[Step], info: ModelInfo | None, index: int) -> Value:
-    """The value at a token. A step never changes, and what stands before it does not either, so that it is kept."""
-    step, key = steps[index], (condition.text, id(steps[index]))
-    known = _values.get(key)
-    if known is None or known[0] is not step or known[1] is not info:
-        if len(_values) >= KEPT:
-            _values.clear()
-        known = _values[key] = (step, info, condition.value(step, info, steps))
-    return known[2]
+    """The value at a token, remembered as long as all steps that it was read from are those of `steps`."""
+    step = steps[index]
+    read = tuple(steps[max(0, index - condition.reach) : index + 1])
+    values = _values.get(id(step)) or _new_values(step)
+    known = values.get(condition.text)
+    if known is None or not known.fits(read, info):
+        if len(values) >= KEPT:
+            values.clear()
+        refs = tuple(weakref.ref(one) for one in read)
+        known = _Known(condition.value(step, info, steps), refs, None if info is None else weakref.ref(info))
+        values[condition.text] = known
+    return known.value
+
+
+def _new_values(step: Step) -> dict[str, _Known]:
+    """A place for the values of a step, which goes with it."""
+    values = _values[id(step)] = {}
+    weakref.finalize(step, _values.pop, id(step), None).atexit = False
+    return values
 
 
 def held(view: View, index: int) -> tuple[str, ...]:

@@ -1,0 +1,22 @@
+"""The layouts that mav brings: a name, and the panels that it shows, in their order. Keys 1, 2, ... are the layouts from the top."""
+
+from __future__ import annotations
+
+LAYOUTS: dict[str, tuple[str, ...]] = {
+    "overview": (
+        "generated_text",
+        "top_predictions",
+        "output_distribution",
+        "mlp_norm",
+        "attention_entropy",
+        "residual_norms",
+        "timeline",
+    ),
+    "attention": ("generated_text", "attention_map", "attention_row", "timeline"),
+    "lens": ("generated_text", "top_predictions", "logit_lens", "lens_map", "timeline"),
+    "sampling": ("generated_text", "top_predictions", "sampler_waterfall", "output_distribution", "uncertainty", "timeline"),
+    "layers": ("mlp_norm", "attention_norms", "residual_norms", "attribution", "neurons", "timeline"),
+    "minimal": ("generated_text", "top_predictions", "timeline"),
+    "health": ("health", "accounting", "uncertainty", "norm_map", "timeline"),
+    "hands-on": ("generated_text", "top_predictions", "branches", "interventions", "timeline"),
+}
