@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
+import time
+from collections.abc import Callable
+
 from fakes import ScriptedSource, make_info, make_steps
-from openmav.apps.options import AppOptions
 from openmav.apps.tui.app import MavApp
-from openmav.apps.tui.widgets import PanelTile
-from openmav.source import Source
+from openmav.apps.tui.widgets.panel_tile import PanelTile
+from openmav.protocol.source import Source
+from openmav.view.options import AppOptions
 
 SMALL, COMPACT, HOME = (60, 16), (80, 24), (160, 45)
 
@@ -23,6 +27,14 @@ def make_app(
 def sent(app: MavApp) -> list[object]:
     """The commands that reached the source, but for what is wanted."""
     return [command for command in app.source.sent if type(command).__name__ != "Want"]  # type: ignore[attr-defined]
+
+
+async def until(condition: Callable[[], bool], seconds: float = 60) -> None:
+    """Waits until it holds, however busy the machine is. Raises AssertionError where it does not come to hold."""
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "it did not come"
+        await asyncio.sleep(0.02)
 
 
 def screen_text(app: MavApp) -> str:

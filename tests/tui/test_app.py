@@ -10,10 +10,10 @@ import pytest
 from driving import COMPACT, HOME, SMALL, make_app, screen_text, sent, shown, tile
 
 from fakes import HOSTILE, ListSource, ScriptedSource, make_info, make_step, make_steps, with_nan
-from openmav.apps.options import AppOptions
 from openmav.errors import UsageError
 from openmav.panels import needs
-from openmav.source import Advance, Back, Force, Pause, Run, Want
+from openmav.protocol.commands import Advance, Back, Force, Pause, Resume, Want
+from openmav.view.options import AppOptions
 
 pytestmark = pytest.mark.asyncio
 
@@ -28,9 +28,9 @@ async def test_first_paint_needs_no_model() -> None:
 
 
 async def test_it_asks_for_what_its_panels_need() -> None:
-    app = make_app(options=AppOptions(panels=("mlp_activations", "timeline")))
+    app = make_app(options=AppOptions(panels=("mlp_norm", "timeline")))
     async with app.run_test(size=HOME):
-        assert app.source.sent == [Want(needs(["mlp_activations"]))]  # type: ignore[attr-defined]
+        assert app.source.sent == [Want(needs(["mlp_norm"]))]  # type: ignore[attr-defined]
 
 
 async def test_space_runs_and_pauses() -> None:
@@ -39,7 +39,7 @@ async def test_space_runs_and_pauses() -> None:
         await pilot.press("space")
         assert "pause" in screen_text(app).splitlines()[-1]
         await pilot.press("space")
-        assert sent(app) == [Run(), Pause()]
+        assert sent(app) == [Resume(), Pause()]
 
 
 @pytest.mark.parametrize("key", [".", "enter"])
@@ -53,7 +53,7 @@ async def test_a_key_makes_one_token(key: str) -> None:
 
 
 @pytest.mark.parametrize("key", ["b", "backspace"])
-async def test_a_key_takes_a_token_back(key: str) -> None:
+async def test_a_key_undoes_a_token(key: str) -> None:
     app = make_app(3)
     async with app.run_test(size=COMPACT) as pilot:
         await pilot.press(key)
@@ -67,7 +67,7 @@ async def test_back_at_the_start_says_so() -> None:
     async with app.run_test(size=COMPACT) as pilot:
         await pilot.press("b")
         assert sent(app) == []
-        assert "no token to take back" in screen_text(app)
+        assert "no token to undo" in screen_text(app)
 
 
 async def test_scrubbing() -> None:
@@ -88,7 +88,7 @@ async def test_a_scrubbed_view_stays_while_tokens_come() -> None:
     app = make_app(5)
     async with app.run_test(size=COMPACT) as pilot:
         await pilot.press("left", "left")
-        app.source.send(Run())
+        app.source.send(Resume())
         app.source.beat()  # type: ignore[attr-defined]
         app.tick()
         assert app.view.cursor == 2
@@ -106,18 +106,18 @@ async def test_a_candidate_is_put_in_the_place_of_the_shown_token() -> None:
         assert app.view.candidate == row + 2, "counted from the token that stands there"
         wanted = int(step.candidates.token_ids[row + 2])
         await pilot.press("enter")
-        assert sent(app) == [Back(3), Force(wanted)]
+        assert sent(app) == [Force(wanted, 3, "main")]
         assert len(app.view.steps) == 4
         assert app.view.step is not None
         assert (app.view.step.token_id, app.view.step.forced) == (wanted, True)
         assert app.view.candidate is None
 
 
-async def test_forcing_waits_for_a_running_source_to_pause() -> None:
+async def test_forcing_amid_a_run_is_one_command() -> None:
     app = make_app(4)
     async with app.run_test(size=HOME) as pilot:
         await pilot.press("space", "down", "enter")
-        assert [type(command) for command in sent(app)] == [Run, Pause, Back, Force]
+        assert [type(command) for command in sent(app)] == [Resume, Force]
 
 
 async def test_escape_lets_go_of_a_candidate() -> None:
@@ -150,7 +150,7 @@ async def test_pages_of_layers() -> None:
     app = make_app()
     async with app.run_test(size=COMPACT) as pilot:
         await pilot.press("pagedown", "pagedown", "pagedown", "pagedown")
-        assert app.view.scroll == 30 - app.layer_rows()
+        assert app.view.scroll == 30 - app.panels.layer_rows()
         await pilot.press("pageup", "pageup", "pageup", "pageup")
         assert app.view.scroll == 0
 
@@ -191,12 +191,12 @@ async def test_any_size(size: tuple[int, int]) -> None:
 async def test_chosen_panels_and_a_grid() -> None:
     app = make_app(options=AppOptions(panels=("attention_norms", "timeline", "top_predictions"), grid_rows=3))
     async with app.run_test(size=HOME):
-        assert [(tile(app, name).region.x, tile(app, name).region.width) for name in app.modules] == [(0, 160)] * 3
-        assert len({tile(app, name).region.y for name in app.modules}) == 3
+        assert [(tile(app, name).region.x, tile(app, name).region.width) for name in app.panels.modules] == [(0, 160)] * 3
+        assert len({tile(app, name).region.y for name in app.panels.modules}) == 3
 
 
 async def test_unknown_names_stop_before_the_screen_opens() -> None:
-    with pytest.raises(UsageError, match=r"unknown panel 'mlp'\..*mlp_activations"):
+    with pytest.raises(UsageError, match=r"unknown panel 'mlp'\..*mlp_norm"):
         make_app(options=AppOptions(panels=("mlp",)))
     with pytest.raises(UsageError, match=r"unknown theme 'drak'\. Did you mean 'dark'"):
         make_app(options=AppOptions(theme="drak"))
@@ -207,22 +207,22 @@ async def test_mouse() -> None:
     async with app.run_test(size=HOME) as pilot:
         await pilot.click("#panel-timeline", offset=(2 + 9, 2))
         assert app.view.cursor == 4, "a token has two cells while there is room"
-        assert app.focus_name == "timeline"
-        await pilot.click("#panel-mlp_activations", offset=(8, 1 + 3))
+        assert app.panels.focused == "timeline"
+        await pilot.click("#panel-mlp_norm", offset=(8, 1 + 3))
         assert app.view.layer == 26
         await pilot.click("#panel-top_predictions", offset=(8, 1 + 1 + 2))
         assert app.view.candidate == 2
         await pilot.click("#panel-attention_entropy", offset=(tile(app, "attention_entropy").size.width - 3, 1))
         assert (app.view.layer, app.view.head) == (29, 8)
         await pilot.click("Header")
-        assert sent(app) == [Run()]
+        assert sent(app) == [Resume()]
 
 
 async def test_the_wheel_scrolls_layers_together() -> None:
     app = make_app()
     async with app.run_test(size=COMPACT) as pilot:
         widget = tile(app, "residual_norms")
-        from openmav.apps.tui.messages import Wheeled
+        from openmav.apps.tui.widgets.messages import Wheeled
 
         widget.post_message(Wheeled("residual_norms", 1))
         await pilot.pause()
@@ -285,7 +285,7 @@ async def test_control_c_pauses_then_quits() -> None:
     app = make_app()
     async with app.run_test(size=COMPACT) as pilot:
         await pilot.press("space", "ctrl+c")
-        assert sent(app) == [Run(), Pause()]
+        assert sent(app) == [Resume(), Pause()]
         assert app.is_running
         assert "ctrl+c again quits" in screen_text(app)
         await pilot.press("ctrl+c")
@@ -350,7 +350,7 @@ async def test_a_panel_that_fails_shows_it_and_no_other_does(monkeypatch: pytest
         def broken(*_: object) -> None:
             raise ValueError("[bold]oops")
 
-        monkeypatch.setattr(app.modules["timeline"], "render", broken)
+        monkeypatch.setattr(app.panels.modules["timeline"], "render", broken)
         app.redraw()
         assert "this panel failed: ValueError: [bold]oops" in screen_text(app)
         assert "Top predictions" in screen_text(app)
@@ -380,7 +380,7 @@ async def test_a_signal_ends_the_app_and_restores_the_terminal() -> None:
 import sys
 sys.path.insert(0, sys.argv[1])
 from fakes import ScriptedSource, make_steps
-from openmav.apps.options import AppOptions
+from openmav.view.options import AppOptions
 from openmav.apps.tui import run
 run(ScriptedSource(make_steps(3)), AppOptions())
 """

@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 from driving import COMPACT, HOME, make_app, screen_text, sent, shown, tile
 
-from openmav.apps.layouts import LAYOUTS
-from openmav.apps.options import AppOptions
 from openmav.panels import needs
-from openmav.source import Advance, SetSampling, Want
+from openmav.protocol.commands import Advance, SetSampling, Want
+from openmav.view.layouts import LAYOUTS
+from openmav.view.options import AppOptions
 
 pytestmark = pytest.mark.asyncio
 
@@ -30,47 +30,47 @@ async def test_every_layout_opens_by_its_key_and_asks_for_what_it_needs(name: st
 
 
 async def test_own_layouts_and_own_panels() -> None:
-    layouts = {**LAYOUTS, "mine": ("timeline", "mlp_activations")}
+    layouts = {**LAYOUTS, "mine": ("timeline", "mlp_norm")}
     app = make_app(options=AppOptions(layouts=layouts, own_panels=("residual_norms",)))
     async with app.run_test(size=HOME) as pilot:
         await pilot.press("6")
-        assert "residual_norms" in app.modules
-        app.show_layout("mine")
+        assert "residual_norms" in app.panels.modules
+        app.controllers.layouts.show("mine")
         await pilot.pause()
-        assert list(app.modules) == ["timeline", "mlp_activations", "residual_norms"]
-        assert set(shown(app)) == set(app.modules)
+        assert list(app.panels.modules) == ["timeline", "mlp_norm", "residual_norms"]
+        assert set(shown(app)) == set(app.panels.modules)
 
 
 async def test_a_panel_goes_and_another_comes() -> None:
-    app = make_app(options=AppOptions(panels=("generated_text", "timeline", "mlp_activations")))
+    app = make_app(options=AppOptions(panels=("generated_text", "timeline", "mlp_norm")))
     async with app.run_test(size=HOME) as pilot:
         await pilot.press("tab", "x")
-        assert list(app.modules) == ["generated_text", "mlp_activations"]
-        assert app.focus_name == "mlp_activations"
+        assert list(app.panels.modules) == ["generated_text", "mlp_norm"]
+        assert app.panels.focused == "mlp_norm"
         await pilot.press("x", "x")
-        assert list(app.modules) == ["generated_text"]
-        assert "the last panel stays" in screen_text(app)
+        assert list(app.panels.modules) == ["generated_text"]
+        assert "the last panel cannot be removed" in screen_text(app)
         assert wanted(app)[-1] == frozenset()
-        app.add_panel("attention_entropy")
+        app.panels.add("attention_entropy")
         await pilot.pause()
         assert shown(app) == ["generated_text", "attention_entropy"]
         assert wanted(app)[-1] == {"attention_entropy"}
-        assert app.focus_name == "attention_entropy"
+        assert app.panels.focused == "attention_entropy"
 
 
 async def test_a_panel_changes_places_with_its_neighbour() -> None:
-    app = make_app(options=AppOptions(panels=("generated_text", "mlp_activations", "top_predictions", "residual_norms")))
+    app = make_app(options=AppOptions(panels=("generated_text", "mlp_norm", "top_predictions", "residual_norms")))
     async with app.run_test(size=HOME) as pilot:
         await pilot.press("tab")
-        before = tile(app, "mlp_activations").place, tile(app, "residual_norms").place
+        before = tile(app, "mlp_norm").place, tile(app, "residual_norms").place
         await pilot.press("greater_than_sign")
-        assert list(app.modules) == ["generated_text", "residual_norms", "top_predictions", "mlp_activations"]
+        assert list(app.panels.modules) == ["generated_text", "residual_norms", "top_predictions", "mlp_norm"]
         assert tile(app, "residual_norms").place.x == before[0].x
-        assert tile(app, "mlp_activations").place.x > before[1].x - 6
+        assert tile(app, "mlp_norm").place.x > before[1].x - 6
         await pilot.press("greater_than_sign")
-        assert "no place further on" in screen_text(app)
+        assert "cannot move further" in screen_text(app)
         await pilot.press("less_than_sign", "escape")
-        assert tile(app, "mlp_activations").place == before[0]
+        assert tile(app, "mlp_norm").place == before[0]
 
 
 async def test_a_panel_grows_and_shrinks_within_bounds() -> None:
@@ -84,7 +84,7 @@ async def test_a_panel_grows_and_shrinks_within_bounds() -> None:
         await pilot.press("ctrl+left", "ctrl+down")
         assert tile(app, "generated_text").place == first
         await pilot.press(*["ctrl+right", "ctrl+up"] * 20)
-        assert set(shown(app)) == set(app.modules)
+        assert set(shown(app)) == set(app.panels.modules)
         assert all(panel.place.height >= 3 for panel in app.query("PanelTile"))
         await pilot.press("1")
         assert tile(app, "generated_text").place == first
@@ -101,7 +101,7 @@ async def test_the_palette_offers_layouts_and_panels() -> None:
         await pilot.press("ctrl+p")
         await pilot.press(*"layout minimal", "enter")
         await pilot.pause()
-        assert list(app.modules) == list(LAYOUTS["minimal"])
+        assert list(app.panels.modules) == list(LAYOUTS["minimal"])
 
 
 async def test_the_temperature_changes_by_keys() -> None:
@@ -125,9 +125,9 @@ async def test_keys_of_the_readers_own() -> None:
         await pilot.pause()
         page = screen_text(app)
         assert "What it shows" in page
-        from openmav.apps.tui.help import key_lines
+        from openmav.apps.tui.keys import key_lines
 
-        assert ("f or f5", "make one token") in key_lines(app.view.options.keys)
+        assert ("f or f5", "generate one token") in key_lines(app.view.options.keys)
 
 
 async def test_small_screens_switch_layouts_too() -> None:
@@ -136,4 +136,4 @@ async def test_small_screens_switch_layouts_too() -> None:
         for key in "1234567":
             await pilot.press(key)
             await pilot.pause()
-            assert shown(app) == [app.focus_name]
+            assert shown(app) == [app.panels.focused]

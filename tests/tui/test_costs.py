@@ -12,14 +12,15 @@ from driving import HOME, make_app
 from textual.pilot import Pilot
 
 from fakes import make_steps
-from openmav.apps.layouts import LAYOUTS
-from openmav.apps.options import AppOptions
 from openmav.apps.tui.app import MavApp
-from openmav.apps.tui.costs import SMOOTH, Costs
+from openmav.apps.tui.performance import SMOOTH, Performance
 from openmav.engine import EngineSource
-from openmav.panels._view import View
+from openmav.protocol.commands import Want
+from openmav.protocol.snapshot import Snapshot
 from openmav.settings import Settings
-from openmav.source import Snapshot, Want
+from openmav.view import View
+from openmav.view.layouts import LAYOUTS
+from openmav.view.options import AppOptions
 
 
 async def until(pilot: Pilot[None], condition: Callable[[], bool]) -> None:
@@ -43,7 +44,7 @@ async def test_a_panel_of_the_selected_layer_asks_for_it() -> None:
 
 
 async def test_others_ask_for_no_layer_and_only_once() -> None:
-    app = make_app(5, options=AppOptions(panels=("mlp_activations", "timeline")))
+    app = make_app(5, options=AppOptions(panels=("mlp_norm", "timeline")))
     async with app.run_test(size=HOME) as pilot:
         await pilot.press("left_square_bracket", "left", "right")
         assert wants(app) == [Want(frozenset({"mlp_norm"}))]
@@ -91,13 +92,13 @@ async def test_the_screen_knows_what_it_costs() -> None:
 
 
 def test_the_time_of_a_frame_is_a_running_mean() -> None:
-    costs = Costs(None)
-    view = costs.noted(View(steps=make_steps(1)), 0.010)
+    costs = Performance(None)
+    view = costs.updated(View(steps=make_steps(1)), 0.010)
     assert view.draw_seconds == pytest.approx(0.010)
-    assert costs.noted(view, 0.020).draw_seconds == pytest.approx(0.010 + SMOOTH * 0.010)
+    assert costs.updated(view, 0.020).draw_seconds == pytest.approx(0.010 + SMOOTH * 0.010)
 
 
 def test_the_engine_is_looked_at_by_its_process_id() -> None:
-    view = Costs(os.getpid()).noted(View(), 0.01)
+    view = Performance(os.getpid()).updated(View(), 0.01)
     assert view.memory["engine"] == pytest.approx(view.memory["app"], rel=0.2)
-    assert "engine" not in Costs(2**22 + 1).noted(View(), 0.01).memory
+    assert "engine" not in Performance(2**22 + 1).updated(View(), 0.01).memory

@@ -9,11 +9,11 @@ import sys
 import pytest
 from driving import COMPACT, HOME, SMALL, make_app, screen_text
 
-from openmav.apps.options import AppOptions
-from openmav.apps.tui.first import empty_screen
+from openmav.apps.tui.first_paint import empty_screen
 from openmav.errors import UsageError
 from openmav.paint import line_text, line_width
-from openmav.source import COMMANDS
+from openmav.protocol.commands import COMMANDS
+from openmav.view.options import AppOptions
 
 
 @pytest.mark.parametrize("size", [SMALL, COMPACT, HOME])
@@ -52,8 +52,8 @@ def test_a_failure_leaves_the_terminal_as_it_was() -> None:
     import pty
 
     code = """
-from openmav.apps.options import AppOptions
-from openmav.apps.tui.first import first_paint
+from openmav.view.options import AppOptions
+from openmav.apps.tui.first_paint import first_paint
 with first_paint(frozenset(), AppOptions()):
     raise SystemExit(3)
 """

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 from driving import HOME, make_app, screen_text
 
-from openmav.apps.options import AppOptions
 from openmav.panels import needs
-from openmav.source import Want
+from openmav.protocol.commands import Want
+from openmav.view.options import AppOptions
 
 pytestmark = pytest.mark.asyncio
 
@@ -37,4 +37,4 @@ async def test_a_panel_with_one_kind_says_so() -> None:
     app = make_app(options=AppOptions(panels=("timeline",)))
     async with app.run_test(size=HOME) as pilot:
         await pilot.press("v")
-        assert "this panel shows one thing only" in screen_text(app)
+        assert "this panel has only one view" in screen_text(app)

@@ -8,9 +8,9 @@ from driving import COMPACT, HOME, make_app, screen_text
 from textual.widgets import Static
 
 from fakes import ScriptedSource, make_info, make_steps
-from openmav.apps.layouts import LAYOUTS
-from openmav.apps.options import AppOptions
 from openmav.apps.tui.app import MavApp
+from openmav.view.layouts import LAYOUTS
+from openmav.view.options import AppOptions
 
 TWICE = "the prompt begins with <s> twice; leave it out of the text, the tokenizer adds it"
 
@@ -63,7 +63,7 @@ async def test_the_key_for_kinds_is_offered_where_the_panel_has_some() -> None:
     app = app_with(options=AppOptions(panels=LAYOUTS["attention"]))
     async with app.run_test(size=HOME) as pilot:
         for name, offered in (("attention_map", True), ("timeline", False)):
-            app.focus_name = name
+            app.panels.focused = name
             app.redraw()
             await pilot.pause()
-            assert ("v kind" in screen_text(app).split("\n")[-1]) == offered, name
+            assert ("v view" in screen_text(app).split("\n")[-1]) == offered, name

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import re
+import threading
+import time
 from pathlib import Path
 
 import pytest
-from driving import HOME, make_app, screen_text
+from driving import HOME, make_app, screen_text, until
+from textual import events
 
-from openmav import registry
-from openmav.apps.options import AppOptions
 from openmav.apps.tui.app import MavApp
+from openmav.plugins import registry
+from openmav.view.options import AppOptions
 
 pytestmark = pytest.mark.asyncio
 HEAD = 'TITLE = "Mine"\nNEEDS = ()\nHELP = "What it shows: nothing."\n'
@@ -79,7 +82,7 @@ async def test_a_click_that_fails_is_said(own, body: str) -> None:
         await pilot.click("#panel-mine", offset=(3, 1))
         await pilot.pause()
         assert "the panel 'Mine'" in screen_text(app).splitlines()[-2]
-        assert app.focus_name == "mine"
+        assert app.panels.focused == "mine"
 
 
 async def test_endless_lines_are_cut(own) -> None:
@@ -87,3 +90,56 @@ async def test_endless_lines_are_cut(own) -> None:
     async with app.run_test(size=HOME) as pilot:
         await pilot.pause()
         assert "this panel failed" not in screen_text(app)
+
+
+@pytest.mark.parametrize("raised", ["SystemExit(3)", "KeyboardInterrupt()", "GeneratorExit()", "BaseException('odd')", "RecursionError()"])
+@pytest.mark.parametrize("where", ["render", "note", "heading", "pick"])
+async def test_whatever_it_raises_stays_in_it(own, raised: str, where: str) -> None:
+    arguments = {"render": "view, width, height", "note": "view, width, height", "heading": "view, width", "pick": "view, w, h, x, y"}
+    body = RENDER + "    return ['x']\n" if where != "render" else ""
+    app = own(f"{body}def {where}({arguments[where]}):\n    raise {raised}\n")
+    async with app.run_test(size=HOME) as pilot:
+        await pilot.click("#panel-mine", offset=(3, 1))
+        await pilot.pause()
+        assert raised.split("(")[0] in screen_text(app)
+        await pilot.press(".", "question_mark", "escape")
+        assert len(app.view.steps) == 13
+        assert app.is_running
+
+
+async def test_one_that_hangs_is_given_up_and_keys_answer_meanwhile(own) -> None:
+    app = own(RENDER + "    while len(view.steps) > 12: pass\n    return ['fine']\n")
+    async with app.run_test(size=HOME) as pilot:
+        await until(lambda: "fine" in screen_text(app))
+        seconds = []
+        for at in range(5):
+            began = time.monotonic()
+            app._driver.send_message(events.Key("full_stop", "."))  # the pilot waits for an idle processor, which this panel keeps busy
+            await until(lambda: len(app.view.steps) >= 13 + at)  # noqa: B023
+            seconds.append(time.monotonic() - began)
+        assert sorted(seconds)[2] < 1, seconds
+        await until(lambda: "no answer after 2 s" in screen_text(app))
+        await until(lambda: not [one for one in threading.enumerate() if one.name == "mav own panel"])  # what runs Python code is ended
+        await pilot.press("ctrl+c")
+        await pilot.pause()
+        assert not app.is_running
+
+
+async def test_one_that_is_slow_is_drawn_less_often_and_says_so(own) -> None:
+    app = own(
+        "import time\ndrawn = []\n" + RENDER + "    time.sleep(0.25)\n    drawn.append(1)\n    return [f'drawn {len(drawn)} times']\n"
+    )
+    async with app.run_test(size=HOME) as pilot:
+        drawn, began = app.panels.modules["mine"].drawn, time.monotonic()
+
+        def most() -> float:
+            """A call of 0.25 s is followed by a rest of nine times as long."""
+            return 2 + (time.monotonic() - began) / 2.5
+
+        await until(lambda: "slow: 0." in screen_text(app) and "drawn 1 times" in screen_text(app))
+        for _ in range(20):
+            await pilot.press(".")
+        assert len(drawn) <= most()
+        count = len(drawn)
+        await until(lambda: f"drawn {count + 1} times" in screen_text(app))  # what it shows is brought up to date
+        assert len(drawn) <= most()

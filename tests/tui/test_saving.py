@@ -8,17 +8,17 @@ from pathlib import Path
 import pytest
 from driving import HOME, make_app, screen_text, shown, tile
 
-from openmav import registry
-from openmav.apps.layouts import LAYOUTS
-from openmav.apps.options import AppOptions
-from openmav.cli import main
-from openmav.commands import run as run_module
-from openmav.commands.config import read_config
-from openmav.commands.run import make_options
+from openmav.cli import run as run_module
+from openmav.cli.config_file.read import read_config
+from openmav.cli.main import main
+from openmav.cli.run import make_options
 from openmav.errors import UsageError
+from openmav.plugins import registry
+from openmav.view.layouts import LAYOUTS
+from openmav.view.options import AppOptions
 
 pytest.importorskip("tomlkit")
-from openmav.commands.saving import save_layout
+from openmav.cli.config_file.write import save_layout
 
 REST = '# mine\ntheme = "light"  # for the beamer\n\n[keys]\nrun = "p"   # as elsewhere\n'
 
@@ -43,10 +43,10 @@ def test_comments_and_other_settings_stay(file: Path) -> None:
 
 def test_a_layout_of_that_name_is_replaced_and_its_sizes_with_it(file: Path) -> None:
     save_layout("a", ("timeline", "health"), {"health": (2.0, 1.0)})
-    save_layout("b", ("signals",), {})
-    save_layout("a", ("signals", "timeline"), {})
+    save_layout("b", ("uncertainty",), {})
+    save_layout("a", ("uncertainty", "timeline"), {})
     config = read_config()
-    assert {name: config.layouts[name] for name in "ab"} == {"a": ("signals", "timeline"), "b": ("signals",)}
+    assert {name: config.layouts[name] for name in "ab"} == {"a": ("uncertainty", "timeline"), "b": ("uncertainty",)}
     assert config.sizes == {}
 
 
@@ -81,11 +81,11 @@ async def test_what_was_arranged_in_the_app_comes_back(file: Path, monkeypatch: 
     monkeypatch.setattr(registry, "_files", {})
     app = make_app(options=AppOptions(panels=LAYOUTS["sampling"], save_layout=save_layout))
     async with app.run_test(size=HOME) as pilot:
-        app.focus_name = "top_predictions"
+        app.panels.focused = "top_predictions"
         await pilot.press("less_than_sign", "ctrl+right", "ctrl+up")
-        app.focus_name = "signals"
+        app.panels.focused = "uncertainty"
         await pilot.press("x")
-        app.ask_layout_name()
+        app.controllers.layouts.ask_name()
         await pilot.pause()
         await pilot.press(*"mine", "enter")
         await pilot.pause()
@@ -93,7 +93,7 @@ async def test_what_was_arranged_in_the_app_comes_back(file: Path, monkeypatch: 
         before = {name: tile(app, name).place for name in shown(app)}
         await pilot.press("1")
         assert shown(app) != list(before)
-        app.show_layout("mine")
+        app.controllers.layouts.show("mine")
         await pilot.pause()
         again = {name: tile(app, name).place for name in shown(app)}
     calls: list[dict[str, object]] = []
@@ -102,7 +102,7 @@ async def test_what_was_arranged_in_the_app_comes_back(file: Path, monkeypatch: 
     started = make_app(options=make_options(calls[0], read_config()))
     async with started.run_test(size=HOME) as pilot:
         await pilot.pause()
-        assert list(started.modules) == list(app.modules)
+        assert list(started.panels.modules) == list(app.panels.modules)
         later = {name: tile(started, name).place for name in shown(started)}
     assert {name: place and replace(place, y=0) for name, place in again.items()} == {
         name: place and replace(place, y=0) for name, place in later.items()
@@ -113,6 +113,6 @@ async def test_what_was_arranged_in_the_app_comes_back(file: Path, monkeypatch: 
 async def test_a_source_without_the_command_says_that_it_cannot() -> None:
     app = make_app()
     async with app.run_test(size=HOME) as pilot:
-        app.save_layout("x")
+        app.controllers.layouts.save("x")
         await pilot.pause()
-        assert "from the command mav only" in screen_text(app)
+        assert "layouts can only be saved" in screen_text(app)

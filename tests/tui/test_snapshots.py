@@ -10,10 +10,10 @@ from driving import COMPACT, HOME, SMALL, make_app
 
 from everything import whole_steps
 from fakes import HOSTILE, ScriptedSource, make_info, make_step, make_steps, sampled, with_nan
-from openmav.apps.layouts import LAYOUTS
-from openmav.apps.options import AppOptions
 from openmav.apps.tui.app import MavApp
-from openmav.apps.tui.costs import Costs
+from openmav.apps.tui.performance import Performance
+from openmav.view.layouts import LAYOUTS
+from openmav.view.options import AppOptions
 
 Compare = Callable[..., bool]
 
@@ -66,7 +66,7 @@ def in_layout(name: str) -> MavApp:
 
 @pytest.mark.parametrize("name", [name for name in LAYOUTS if name not in ("overview", "minimal")])
 def test_layout(name: str, snap_compare: Compare, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Costs, "noted", lambda self, view, seconds: replace(view, draw_seconds=0.0123, memory={"app": 80_000_000}))
+    monkeypatch.setattr(Performance, "updated", lambda self, view, seconds: replace(view, draw_seconds=0.0123, memory={"app": 80_000_000}))
     assert snap_compare(in_layout(name), press=["left", "left"], terminal_size=HOME)
 
 

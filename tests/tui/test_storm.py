@@ -18,16 +18,16 @@ from textual.pilot import OutOfBounds, Pilot
 
 from everything import WholeSource, whole_steps
 from fakes import HOSTILE, make_info
-from openmav import registry
-from openmav.apps.options import AppOptions
+from openmav.apps.tui import keys as table
 from openmav.apps.tui.app import MavApp
-from openmav.apps.tui.keys import BINDINGS
+from openmav.plugins import registry
+from openmav.view.options import AppOptions
 
 STORMS = int(os.environ.get("MAV_STORMS", "0"))
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900 + 60 * STORMS)]
+pytestmark = [pytest.mark.storm, pytest.mark.timeout(900 + 60 * STORMS)]
 LENGTH = 150  # events of a storm
 LEAVING = {"q", "ctrl+c", "ctrl+z"}  # these end the storm, or the test
-KEYS = sorted({key for binding in BINDINGS for key in binding.key.split(",")} - LEAVING)  # type: ignore[union-attr]
+KEYS = sorted({key for row in table.KEYS for key in row.keys.split(",")} - LEAVING)
 SIZES = [(1, 1), (20, 5), (60, 16), (72, 20), (80, 24), (81, 40), (160, 45), (240, 70)]
 
 

@@ -6,13 +6,14 @@ from dataclasses import replace
 
 import pytest
 from driving import COMPACT, HOME, make_app, screen_text, sent
+from textual import events
 from textual.widgets import Input, OptionList, Static
 
 from fakes import ListSource, make_info, make_prompt, make_steps, sampled
-from openmav.apps.options import AppOptions
-from openmav.apps.tui.forms import FormScreen, ListScreen
+from openmav.apps.tui.screens.forms import FormScreen, ListScreen
+from openmav.protocol.commands import Advance, EditPrompt, Force, Forward, Intervene, Pause, Rename, Resume, SetSampling, Switch, Type
 from openmav.record import Branch
-from openmav.source import Back, EditPrompt, Forward, Intervene, Rename, Run, SetSampling, Switch, Type
+from openmav.view.options import AppOptions
 
 INFO = make_info(4, 4)
 STEPS = make_steps(12, INFO)
@@ -67,32 +68,81 @@ async def test_words_go_after_the_newest_token_or_in_the_place_of_an_older_one()
         assert sent(app) == []
         await pilot.press("space", "P", "a", "q", "enter")
         await pilot.pause()
-        assert sent(app) == [Type(" Paq")]
+        assert sent(app) == [Type(" Paq", None, "main")]
         await pilot.press("left", "left", "w", "x", "enter")
         await pilot.pause()
-        assert sent(app)[1:] == [Back(3), Type("x")]
+        assert sent(app)[1:] == [Type("x", 5, "main")]
 
 
 async def test_another_prompt_runs_at_once_and_keeps_line_breaks() -> None:
     app = make_app(2, prompt=make_prompt("a\nb\\n"))
+    pasted = "\nx\r\ny\\z"
     async with app.run_test(size=COMPACT) as pilot:
         await pilot.press("e")
-        field = app.screen.query_one(Input)
-        assert field.value == "a\\nb\\\\n"
-        field.value += " c\\n"
+        assert "a⏎b\\n" in screen_text(app)
+        await pilot.press("end", "space", "c", "ctrl+j")
+        app.post_message(events.Paste(pasted))
+        await pilot.pause()
+        assert "a⏎b\\n c⏎⏎x⏎y\\z" in screen_text(app)
         await pilot.press("enter")
         await pilot.pause()
-        assert sent(app) == [EditPrompt("a\nb\\n c\n"), Run()]
+        assert sent(app) == [EditPrompt("a\nb\\n c\n\nx\ny\\z"), Resume()]
+
+
+async def test_pasted_words_keep_their_lines_and_a_number_has_one() -> None:
+    app = make_app(8)
+    async with app.run_test(size=COMPACT) as pilot:
+        await pilot.press("w")
+        app.post_message(events.Paste("one\rtwo\n"))
+        await pilot.pause()
+        assert "one⏎two⏎" in screen_text(app)
+        field = app.screen.query_one(Input)
+        for at, cell in enumerate((0, 1, 2, 3, 4, 7)):  # a click puts the cursor where it is, the line break counting as one cell
+            await pilot.click(field, offset=(cell, 0))
+            assert field.cursor_position == (0, 1, 2, 3, 4, 7)[at]
+        await pilot.press("end", "backspace", "enter")
+        await pilot.pause()
+        assert sent(app) == [Type("one\ntwo", None, "main")]
+        await pilot.press("p")
+        app.post_message(events.Paste("1.5\n"))
+        await pilot.pause()
+        assert app.screen.query(Input).first().value == "1.5"
+
+
+@pytest.mark.parametrize("key", ["p", "w", "e", "g", "a", "k", "question_mark", "ctrl+p"])
+@pytest.mark.parametrize("twice", ["enter", "escape"])
+async def test_a_key_twice_at_once_closes_a_screen_once(key: str, twice: str) -> None:
+    app = with_branches(interventions=("ablate L1.H1",))
+    async with app.run_test(size=COMPACT) as pilot:
+        await pilot.press(key)
+        await pilot.pause(0.3)
+        assert len(app.screen_stack) == 2
+        if key == "w":
+            await pilot.press("x")
+        if key == "ctrl+p":
+            await pilot.press("t", "h", "e", "m", "e", "space", "l", "i", "g", "h", "t", "down")
+            await pilot.pause(0.3)
+        theme = app.theme
+        for _ in range(5):  # all before the first of them is worked on
+            app._driver.send_message(events.Key(twice, None))
+        await pilot.pause(0.3)
+        assert app.is_running
+        assert app._exception is None
+        assert len(app.screen_stack) in (1, 2)
+        assert len([one for one in sent(app) if not isinstance(one, Advance | Resume)]) <= 1, "what the form asks for is asked for once"
+        if key == "ctrl+p":
+            assert len(app.screen_stack) == 1
+            assert (app.theme != theme) == (twice == "enter")
 
 
 async def test_forward_needs_tokens_ahead() -> None:
     app = make_app(2)
     async with app.run_test(size=COMPACT) as pilot:
         await pilot.press("f")
-        assert "no token ahead" in screen_text(app)
-    app = make_app(2, ahead=3)
+        assert "nothing to redo" in screen_text(app)
+    app = make_app(2, undone=3)
     async with app.run_test(size=HOME) as pilot:
-        assert "3 ahead" in screen_text(app)
+        assert "3 undone" in screen_text(app)
         await pilot.press("f")
         assert sent(app) == [Forward(1)]
 
@@ -122,12 +172,30 @@ async def test_the_list_of_branches() -> None:
         assert sent(app)[-1] == Switch("branch 1")
 
 
-async def test_a_run_is_paused_before_a_branch_is_switched() -> None:
-    app = with_branches(status="running")
+@pytest.mark.parametrize("state", [{"status": "running"}, {"status": "prefill", "resumes": True}])
+async def test_what_is_put_amid_a_run_names_its_place(state: dict[str, object]) -> None:
+    """The run may be tokens further on when the command arrives, also while tokens are being read again."""
+    app = make_app(8, **state)
     async with app.run_test(size=HOME) as pilot:
-        await pilot.press("g", "down", "enter")
-        await pilot.pause(0.2)
-        assert [type(command).__name__ for command in sent(app)] == ["Pause", "Switch"]
+        await pilot.press("left", "left", "down")
+        step, row = app.view.step, app.view.candidate
+        assert step is not None
+        assert row is not None
+        wanted = int(step.candidates.token_ids[row])
+        app.source.history.extend(make_steps(11, INFO)[8:])  # type: ignore[attr-defined]
+        await pilot.press("enter")
+        assert sent(app) == [Force(wanted, 5, "main")]
+        assert app.source.steps[5].token_id == wanted  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("key", ["space", "ctrl+c"])
+async def test_a_run_that_reads_tokens_again_can_be_paused(key: str) -> None:
+    app = make_app(8, status="prefill", resumes=True)
+    async with app.run_test(size=HOME) as pilot:
+        assert "pause" in screen_text(app).splitlines()[-1]
+        await pilot.press(key)
+        assert sent(app) == [Pause()]
+        assert app.is_running
 
 
 async def test_interventions_are_added_and_taken_off() -> None:
@@ -158,12 +226,12 @@ async def test_a_source_that_cannot_says_so() -> None:
     app = make_app(source=ListSource(STEPS, INFO), options=AppOptions())
     async with app.run_test(size=HOME) as pilot:
         for key, what in (
-            ("p", "choose otherwise"),
-            ("w", "put words"),
-            ("e", "take another prompt"),
-            ("g", "branch"),
-            ("a", "touch its model"),
+            ("p", "sampling parameters"),
+            ("w", "inserting text"),
+            ("e", "editing the prompt"),
+            ("g", "branches"),
+            ("a", "interventions"),
         ):
             await pilot.press(key)
-            assert f"this source cannot {what}" in screen_text(app)
+            assert f"this source does not support {what}" in screen_text(app)
         assert app.source.sent[1:] == []  # type: ignore[attr-defined]

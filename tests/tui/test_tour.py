@@ -10,25 +10,30 @@ import pytest
 from driving import COMPACT, HOME, SMALL, screen_text, shown
 
 from fakes import ScriptedSource, make_info, make_prompt, make_step, with_values
-from openmav.apps.options import AppOptions
-from openmav.apps.tui.keymap import keys_of
-from openmav.apps.tui.tour import TourApp, wrapped
-from openmav.apps.tui.tour_stops import STOPS, Moment, Stop, _entropy, _head, _layer, _lens, _temperature, first_key
-from openmav.commands.tour import PANELS
+from openmav.apps.tui.keys import keys_of
+from openmav.apps.tui.tour import answers
+from openmav.apps.tui.tour.answers import Progress
+from openmav.apps.tui.tour.app import TourApp
+from openmav.apps.tui.tour.box import first_key
+from openmav.apps.tui.tour.steps import TOUR_STEPS, TourStep
+from openmav.cli.tour import PANELS
+from openmav.paint import wrap_words
 from openmav.panels import needs
-from openmav.panels._view import View
-from openmav.source import Snapshot, Want
+from openmav.protocol.commands import Want
+from openmav.protocol.snapshot import Snapshot
+from openmav.view import View
+from openmav.view.options import AppOptions
 
 KEYS = {
     "A token": ["full_stop"],
     "Its candidates": ["down", "down", "enter"],
-    "Surprise": ["space", *["beat"] * 8, "space"],
+    "Surprisal": ["space", *["beat"] * 8, "space"],
     "Entropy": ["left"],
     "Temperature": [*["plus"] * 8, *["full_stop"] * 3],
     "Attention": ["right_curly_bracket"],
     "Layers": ["left_square_bracket"],
     "The logit lens": ["full_stop"],
-    "It is yours": ["1"],
+    "Explore": ["1"],
 }
 
 
@@ -36,7 +41,7 @@ def tour(layers: int = 6, **changes: object) -> TourApp:
     return TourApp(ScriptedSource((), make_info(layers, 8), **changes), AppOptions(panels=PANELS))  # type: ignore[arg-type]
 
 
-def said(stop: Stop, **own: str) -> tuple[str, str]:
+def said(stop: TourStep, **own: str) -> tuple[str, str]:
     """What a stop tells and asks, with the keys of its bindings."""
     names = {name: first_key(keys) for name, keys in keys_of(own).items()}
     return stop.text.format_map(names), stop.ask.format_map(names)
@@ -53,10 +58,10 @@ def box(app: TourApp) -> str:
 async def test_the_whole_tour(size: tuple[int, int]) -> None:
     app = tour()
     async with app.run_test(size=size) as pilot:
-        assert app.source.sent == [Want(needs(panel for stop in STOPS for panel in stop.panels))]  # type: ignore[attr-defined]
-        for at, stop in enumerate(STOPS):
+        assert app.source.sent == [Want(needs(panel for stop in TOUR_STEPS for panel in stop.panels))]  # type: ignore[attr-defined]
+        for at, stop in enumerate(TOUR_STEPS):
             await pilot.pause()
-            assert f"Tour {at + 1} of {len(STOPS)}: {stop.title}" in box(app)
+            assert f"Tour {at + 1} of {len(TOUR_STEPS)}: {stop.title}" in box(app)
             assert all(part in box(app) for part in said(stop)), "nothing that the box says is cut"
             assert set(shown(app)) == (set(stop.panels) if size != SMALL else {stop.focus})
             assert app.answer is None
@@ -71,7 +76,7 @@ async def test_the_whole_tour(size: tuple[int, int]) -> None:
             assert app.answer in box(app)
             assert stop.ask not in box(app)
             await pilot.press("n")
-        assert app.at == len(STOPS) - 1
+        assert app.at == len(TOUR_STEPS) - 1
 
 
 @pytest.mark.asyncio
@@ -80,17 +85,17 @@ async def test_going_back_and_skipping() -> None:
     async with app.run_test(size=COMPACT) as pilot:
         await pilot.press("p", "n", "n")
         assert (app.at, app.answer) == (2, None)
-        assert "n skips this" in box(app)
+        assert "n skip" in box(app)
         await pilot.press("p", "p", "full_stop")
         assert app.at == 0
-        assert "n goes on" in box(app)
-        assert app.answer == "The model wrote “·the” (the · is a space), amber in the text. It gave that token a probability of " + (
-            f"{100 * math.exp(app.view.steps[0].logprob):.1f} %. Everything below is about that one choice."
+        assert "n next" in box(app)
+        assert app.answer == "The model generated “·the” (the · is a space), amber in the text, with a probability of " + (
+            f"{100 * math.exp(app.view.steps[0].logprob):.1f} %. Everything below is about this one choice."
         )
 
 
 @pytest.mark.asyncio
-async def test_an_answer_stays_when_tokens_are_taken_back() -> None:
+async def test_an_answer_stays_when_tokens_are_undone() -> None:
     app = tour()
     async with app.run_test(size=COMPACT) as pilot:
         await pilot.press("n", "n", "space")
@@ -133,7 +138,7 @@ async def test_while_the_model_loads_it_says_so() -> None:
     app = tour(status="loading")
     async with app.run_test(size=COMPACT) as pilot:
         await pilot.pause()
-        assert "the model is being loaded" in box(app)
+        assert "The model is still loading" in box(app)
 
 
 # ---- what it answers: the numbers of the step -----------------------------------------------------------------------------
@@ -146,24 +151,29 @@ def view_of(**values: np.ndarray) -> View:
     return View().updated(Snapshot(info=INFO, prompt=make_prompt(), steps=(step,)))
 
 
-def moment(view: View) -> Moment:
-    return Moment(View(), view, ())
+def moment(view: View) -> Progress:
+    return Progress(View(), view, ())
 
 
 def test_a_head_is_told_by_its_row() -> None:
     rows = np.zeros((3, 2, 14), np.float32)
     rows[2, 0, 3], rows[2, 0, 5] = 0.75, 0.25
-    assert _head(moment(view_of(attention_rows=rows.copy()))) == "Head 0 of layer 2 looks most at “·France”, with 75 % of its attention."
+    assert (
+        answers.head(moment(view_of(attention_rows=rows.copy())))
+        == "Head 0 of layer 2 attends most to “·France”, with 75 % of its attention."
+    )
     rows[2, 0, 0] = 0.9
-    assert "Many heads rest on the first token" in _head(moment(view_of(attention_rows=rows.copy())))
+    assert "Many heads attend to the first token" in answers.head(moment(view_of(attention_rows=rows.copy())))
     rows[2] = np.nan
-    assert _head(moment(view_of(attention_rows=rows.copy()))).startswith("This is head 0 of layer 2.")
-    assert _head(moment(view_of())).startswith("This is head 0 of layer 2.")
+    assert answers.head(moment(view_of(attention_rows=rows.copy()))).startswith("This is head 0 of layer 2.")
+    assert answers.head(moment(view_of())).startswith("This is head 0 of layer 2.")
 
 
 def test_a_layer_is_told_by_its_norms() -> None:
     view = view_of(mlp_norm=np.array([1, 2, 3.04]), attention_norm=np.array([1, 2, 4.0]), residual_norm=np.array([5, 6, 7.0]))
-    assert _layer(moment(view)) == "Layer 2: attention added a vector of length 4.0, the MLP one of 3.0; the stream is then 7.0 long."
+    assert (
+        answers.layer(moment(view)) == "Layer 2: attention added a vector of length 4.0, the MLP one of 3.0; the stream is then 7.0 long."
+    )
 
 
 def test_the_lens_says_where_the_answer_stays() -> None:
@@ -172,32 +182,32 @@ def test_the_lens_says_where_the_answer_stays() -> None:
     view = view_of(**{"logit_lens.token_ids": np.array([[1, 2], [3, 1], [3, 2]])})
     assert view.step is not None
     view = replace(view, steps=(replace(view.step, pieces={1: " a", 2: "b", 3: " c"}),))
-    assert _lens(moment(view)) == "After layer 0 it would have said “·a”. The final answer “·c” is on top from layer 1 on, and stays."
-    assert "taking shape" in _lens(moment(view_of()))
+    assert answers.lens(moment(view)) == "Layer 0 predicts “·a”. The final answer “·c” is the stable top prediction from layer 1 on."
+    assert "takes shape" in answers.lens(moment(view_of()))
     there_and_back = view_of(**{"logit_lens.token_ids": np.array([[3, 2], [1, 3], [3, 2]])})
-    said = _lens(moment(replace(there_and_back, steps=(replace(view.steps[0], values=there_and_back.steps[0].values),))))
-    assert said == "After layer 0 it would have said “·c” too, then something else; from layer 2 on the answer stays."
+    said = answers.lens(moment(replace(there_and_back, steps=(replace(view.steps[0], values=there_and_back.steps[0].values),))))
+    assert said == "Layer 0 predicts “·c” too, later layers something else; from layer 2 on the prediction is stable."
 
 
-def test_entropy_is_told_as_a_die() -> None:
+def test_entropy_is_explained_by_a_die() -> None:
     from dataclasses import replace
 
     view = view_of()
     assert view.step is not None
-    for entropy, said in ((0.0, "1.0 sides (e to the entropy), nearly sure"), (math.log(6), "6.0 sides"), (4.0, "55 sides")):
-        assert said in _entropy(moment(replace(view, steps=(replace(view.step, entropy=entropy),))))
-    assert "NaN" in _entropy(moment(replace(view, steps=(replace(view.step, entropy=math.nan),))))
+    for nats, said in ((0.0, "1.0 sides (e to the entropy), nearly certain"), (math.log(6), "6.0 sides"), (4.0, "55 sides")):
+        assert said in answers.entropy(moment(replace(view, steps=(replace(view.step, entropy=nats),))))
+    assert "NaN" in answers.entropy(moment(replace(view, steps=(replace(view.step, entropy=math.nan),))))
 
 
-def test_temperature_counts_tokens_that_were_not_the_likeliest() -> None:
+def test_temperature_counts_tokens_that_were_not_the_most_likely() -> None:
     steps = tuple(make_step(at, info=INFO) for at in range(12))
     others = sum(step.candidates.token_ids[0] != step.token_id for step in steps)
     assert 0 < others < 12
-    assert f"{others} of 12 tokens" in _temperature(moment(View(steps=steps)))
+    assert f"{others} of 12 tokens" in answers.temperature(moment(View(steps=steps)))
 
 
 def test_text_is_wrapped_by_cells() -> None:
-    assert wrapped("a bb 日本語 c", 6) == ["a bb", "日本語", "c"]
+    assert wrap_words("a bb 日本語 c", 6) == ["a bb", "日本語", "c"]
 
 
 async def test_the_readers_own_keys_are_named_and_do_it() -> None:
@@ -205,8 +215,8 @@ async def test_the_readers_own_keys_are_named_and_do_it() -> None:
     app = TourApp(ScriptedSource((), make_info(6, 8)), AppOptions(panels=PANELS, keys=own))
     async with app.run_test(size=HOME) as pilot:
         await pilot.pause()
-        assert "Press n to let it write one token." in box(app)
-        assert "f8 skips this · z leaves" in box(app)
+        assert "Press n to generate one token." in box(app)
+        assert "f8 skip · z quit" in box(app)
         await pilot.press("n")
         app.tick()
         await pilot.pause()
@@ -214,7 +224,7 @@ async def test_the_readers_own_keys_are_named_and_do_it() -> None:
         assert app.at == 0, "the tour's own key gave way"
         await pilot.press("f8")
         await pilot.pause()
-        assert "Press j a few times to choose another one, then l." in box(app)
+        assert "Press j a few times to select another one, then l." in box(app)
         await pilot.press("j", "j", "l")
         app.tick()
         assert app.answer is not None
@@ -226,6 +236,6 @@ async def test_the_readers_own_keys_are_named_and_do_it() -> None:
 async def test_the_last_stop_names_mavs_own_keys_where_there_are_no_others() -> None:
     app = tour()
     async with app.run_test(size=HOME) as pilot:
-        await pilot.press(*"n" * (len(STOPS) - 1))
+        await pilot.press(*"n" * (len(TOUR_STEPS) - 1))
         await pilot.pause()
-        assert "The keys 1 to 8 show other panels, ? explains the one in focus (tab goes on)" in box(app)
+        assert "The keys 1 to 8 switch layouts, ? explains the focused panel (tab: next panel)" in box(app)

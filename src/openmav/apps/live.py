@@ -7,19 +7,21 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import ModuleType
 
-from openmav.apps.options import AppOptions
-from openmav.apps.summary import summary
+from openmav.apps.text.summary import summary
 from openmav.engine import EngineSource
+from openmav.protocol.snapshot import Snapshot
+from openmav.protocol.source import Source
 from openmav.settings import Settings
-from openmav.signals import ignored_by_children
-from openmav.source import Snapshot, Source
-from openmav.terminal import neutral
+from openmav.system.signals import ignored_by_children
+from openmav.system.terminal import neutral, write
+from openmav.system.terminal_state import TerminalState
+from openmav.view.options import AppOptions
 
 
 def start_engine(settings: Settings, log: str | None = None) -> EngineSource:
     """An engine process that has begun to load; Ctrl-C does not reach it."""
     with ignored_by_children(), _no_main_module():
-        return EngineSource(settings, log)
+        return EngineSource(settings, log, TerminalState.now())
 
 
 @contextmanager
@@ -34,7 +36,7 @@ def _no_main_module() -> Iterator[None]:
 
 
 def show(source: Source, options: AppOptions, tour: bool = False) -> Snapshot:
-    """Run the app until the reader quits, close the source, and leave the text and a line about it on the normal screen."""
+    """Run the app until the user quits, close the source, and leave the text and a line about it on the normal screen."""
     try:
         from openmav.apps import tui
 
@@ -43,6 +45,5 @@ def show(source: Source, options: AppOptions, tour: bool = False) -> Snapshot:
         source.close()
     if last.prompt is not None and last.steps:
         text = last.prompt.text + "".join(step.text for step in last.steps if not step.special)
-        sys.stdout.write(f"{neutral(text)}\n\n{summary(last.steps)}\n")
-        sys.stdout.flush()
+        write(sys.stdout, f"{neutral(text)}\n\n{summary(last.steps)}\n")
     return last

@@ -1,35 +1,48 @@
-"""The live terminal app; `run` shows a source until the reader quits. Textual is imported there, not before."""
+"""The live terminal app; `run` shows a source until the user quits. Textual is imported there, not before."""
 
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
 
-from openmav.apps.options import AppOptions
-from openmav.apps.tui.first import first_paint
-
-if TYPE_CHECKING:
-    from openmav.source import Snapshot, Source
+from openmav.apps.tui.descriptors import terminal_to_itself
+from openmav.apps.tui.first_paint import first_paint
+from openmav.protocol.snapshot import Snapshot
+from openmav.protocol.source import Source
+from openmav.system.terminal import neutral
+from openmav.system.terminal_state import TerminalState
+from openmav.view.options import AppOptions
 
 
 def run(source: Source, options: AppOptions, tour: bool = False) -> Snapshot:
-    """Shows the source until the reader quits, and returns its last state; the terminal is then as it was. `tour`: with a guide.
+    """Shows the source until the user quits, and returns its last state; the terminal is then as it was. `tour`: with a guide.
 
     Raises UsageError for an unknown panel or theme before anything is shown, SystemExit where a signal ended the app, and
     whatever went wrong inside it.
     """
     if not options.color:
         os.environ["NO_COLOR"] = "1"  # Textual asks for it by itself
-    with first_paint(source.can, options):
-        from openmav.apps.tui.app import MavApp
+    terminal = TerminalState.now()
+    with terminal_to_itself():
+        with first_paint(source.can, options):
+            from openmav.apps.tui.app import MavApp
+            from openmav.apps.tui.panel_runner import leaving_in_order, naming
+            from openmav.apps.tui.terminal_signals import interrupt_as_before
 
-        if tour:
-            from openmav.apps.tui.tour import TourApp
+            if tour:
+                from openmav.apps.tui.tour.app import TourApp
 
-        app = TourApp(source, options) if tour else MavApp(source, options)
-    app.run()
-    if app.killed_by is not None:
-        raise SystemExit(128 + app.killed_by)
+            app = TourApp(source, options) if tour else MavApp(source, options)
+            app.guard.terminal = terminal
+
+        def leave(panel: str) -> None:
+            source.close()
+            if terminal is not None:
+                terminal.restore(f"mav: the panel '{neutral(panel)}' ended the program (os._exit)" if panel else "")
+
+        with naming(getattr(source, "name_panel", None)), leaving_in_order(leave), interrupt_as_before():
+            app.run()
+    if app.guard.killed_by is not None:
+        raise SystemExit(128 + app.guard.killed_by)
     if app._exception is not None:  # Textual keeps it and ends the app; who called must not take that for a normal end
         raise app._exception
     return source.snapshot()

@@ -1,61 +1,182 @@
-"""Keys: every binding has an id, so that a reader can put it on another key."""
+"""All keys of the app in one table. The bindings, the footer, the help, the command palette, the tour and the config file read it.
+
+Nothing here imports Textual: the first paint draws the footer before it is imported.
+"""
 
 from __future__ import annotations
 
-from textual.binding import Binding, BindingType
+from collections.abc import Mapping
+from dataclasses import dataclass
 
-from openmav.apps.layouts import LAYOUTS
-
-
-def _bind(keys: str, action: str, what: str, name: str, priority: bool = False) -> Binding:
-    return Binding(keys, action, what, id=name, show=False, priority=priority)
+from openmav.view.layouts import LAYOUTS
 
 
-BINDINGS: list[BindingType] = [
-    _bind("space", "toggle_run", "run or pause", "run"),
-    _bind("full_stop", "next_token", "make one token", "next"),
-    _bind("enter", "enter", "put the selected candidate there, or make one token", "enter"),
-    _bind("b,backspace", "take_back", "take the last token back", "back"),
-    _bind("f", "forward", "go forward again over a token that was taken back", "forward"),
-    _bind("w", "type", "type words to put there", "type"),
-    _bind("e", "edit_prompt", "another prompt, beside the old one", "prompt"),
-    _bind("g", "branches", "the branches of the text: go to one, name it, compare", "branches"),
-    _bind("p", "sampling", "all of the sampling, in a form", "sampling"),
-    _bind("a", "touch", "ablate, amplify, steer or patch the model", "touch"),
-    _bind("k", "watches", "breakpoints and watches: set, change and clear them", "watches"),
-    _bind("left", "scrub(-1)", "look at the token before", "scrub_left"),
-    _bind("right", "scrub(1)", "look at the token after", "scrub_right"),
-    _bind("home", "scrub_to(0)", "look at the first token", "first"),
-    _bind("end", "scrub_to(-1)", "look at the newest token and follow", "last"),
-    _bind("up", "candidate(-1)", "candidate above", "candidate_up"),
-    _bind("down", "candidate(1)", "candidate below", "candidate_down"),
-    _bind("left_square_bracket", "layer(-1)", "layer below", "layer_down"),
-    _bind("right_square_bracket", "layer(1)", "layer above", "layer_up"),
-    _bind("left_curly_bracket", "head(-1)", "head to the left", "head_left"),
-    _bind("right_curly_bracket", "head(1)", "head to the right", "head_right"),
-    _bind("pageup", "scroll(-1)", "layers scrolled up", "scroll_up"),
-    _bind("pagedown", "scroll(1)", "layers scrolled down", "scroll_down"),
-    _bind("tab", "panel(1)", "next panel", "panel_next", priority=True),
-    _bind("shift+tab", "panel(-1)", "panel before", "panel_previous", priority=True),
-    _bind("v", "mode", "next kind of what this panel shows", "mode"),
-    _bind("m", "maximise", "this panel alone, or all", "maximise"),
-    *(_bind(str(at), f"layout({at - 1})", f"layout {name}", f"layout_{at}") for at, name in enumerate(LAYOUTS, 1)),
-    _bind("x", "remove_panel", "remove this panel", "panel_remove"),
-    _bind("less_than_sign", "move_panel(-1)", "this panel one place back", "panel_back"),
-    _bind("greater_than_sign", "move_panel(1)", "this panel one place on", "panel_on"),
-    _bind("ctrl+right", "resize_panel(1, 0)", "this panel wider", "panel_wider"),
-    _bind("ctrl+left", "resize_panel(-1, 0)", "this panel narrower", "panel_narrower"),
-    _bind("ctrl+up", "resize_panel(0, 1)", "this panel taller", "panel_taller"),
-    _bind("ctrl+down", "resize_panel(0, -1)", "this panel lower", "panel_lower"),
-    _bind("i", "attribute", "which tokens the shown one depends on; again: the next method", "attribute"),
-    _bind("I", "attribute_minus", "why the shown token and not the selected candidate", "attribute_minus"),
-    _bind("plus,equals_sign", "temperature(1)", "temperature up by 0.1, from the next token on", "temperature_up"),
-    _bind("minus", "temperature(-1)", "temperature down by 0.1", "temperature_down"),
-    _bind("question_mark,f1", "help", "how to read this panel, and all keys", "help"),
-    _bind("s", "save", "save the screen as SVG", "save"),
-    _bind("t", "theme", "next theme", "theme"),
-    _bind("escape", "escape", "undo a selection", "escape"),
-    _bind("q", "quit", "quit", "quit"),
-    _bind("ctrl+c", "interrupt", "pause, then quit", "interrupt", priority=True),
-    _bind("ctrl+z", "suspend_process", "back to the shell for a while", "suspend"),
-]
+@dataclass(frozen=True)
+class Key:
+    """One row of the table: a key, its name and its action.
+
+    `action` is a method of a controller, such as "navigation.layer(-1)", or an action of Textual's own App, such as "quit".
+    """
+
+    id: str  # its name in the config file
+    keys: str  # as Textual names them, separated by commas
+    description: str
+    action: str
+    hint: str = ""  # the word in the footer; neighbours in the table that have the same one share it
+    rank: int = 0  # in the footer: where it is narrow, low ranks stay; of keys that share a hint, a click does that of the one with a rank
+    needs: str = ""  # for the hint: a command that the source must take, or "modes": the focused panel must have several
+    priority: bool = False  # goes before the widget that has the focus
+    aliases: tuple[str, ...] = ()  # older ids, still read from config files
+
+
+KEYS: tuple[Key, ...] = (
+    Key("run", "space", "run or pause", "run.toggle", "run", 3, "Resume"),
+    Key("next", "full_stop", "generate one token", "run.next_token", "next", 4, "Advance"),
+    Key("undo", "b,backspace", "undo the last token", "run.undo", "undo", 10, "Back", aliases=("back",)),
+    Key("redo", "f", "redo a token that was undone", "run.redo", aliases=("forward",)),
+    Key("type", "w", "insert text", "text.insert"),
+    Key("prompt", "e", "edit the prompt, on a new branch", "text.edit_prompt"),
+    Key("branches", "g", "branches: switch, rename, compare", "branches.open"),
+    Key("sampling", "p", "sampling parameters", "sampling.open"),
+    Key("intervene", "a", "intervene: ablate, amplify, steer or patch", "interventions.open", aliases=("touch",)),
+    Key("watches", "k", "breakpoints and watches", "watches.open"),
+    Key("scrub_left", "left", "previous token", "navigation.token(-1)", "scrub", 6),
+    Key("scrub_right", "right", "next token", "navigation.token(1)", "scrub"),
+    Key("first", "home", "first token", "navigation.first_token"),
+    Key("last", "end", "newest token, and follow", "navigation.newest_token"),
+    Key("candidate_up", "up", "candidate above", "navigation.candidate(-1)", "candidate"),
+    Key("candidate_down", "down", "candidate below", "navigation.candidate(1)", "candidate", 9),
+    Key("enter", "enter", "force the selected candidate, or generate one token", "run.force_candidate", "force", 11, "Force"),
+    Key("layer_down", "left_square_bracket", "layer below", "navigation.layer(-1)", "layer", 12),
+    Key("layer_up", "right_square_bracket", "layer above", "navigation.layer(1)", "layer"),
+    Key("head_left", "left_curly_bracket", "previous head", "navigation.head(-1)"),
+    Key("head_right", "right_curly_bracket", "next head", "navigation.head(1)"),
+    Key("scroll_up", "pageup", "scroll the layers up", "navigation.scroll(-1)"),
+    Key("scroll_down", "pagedown", "scroll the layers down", "navigation.scroll(1)"),
+    Key("panel_next", "tab", "next panel", "panels.focus_next(1)", "panel", 5, priority=True),
+    Key("panel_previous", "shift+tab", "previous panel", "panels.focus_next(-1)", priority=True),
+    Key("mode", "v", "next view of this panel", "panels.next_mode", "view", 8, "modes"),
+    Key("maximise", "m", "maximise this panel, or show all", "panels.maximise", "maximise", 7),
+    *(Key(f"layout_{at}", str(at), f"layout {name}", f"layouts.show_number({at})") for at, name in enumerate(LAYOUTS, 1)),
+    Key("panel_remove", "x", "remove this panel", "panels.remove"),
+    Key("panel_back", "less_than_sign", "move this panel back", "panels.move(-1)"),
+    Key("panel_forward", "greater_than_sign", "move this panel forward", "panels.move(1)", aliases=("panel_on",)),
+    Key("panel_wider", "ctrl+right", "make this panel wider", "panels.resize(1, 0)"),
+    Key("panel_narrower", "ctrl+left", "make this panel narrower", "panels.resize(-1, 0)"),
+    Key("panel_taller", "ctrl+up", "make this panel taller", "panels.resize(0, 1)"),
+    Key("panel_shorter", "ctrl+down", "make this panel shorter", "panels.resize(0, -1)", aliases=("panel_lower",)),
+    Key("attribute", "i", "input attribution of the shown token; again: next method", "attribution.of_shown"),
+    Key("attribute_minus", "I", "input attribution against the selected candidate", "attribution.against_candidate"),
+    Key("temperature_up", "plus,equals_sign", "raise the temperature by 0.1", "sampling.temperature(1)"),
+    Key("temperature_down", "minus", "lower the temperature by 0.1", "sampling.temperature(-1)"),
+    Key("help", "question_mark,f1", "help on this panel, and all keys", "display.help", "help", 2),
+    Key("palette", "ctrl+p", "command palette", "command_palette", "palette", 13, priority=True),
+    Key("save", "s", "save the screen as SVG", "display.save"),
+    Key("theme", "t", "next theme", "display.next_theme"),
+    Key("escape", "escape", "clear the selection", "navigation.escape"),
+    Key("quit", "q", "quit", "quit", "quit", 1),
+    Key("interrupt", "ctrl+c", "pause, then quit", "run.interrupt", priority=True),
+    Key("suspend", "ctrl+z", "suspend to the shell", "suspend_process"),
+)
+TOUR_KEYS: tuple[Key, ...] = (  # of the keys of a row, the first that the user has not assigned to something else
+    Key("tour_next", "n,f8,ctrl+n", "next step of the tour", "tour(1)"),
+    Key("tour_previous", "p,f7,ctrl+b", "previous step of the tour", "tour(-1)"),
+)
+NAMES = {  # display names of keys that differ from Textual's names
+    "left": "←",
+    "right": "→",
+    "up": "↑",
+    "down": "↓",
+    "full_stop": ".",
+    "comma": ",",
+    "plus": "+",
+    "minus": "-",
+    "equals_sign": "=",
+    "slash": "/",
+    "question_mark": "?",
+    "less_than_sign": "<",
+    "greater_than_sign": ">",
+    "left_square_bracket": "[",
+    "right_square_bracket": "]",
+    "left_curly_bracket": "{",
+    "right_curly_bracket": "}",
+}
+
+
+def key_name(key: str, short: bool = False) -> str:
+    """The display name of a key: "." for full_stop. `short`: in few cells, "^p" for ctrl+p."""
+    if short and key == "enter":
+        return "⏎"
+    *modifiers, name = [key] if len(key) == 1 else key.split("+")
+    name = NAMES.get(name, name)
+    if short and modifiers == ["ctrl"]:
+        return f"^{name}"
+    return "+".join([*modifiers, name])
+
+
+def key_names(keys: str) -> str:
+    """The display names of all keys of a binding."""
+    return " or ".join(key_name(key) for key in keys.split(","))
+
+
+def first_key(keys: str) -> str:
+    """The display name of the first key of a binding."""
+    return key_name(keys.split(",")[0])
+
+
+def ids() -> dict[str, str]:
+    """{name of a binding in a config file: its id}."""
+    return {name: key.id for key in KEYS for name in (key.id, *key.aliases)}
+
+
+def current_ids(own: Mapping[str, str]) -> dict[str, str]:
+    """The user's own keys by the ids of the table; older names of ids are known too."""
+    known = ids()
+    return {known.get(name, name): keys for name, keys in own.items()}
+
+
+def keys_of(own: Mapping[str, str]) -> dict[str, str]:
+    """{id: keys} of all bindings, with the user's own in place of mav's."""
+    return {**{key.id: key.keys for key in KEYS}, **current_ids(own)}
+
+
+def key_of(id: str, own: Mapping[str, str]) -> str:
+    """The display name of a binding's first key, to be named in a message."""
+    return first_key(keys_of(own)[id])
+
+
+def key_lines(own: Mapping[str, str]) -> list[tuple[str, str]]:
+    """(keys, what they do) of every binding, with the user's own keys."""
+    keys = keys_of(own)
+    return [(key_names(keys[key.id]), key.description) for key in KEYS]
+
+
+def action_of(id: str) -> str:
+    """The action of a row. Raises KeyError for an id that is in no row."""
+    return {key.id: key.action for key in KEYS}[id]
+
+
+@dataclass(frozen=True)
+class Hint:
+    """A word in the footer with its keys."""
+
+    keys: str
+    word: str
+    id: str  # of the binding whose action a click runs
+    rank: int
+    needs: str
+
+
+def hints(own: Mapping[str, str]) -> list[Hint]:
+    """The footer's hints in the order of the table, with the user's own keys."""
+    keys, shared = keys_of(own), dict[str, list[Key]]()
+    for key in KEYS:
+        if key.hint:
+            shared.setdefault(key.hint, []).append(key)
+    return [_hint(word, rows, keys) for word, rows in shared.items()]
+
+
+def _hint(word: str, rows: list[Key], keys: Mapping[str, str]) -> Hint:
+    clicked = next(row for row in rows if row.rank)
+    names = " ".join(key_name(keys[row.id].split(",")[0], short=True) for row in rows)
+    return Hint(names, word, clicked.id, clicked.rank, clicked.needs)

@@ -1,4 +1,4 @@
-"""Where each panel stands: a pure function from names and a size to boxes."""
+"""The box of each panel: a pure function of names and sizes."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ Group: TypeAlias = Literal["top", "layers", "side", "strip"]
 SMALL = (72, 20)  # below this width or height: one panel at a time
 TOP = ("generated_text", "top_predictions")
 NARROW = 24  # cells that a panel beside the layers needs at least
-SIDE_ROWS = 12  # rows that serve most of them
-STACKED_ROWS = 14  # that must be left below the layers for others to stand there
-WIDE = 200  # cells from which few layer panels leave a half to others, rather than being stretched
+SIDE_ROWS = 12  # rows that suffice for most of them
+STACKED_ROWS = 14  # that must be left below the layers for other panels
+WIDE = 200  # cells from which few layer panels leave half of the width to others
 LEAST_ROWS = 3  # of a tile: its frame and one line
 
 
 @dataclass(frozen=True)
 class Kind:
-    """What the layout has to know of a panel."""
+    """What the layout needs to know of a panel."""
 
     group: Group
     weight: float = 1.0  # of its width beside its neighbours
     tall: float = 1.0  # of its height above and below others
-    rows: int | None = None  # inside of its frame, beyond which it gains nothing; None: no such limit
+    rows: int | None = None  # inside its frame, beyond which it has nothing more to show; None: no limit
     foot: int = 0  # rows below those of its layers
 
 
@@ -49,7 +49,7 @@ class Tile:
 
 
 def kind_of(name: str, module: object) -> Kind:
-    """The group of a panel, from what its module says of itself."""
+    """The group and sizes of a panel, from the attributes of its module."""
     if getattr(module, "LAYERS", False):
         return Kind("layers", getattr(module, "WEIGHT", 1.0), foot=getattr(module, "FOOT", 0))
     if getattr(module, "STRIP", False):
@@ -60,7 +60,7 @@ def kind_of(name: str, module: object) -> Kind:
 
 
 def kinds_of(modules: Mapping[str, object], sizes: Mapping[str, tuple[float, float]]) -> dict[str, Kind]:
-    """The kinds of all panels, those with a size of their own (width, height) so much larger."""
+    """The kinds of all panels; `sizes` multiplies the (width, height) of some."""
     kinds = {name: kind_of(name, module) for name, module in modules.items()}
     for name in kinds.keys() & sizes.keys():
         wide, tall = sizes[name]
@@ -69,7 +69,7 @@ def kinds_of(modules: Mapping[str, object], sizes: Mapping[str, tuple[float, flo
 
 
 def single(width: int, height: int) -> bool:
-    """Whether there is room for one panel only."""
+    """Whether there is room for only one panel."""
     return width < SMALL[0] or height < SMALL[1]
 
 
@@ -100,14 +100,14 @@ def arrange(
 
 
 def _strip_height(kinds: Mapping[str, Kind], names: Sequence[str], height: int, alone: bool) -> int:
-    """Rows of all strips together: all where nothing else is shown, else at most half."""
+    """Rows of all strips together: all rows if nothing else is shown, else at most half."""
     if alone:
         return height
     return min(sum(max(LEAST_ROWS, round((5 if height >= 34 else 3) * kinds[name].tall)) for name in names), height // 2)
 
 
 def _top_height(kinds: Mapping[str, Kind], rest: int, layers: int, groups: Mapping[str, Sequence[str]], width: int) -> int:
-    """A good third for text and predictions; more where what is below needs less, or where the reader made it taller."""
+    """A good third for text and predictions; more where what is below needs less, or where the user made it taller."""
     height = max(min(6, rest // 2), round(rest * 0.36), rest - _wanted(kinds, rest, layers, groups, width))
     height = min(height, _most(kinds, groups["top"], rest))
     below = max(kinds[name].tall for name in (*groups["layers"], *groups["side"]))
@@ -116,13 +116,13 @@ def _top_height(kinds: Mapping[str, Kind], rest: int, layers: int, groups: Mappi
 
 
 def _most(kinds: Mapping[str, Kind], names: Sequence[str], rest: int) -> int:
-    """Rows, frames included, beyond which none of them gains anything; `rest` where one has no such limit."""
+    """Rows, frames included, beyond which none of them has more to show; `rest` if one has no limit."""
     needed = [kinds[name].rows for name in names]
     return max((rest if rows is None else rows + 2 for rows in needed), default=0)
 
 
 def _layer_rows(kinds: Mapping[str, Kind], names: Sequence[str], layers: int) -> int:
-    """Rows of the layer panels, frame included, where each layer has one; 0 where there are none."""
+    """Rows of the layer panels, frame included, with one row per layer; 0 if there are none."""
     return layers + 2 + max(kinds[name].foot for name in names) if names else 0
 
 
@@ -136,7 +136,7 @@ def _wanted(kinds: Mapping[str, Kind], rest: int, layers: int, groups: Mapping[s
 
 
 def _is_stacked(kinds: Mapping[str, Kind], groups: Mapping[str, Sequence[str]], needed: int, width: int, height: int) -> bool:
-    """Whether few layers leave so much room below them that the others stand there rather than beside them.
+    """Whether few layers leave so much room below them that the other panels go there rather than beside them.
 
     Not so where the layer panels take half of a wide screen at most, and more than half of its height.
     """
@@ -186,7 +186,7 @@ def _middle(kinds: Mapping[str, Kind], groups: Mapping[str, Sequence[str]], coun
 
 
 def _layer_share(kinds: Mapping[str, Kind], layers: Sequence[str], side: Sequence[str], needed: int, height: int) -> int:
-    """The rows that the layer panels need; more or fewer where the reader made them, or those below, taller."""
+    """The rows that the layer panels need; more or fewer where the user made them, or those below, taller."""
     share = max(kinds[name].tall for name in layers) / max(kinds[name].tall for name in side)
     return max(LEAST_ROWS, min(round(needed * share), height - LEAST_ROWS))
 
@@ -203,7 +203,7 @@ def _layer_row(kinds: Mapping[str, Kind], names: Sequence[str], y: int, width: i
 
 
 def _side_width(width: int, weight: float) -> int:
-    """A good quarter for what stands beside the layer panels; up to a half where those are few."""
+    """A good quarter for the panels beside the layer panels; up to half if those are few."""
     share = 1 - 0.3 * weight
     return round(width * min(share, 0.5)) if share > 0.27 else min(max(NARROW, round(width * 0.27)), 48)
 

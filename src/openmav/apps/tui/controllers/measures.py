@@ -1,0 +1,38 @@
+"""Which measures are requested from the source: those that the panels show now."""
+
+from __future__ import annotations
+
+from openmav.apps.tui.controllers.context import Context
+from openmav.apps.tui.controllers.panels import PanelsController
+from openmav.panels import needs
+from openmav.protocol.commands import Want
+from openmav.record import lacking
+
+
+class MeasureRequests:
+    """Requests measures whenever they differ from those that were requested last."""
+
+    def __init__(self, context: Context, panels: PanelsController) -> None:
+        self._context, self.panels = context, panels
+        self.hidden_panels: tuple[str, ...] = ()  # panels that are not shown, but whose measures are requested
+        self._requested: Want | None = None
+
+    def update(self) -> None:
+        """Sends a request if one is due; called before each frame."""
+        wanted = self.wanted(self._requested)
+        if wanted != self._requested:
+            self._requested = wanted
+            self._context.send(wanted)
+
+    def wanted(self, requested: Want | None) -> Want:
+        """What to request now; `requested` is what was requested last."""
+        view, modules = self._context.view, self.panels.modules
+        focused = any(getattr(module, "FOCUS", False) for module in modules.values())
+        measures, layer = needs((*modules, *self.hidden_panels), view.modes, view), view.layer if focused else None
+        return Want(measures, layer, view.cursor if self._is_lacking(measures, layer) else None)
+
+    def _is_lacking(self, measures: frozenset[str], layer: int | None) -> bool:
+        """Whether an earlier token is shown for which some of this was not computed."""
+        view = self._context.view
+        step, info = view.step, view.info
+        return step is not None and info is not None and not view.following and bool(lacking(step, measures, layer, info.missing))

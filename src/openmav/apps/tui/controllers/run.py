@@ -1,0 +1,70 @@
+"""Generating: run, pause, step, undo, redo, and forcing a candidate."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from openmav.apps.tui.controllers.context import Context
+from openmav.protocol.commands import Advance, Back, Force, Forward, Pause, Resume
+
+
+class RunController:
+    """Starts, pauses and steps the run."""
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+        self._pausing = False  # interrupted once: the pause may not have arrived yet
+
+    def toggle(self) -> None:
+        context, running = self._context, self._context.view.running
+        if context.send(Pause() if running else Resume()):
+            self._pausing, context.note = False, ""
+            if not running:
+                context.show(context.newest)
+            context.poll()
+
+    def next_token(self) -> None:
+        context = self._context
+        context.follow()
+        if not context.send(Advance(1)):
+            context.notify("this source generates no tokens; the left and right keys move through them")
+        context.poll()
+
+    def undo(self) -> None:
+        context = self._context
+        if not context.view.steps:
+            context.notify("there is no token to undo")
+        elif context.send(Back(1)):
+            context.follow()
+            context.poll()
+
+    def redo(self) -> None:
+        context = self._context
+        if not context.view.undone:
+            context.notify(f"there is nothing to redo; {context.key('undo')} undoes a token")
+        elif context.send(Forward(1)):
+            context.follow()
+            context.poll()
+
+    def force_candidate(self) -> None:
+        """Forces the selected candidate in place of the shown token, and pauses; generates a token if none is selected."""
+        context = self._context
+        step, row = context.view.step, context.view.candidate
+        if step is None or row is None:
+            self.next_token()
+            return
+        if not context.send(Force(int(step.candidates.token_ids[row]), step.index, context.view.branch)):
+            context.notify("this source does not support forcing tokens")
+            return
+        context.view = replace(context.view, candidate=None, following=True)
+        context.poll()
+
+    def interrupt(self) -> None:
+        """Stops generating first, then quits."""
+        context, pausing = self._context, self._pausing
+        self._pausing = True
+        if context.view.running and not pausing and context.send(Pause()):
+            context.notify(f"paused; {context.key('interrupt')} again quits")
+            context.poll()
+        else:
+            context.quit()

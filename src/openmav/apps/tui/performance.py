@@ -1,0 +1,32 @@
+"""The performance of the app itself: the time that drawing takes, and the memory of its processes."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+
+from openmav.system.memory import resident_bytes
+from openmav.view import View
+
+SMOOTH = 0.2  # weight of the newest frame in the mean that is shown
+EVERY = 1.0  # seconds between two measurements of the memory
+
+
+class Performance:
+    """Keeps a running mean of the draw time. `engine` is the process id of the model's process, None if there is none."""
+
+    def __init__(self, engine: int | None) -> None:
+        self._engine = engine
+        self._seconds: float | None = None
+        self._memory: dict[str, int] = {}
+        self._measured_at = -EVERY
+
+    def updated(self, view: View, seconds: float) -> View:
+        """The view with draw time and memory after a frame that took `seconds`."""
+        before = seconds if self._seconds is None else self._seconds
+        self._seconds = before + SMOOTH * (seconds - before)
+        if time.monotonic() - self._measured_at >= EVERY:
+            self._measured_at = time.monotonic()
+            measured = {"app": resident_bytes(), "engine": resident_bytes(self._engine) if self._engine is not None else None}
+            self._memory = {name: size for name, size in measured.items() if size is not None}
+        return replace(view, draw_seconds=self._seconds, memory=self._memory)

@@ -1,0 +1,1 @@
+"""Screens over the app: help, forms, lists, the command palette."""

@@ -1,0 +1,127 @@
+"""What the tour says once a step is done: sentences around the model's own numbers."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from openmav.apps.tui import keys as table
+from openmav.paint import number_text, visible
+from openmav.panels.widgets.sequence import token_at
+from openmav.view import View
+
+
+@dataclass(frozen=True)
+class Progress:
+    """The view when the step of the tour was reached, the view now, and the panels that are shown now."""
+
+    before: View
+    now: View
+    panels: tuple[str, ...]
+
+    @property
+    def generated(self) -> int:
+        """Tokens generated since then."""
+        return len(self.now.steps) - len(self.before.steps)
+
+
+def quoted(token: str) -> str:
+    """A token in quotation marks, so that its punctuation is not taken for the sentence's."""
+    return f"“{visible(token)}”"
+
+
+def key(view: View, binding: str) -> str:
+    """The key of a binding that an answer names."""
+    return table.key_of(binding, view.options.keys)
+
+
+def chosen(view: View) -> tuple[str, str, str]:
+    """The shown token, its probability in percent, its surprisal in nats."""
+    step = view.step
+    if step is None:
+        return "?", "?", "?"
+    return quoted(step.token), f"{number_text(100 * math.exp(step.logprob), 1)} %", f"{number_text(step.surprisal, 2)} nats"
+
+
+def first_token(progress: Progress) -> str:
+    token, share, _ = chosen(progress.now)
+    space = " (the · is a space)" if "·" in token else ""
+    return (
+        f"The model generated {token}{space}, amber in the text, with a probability of {share}. Everything below is about this one choice."
+    )
+
+
+def forced(progress: Progress) -> str:
+    token, share, surprisal = chosen(progress.now)
+    return f"You forced {token}. The model had given it {share}: a surprisal of {surprisal}. It continues from there."
+
+
+def after_running(progress: Progress) -> str:
+    steps = progress.now.steps[len(progress.before.steps) :]
+    most = max(steps, key=lambda step: step.surprisal)
+    mean = float(np.mean([step.surprisal for step in steps]))
+    return (
+        f"{len(steps)} tokens, {number_text(mean, 2)} nats each on average. The most surprising was"
+        f" {quoted(most.token)}: {number_text(most.surprisal, 2)} nats, the tallest of the new columns."
+    )
+
+
+def entropy(progress: Progress) -> str:
+    step = progress.now.step
+    nats = step.entropy if step is not None else math.nan
+    choices = math.exp(nats) if nats < 50 else math.inf
+    sides = number_text(choices, 0 if choices >= 20 else 1)
+    certainty = "nearly certain" if choices < 2 else "between a few" if choices < 12 else "wide open"
+    die = f"as uncertain as a fair die with {sides} sides (e to the entropy)"
+    return f"Here the entropy was {number_text(nats, 2)} nats: {die}, {certainty}."
+
+
+def temperature(progress: Progress) -> str:
+    steps = progress.now.steps[len(progress.before.steps) :]
+    others = sum(int(step.candidates.token_ids[0]) != step.token_id for step in steps)
+    were = "was" if others == 1 else "were"
+    return (
+        f"At temperature {progress.now.sampling.temperature:.1f}, {others} of {len(steps)} tokens {were} not the most likely one. The raw"
+        " probabilities do not depend on temperature; only the choice among them does."
+    )
+
+
+def head(progress: Progress) -> str:
+    view = progress.now
+    rows = view.values("attention_rows")
+    if rows is None or not np.isfinite(rows[view.layer, view.head]).all():
+        return f"This is head {view.head} of layer {view.layer}. Every head attends to other tokens."
+    row = rows[view.layer, view.head]
+    most = int(row.argmax())
+    rest = " Many heads attend to the first token when they find nothing of use." if most == 0 else ""
+    share = number_text(100 * float(row[most]), 0)
+    return f"Head {view.head} of layer {view.layer} attends most to “{token_at(view, most)}”, with {share} % of its attention.{rest}"
+
+
+def layer(progress: Progress) -> str:
+    view = progress.now
+    result = [view.values(name) for name in ("attention_norm", "mlp_norm", "residual_norm")]
+    if any(values is None for values in result):
+        return f"This is layer {view.layer} of {view.layers}."
+    attention, mlp, stream = (number_text(float(values[view.layer]), 1) for values in result if values is not None)
+    return f"Layer {view.layer}: attention added a vector of length {attention}, the MLP one of {mlp}; the stream is then {stream} long."
+
+
+def lens(progress: Progress) -> str:
+    view = progress.now
+    ids = view.values("logit_lens.token_ids")
+    if ids is None or view.step is None:
+        return "Follow the rows from the bottom up: the prediction takes shape."
+    best = ids[:, 0].tolist()
+    last = len(best) - 1
+    since = next((layer for layer in range(last, -1, -1) if best[layer] != best[last]), -1) + 1
+    token = quoted(view.step.pieces.get(best[last], "?"))
+    first = quoted(view.step.pieces.get(best[0], "?"))
+    if since == 0:
+        again = f"Press {key(view, 'next')} again to find one that takes longer."
+        return f"The final answer {token} is the top prediction at every layer: an easy one. {again}"
+    if first == token:
+        return f"Layer 0 predicts {first} too, later layers something else; from layer {since} on the prediction is stable."
+    return f"Layer 0 predicts {first}. The final answer {token} is the stable top prediction from layer {since} on."

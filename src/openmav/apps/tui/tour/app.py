@@ -1,0 +1,102 @@
+"""The guided tour: the app on a real model, with a box that explains, asks for a key, and says what happened."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import ClassVar
+
+from textual.app import ComposeResult
+from textual.binding import BindingType
+from textual.screen import Screen
+
+from openmav.apps.tui.app import MavApp
+from openmav.apps.tui.bindings import bindings
+from openmav.apps.tui.controllers.measures import MeasureRequests
+from openmav.apps.tui.keys import TOUR_KEYS, keys_of
+from openmav.apps.tui.layout import SMALL, Tile, arrange
+from openmav.apps.tui.tour.answers import Progress
+from openmav.apps.tui.tour.box import TourBox
+from openmav.apps.tui.tour.steps import TOUR_STEPS
+from openmav.apps.tui.widgets.bars import Notice
+from openmav.panels import needs
+from openmav.protocol.commands import Pause, Want
+from openmav.protocol.source import Source
+from openmav.view.options import AppOptions
+
+LEAST_BODY = 8  # rows of panels beside the box; below that, one panel at a time
+
+
+def _free(own: Mapping[str, str]) -> dict[str, str]:
+    """The tour's own keys, moved to others where the user assigned them to something else."""
+    taken = {key.strip() for keys in own.values() for key in keys.split(",")}
+    return {row.id: next(key for key in row.keys.split(",") if key not in taken) for row in TOUR_KEYS}
+
+
+class TourMeasures(MeasureRequests):
+    """Requests all that any step shows, from the first token on: a step reached while paused has its numbers at once."""
+
+    def wanted(self, requested: Want | None) -> Want:
+        measures = needs((*self.panels.modules, *(panel for step in TOUR_STEPS for panel in step.panels)))
+        return Want(measures) if requested is None or not measures <= requested.measures else requested
+
+
+class TourApp(MavApp):
+    """MavApp with a tour. All keys do what they always do, also those that the user remapped."""
+
+    BINDINGS: ClassVar[list[BindingType]] = bindings(TOUR_KEYS)
+
+    def __init__(self, source: Source, options: AppOptions) -> None:
+        super().__init__(source, replace(options, keys={**options.keys, **_free(options.keys)}))
+        self.at = 0
+        self.answer: str | None = None  # the result of this step, once there is one
+        self.begun = self.view
+
+    def make_measures(self) -> MeasureRequests:
+        return TourMeasures(self.context, self.panels)
+
+    def compose(self) -> ComposeResult:
+        for widget in super().compose():
+            if isinstance(widget, Notice):
+                yield TourBox()
+            yield widget
+
+    def _arrive(self) -> None:
+        """Shows the panels of a step; what is done from now on counts."""
+        step = TOUR_STEPS[self.at]
+        self.answer, self.panels.maximised, self.panels.focused = None, False, step.focus
+        self.begun, self.context.note = self.view, ""
+        self.panels.show(step.panels, kinds={})
+
+    def action_tour(self, by: int) -> None:
+        if 0 <= self.at + by < len(TOUR_STEPS):
+            if self.view.running:
+                self.context.send(Pause())
+            self.at += by
+            self.context.follow()
+            self._arrive()
+
+    async def action_perform(self, id: str) -> None:
+        if id == "escape":
+            self.exit()
+        else:
+            await super().action_perform(id)
+
+    def _check(self) -> None:
+        """Sets the result once what the step asks for has been done."""
+        step, progress = TOUR_STEPS[self.at], Progress(self.begun, self.view, tuple(self.panels.modules))
+        if step.done(progress):
+            self.answer = step.answer(progress)
+
+    def rows_taken(self, base: Screen, width: int) -> int:
+        self._check()
+        return super().rows_taken(base, width) + base.query_one(TourBox).show(
+            self.view, self.at, self.answer, width, keys_of(self.view.options.keys)
+        )
+
+    def places(self, taken: int) -> list[Tile]:
+        """The box takes much of a small screen: panels stay side by side as long as there is room."""
+        width, height = self.extent
+        body = max(1, height - 2 - taken)
+        alone = self.panels.focused if self.panels.maximised or width < SMALL[0] or body < LEAST_BODY else None
+        return arrange(self.panels.kinds, self.view.layers, width, body, None, alone)

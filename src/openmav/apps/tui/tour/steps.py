@@ -1,0 +1,119 @@
+"""The steps of the guided tour as data: the text, the panels, the key to press, and the answer once it is done."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from openmav.apps.tui.tour import answers
+from openmav.apps.tui.tour.answers import Progress
+
+
+@dataclass(frozen=True)
+class TourStep:
+    """One step. `answer` is called once `done` has been true; {id} in `text` and `ask` stands for a binding's key."""
+
+    title: str
+    text: str
+    ask: str
+    panels: tuple[str, ...]
+    focus: str
+    done: Callable[[Progress], bool]
+    answer: Callable[[Progress], str]
+
+
+TOUR_STEPS = (
+    TourStep(
+        "A token",
+        "A language model generates text in small pieces, called tokens: often a word, sometimes part of one. It reads all the text"
+        " so far, computes once, generates one token, and starts again. Its text is above; the model is paused.",
+        "Press {next} to generate one token.",
+        ("generated_text", "timeline"),
+        "generated_text",
+        lambda progress: progress.generated >= 1,
+        answers.first_token,
+    ),
+    TourStep(
+        "Its candidates",
+        "The model never has just one word in mind. It gives every token in its vocabulary a probability; these are the most likely"
+        " ones. A · stands for a space. The generated token is amber. You can force another one.",
+        "Press {candidate_down} a few times to select another one, then {enter}.",
+        ("generated_text", "top_predictions"),
+        "top_predictions",
+        lambda progress: progress.now.step is not None and progress.now.step.forced and progress.now.step is not progress.before.step,
+        answers.forced,
+    ),
+    TourStep(
+        "Surprisal",
+        'How unlikely was the generated token? Surprisal, -ln p, says so in nats: 0 is "of course", 0.7 is a coin toss, 5 is one'
+        " in 150. The timeline has a column for each token; the text is tinted the same way.",
+        "Press {run} to let it run, and {run} again after a while (8 tokens or more).",
+        ("generated_text", "timeline"),
+        "timeline",
+        lambda progress: progress.generated >= 8 and not progress.now.running,
+        answers.after_running,
+    ),
+    TourStep(
+        "Entropy",
+        "Before a token is chosen, the model may be certain or undecided. Entropy measures that over the whole distribution: 0 nats is"
+        " certainty, and the higher, the less certain. It is on the lower edge of the predictions. All earlier tokens are kept.",
+        "Press {scrub_left} to look back at earlier choices.",
+        ("generated_text", "top_predictions", "timeline"),
+        "top_predictions",
+        lambda progress: progress.now.cursor not in (-1, progress.before.cursor),
+        answers.entropy,
+    ),
+    TourStep(
+        "Temperature",
+        "So far the most likely token was taken each time: greedy decoding, temperature 0. Above 0 the token is sampled. A low"
+        " temperature favours the most likely tokens; 1 samples from the model's own distribution; higher values flatten it.",
+        "Press {temperature_up} until the temperature is 0.8 or more, then {next} three times.",
+        ("top_predictions", "sampler_waterfall"),
+        "sampler_waterfall",
+        lambda progress: progress.now.sampling.temperature >= 0.75 and progress.generated >= 3,
+        answers.temperature,
+    ),
+    TourStep(
+        "Attention",
+        "To predict the next token, the model looks back at the text. Each layer has several attention heads, and each head spreads"
+        " 100 % of its attention over the tokens so far. This is one head's row: what it attends to.",
+        "Press {head_right} or {head_left} for another head.",
+        ("generated_text", "attention_row"),
+        "attention_row",
+        lambda progress: progress.now.head != progress.before.head,
+        answers.head,
+    ),
+    TourStep(
+        "Layers",
+        "A model is a stack of layers. Through them runs one vector, the residual stream; each layer's attention and then its MLP"
+        " add something to it. The bars show how much: the same row is the same layer in every panel.",
+        "Press {layer_down} or {layer_up} for another layer.",
+        ("mlp_norm", "attention_norms", "residual_norms"),
+        "mlp_norm",
+        lambda progress: progress.now.layer != progress.before.layer,
+        answers.layer,
+    ),
+    TourStep(
+        "The logit lens",
+        "What would the model predict if it stopped at a layer? The lens decodes the residual stream after each layer with the model's"
+        " own output head. The lowest rows often predict from the last word alone; further up, the answer takes shape.",
+        "Press {next} for another token, and read the rows from the bottom up.",
+        ("logit_lens", "top_predictions"),
+        "logit_lens",
+        lambda progress: progress.generated >= 1,
+        answers.lens,
+    ),
+    TourStep(
+        "Explore",
+        "That is all you need: a token, its candidates, how surprising and how uncertain it was, what the heads attended to, what the"
+        " layers added. The keys {layout_1} to {layout_8} switch layouts, {help} explains the focused panel ({panel_next}: next panel),"
+        " {palette} lists all commands.",
+        "Press {layout_1} for the overview.",
+        ("generated_text", "top_predictions", "timeline"),
+        "generated_text",
+        lambda progress: "residual_norms" in progress.panels,
+        lambda progress: (
+            f'Look around as long as you like. {answers.key(progress.now, "quit")} quits; then try: mav --model NAME --prompt "your text".'
+        ),
+    ),
+)

@@ -1,0 +1,1 @@
+"""Widgets of the app. Nothing is imported here: the first paint draws without Textual."""

@@ -1,0 +1,68 @@
+"""An input line that also takes line breaks, shown as ⏎."""
+
+from __future__ import annotations
+
+import unicodedata
+from typing import ClassVar
+
+from rich.cells import cell_len, get_character_cell_size
+from rich.text import Text
+from textual import events
+from textual.binding import Binding, BindingType
+from textual.widgets import Input
+
+
+def visible(text: str) -> str:
+    """The text with a visible symbol in place of each line break and control character."""
+    return "".join(_symbol(character) for character in text)
+
+
+def _symbol(character: str) -> str:
+    if character == "\n":
+        return "⏎"
+    if ord(character) < 0x20:
+        return chr(0x2400 + ord(character))
+    return "\ufffd" if unicodedata.category(character) in ("Cc", "Cs", "Zl", "Zp") or character in "\u202a\u202b\u202d\u202e" else character
+
+
+class TextInput(Input):
+    """An Input whose value may have line breaks: pasted, or made with ctrl+j. Where `lines` is False they become spaces."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [Binding("ctrl+j,shift+enter,alt+enter", "line_break", show=False)]
+
+    def __init__(self, value: str, *, lines: bool, id: str, placeholder: str = "", select_on_focus: bool = True) -> None:
+        super().__init__(value, id=id, placeholder=placeholder, compact=True, select_on_focus=select_on_focus)
+        self._lines = lines
+
+    def put(self, text: str) -> None:
+        """Replaces the selection with the text, or inserts it at the cursor."""
+        text = text.replace("\r\n", "\n").replace("\r", "\n")
+        if not self._lines:
+            text = " ".join(text.split("\n")).strip() if "\n" in text else text
+        self.replace(text, *sorted(self.selection))
+
+    def action_line_break(self) -> None:
+        if self._lines:
+            self.put("\n")
+
+    def _on_paste(self, event: events.Paste) -> None:
+        event.stop()
+        event.prevent_default()
+        self.put(event.text)
+
+    # ---- what Textual draws and measures: the visible symbols ----
+
+    @property
+    def _value(self) -> Text:
+        return Text(visible(self.value), no_wrap=True, overflow="ignore", end="")
+
+    def _position_to_cell(self, position: int) -> int:
+        return cell_len(visible(self.value[:position]))
+
+    def _cell_offset_to_index(self, offset: int) -> int:
+        left, offset = 0, offset + self.scroll_offset.x
+        for index, character in enumerate(visible(self.value)):
+            left += get_character_cell_size(character)
+            if offset < left:
+                return index
+        return len(self.value)
