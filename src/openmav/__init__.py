@@ -13,23 +13,25 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from openmav.version import __version__
+
 if TYPE_CHECKING:
     from openmav.errors import EngineError, LoadError, MavError, UsageError
-    from openmav.mav import MAV, watch
-    from openmav.opening import open_session
+    from openmav.generation.session import Session
+    from openmav.library import attach, open_session, watch
+    from openmav.mav import MAV
     from openmav.record import Step
-    from openmav.sampling import Sampling
-    from openmav.session import Session
     from openmav.settings import Settings
+    from openmav.settings.sampling import Sampling
 
-__version__ = "1.0.0"
 _HOMES = {
     "MAV": "mav",
-    "watch": "mav",
-    "Session": "session",
-    "open_session": "opening",
+    "watch": "library",
+    "attach": "library",
+    "Session": "generation.session",
+    "open_session": "library",
     "Settings": "settings",
-    "Sampling": "sampling",
+    "Sampling": "settings.sampling",
     "Step": "record",
     "MavError": "errors",
     "UsageError": "errors",
@@ -47,6 +49,7 @@ __all__ = [
     "Step",
     "UsageError",
     "__version__",
+    "attach",
     "open_session",
     "watch",
 ]

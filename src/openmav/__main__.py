@@ -2,7 +2,7 @@
 
 import sys
 
-from openmav.cli import main
+from openmav.cli.main import main
 
 if __name__ == "__main__":
     sys.exit(main())

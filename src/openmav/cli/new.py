@@ -5,10 +5,10 @@ from __future__ import annotations
 import keyword
 from pathlib import Path
 
-import click
-
-from openmav import registry
+from openmav.cli.output import echo
 from openmav.errors import UsageError
+from openmav.plugins import registry
+from openmav.system.files import write_file
 
 PANEL = '''\
 """{title}: a panel of my own. Show it: mav --panel {name}.py"""
@@ -61,12 +61,11 @@ def write_new(kind: str, name: str) -> int:
     path = Path(f"{name}.py")
     text = (PANEL if kind == "panel" else MEASURE).format(name=name, title=name.replace("_", " ").capitalize())
     try:
-        with path.open("x", encoding="utf-8", newline="\n") as file:
-            file.write(text)
+        write_file(path, text.encode(), new=True)
     except FileExistsError as error:
         raise UsageError(f"{path} exists already; take another name, or move it away") from error
     except OSError as error:
         raise UsageError(f"cannot write {path}: {error.strerror or error}") from error
     use = f"mav --panel {path}" if kind == "panel" else f"mav --json --measure {path}"
-    click.echo(f"wrote {path}; try it: {use}")
+    echo(f"wrote {path}; try it: {use}")
     return 0

@@ -4,27 +4,28 @@ from __future__ import annotations
 
 import os
 import shutil
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Literal, Protocol
 
-from openmav.commands.asked import asked_model
-from openmav.commands.config import read_config
-from openmav.commands.stream import Output, ProgressLine, ReaderGoneError
+from openmav.analysis.sweep import Effect, Plan, Sweep
+from openmav.cli.config_file.read import read_config
+from openmav.cli.flags import SweepOptions
+from openmav.cli.load_limit import load_limit
+from openmav.cli.options import model_settings
+from openmav.cli.output import Output, ProgressLine, ReaderGoneError
 from openmav.errors import UsageError
-from openmav.logs import redirect
 from openmav.settings import Settings
-from openmav.signals import Interrupted, check, finish, hold
-from openmav.sweep import Effect, Plan, Sweep
+from openmav.system.logs import redirect, stdout
+from openmav.system.signals import Interrupted, check, finish, hold
 
 PLAIN_WIDTH = 100  # cells where there is no terminal
 LEAST_ROWS = 3
 EVERY = 0.1  # seconds between two drawings
 
 
-class Face(Protocol):
+class SweepWriter(Protocol):
     """A way to show a sweep."""
 
     def begin(self, plan: Plan) -> None: ...
@@ -34,60 +35,61 @@ class Face(Protocol):
     def end(self, reason: Literal["done", "interrupt"], count: int, seconds: float) -> None: ...
 
 
-def sweep_command(values: dict[str, Any]) -> int:
+def sweep_command(options: SweepOptions) -> int:
     """Run it; 0, or 130 after Ctrl-C, which keeps and shows what is done.
 
     Raises MavError where the model can't be loaded, or for a target that is not one token.
     """
-    if values["json"] and values["csv"]:
+    if options.json and options.csv:
         raise UsageError("--json and --csv exclude each other; leave one out")
-    settings = asked_model(values)
-    out = Output(sys.stdout)
-    theme = read_config().theme if out.terminal else None
+    settings = model_settings(options)
     redirect(descriptors=True)
+    out = Output(stdout())
+    theme = read_config().theme if out.terminal else None
     try:
-        return _run(settings, values, _face(values, out, theme))
+        return _run(settings, options, _writer(options, out, theme))
     except ReaderGoneError:
         return 0
 
 
-def _face(values: dict[str, Any], out: Output, theme: str | None) -> Face:
-    if values["json"] or values["csv"]:
-        from openmav.apps.sweep_table import CsvTable, JsonTable
+def _writer(options: SweepOptions, out: Output, theme: str | None) -> SweepWriter:
+    if options.json or options.csv:
+        from openmav.apps.text.sweep_table import CsvTable, JsonTable
 
-        return (JsonTable if values["json"] else CsvTable)(out.write)
+        return (JsonTable if options.json else CsvTable)(out.write)
     return Map(out, theme)
 
 
-def _run(settings: Settings, values: dict[str, Any], face: Face) -> int:
+def _run(settings: Settings, options: SweepOptions, writer: SweepWriter) -> int:
     progress, count, exit_code = ProgressLine(), 0, 0
     reason: Literal["done", "interrupt"] = "done"
     with _opened(settings, progress) as session:
-        progress("trying where the model can be touched")
-        sweep = Sweep(session, values["ablate"], values["target"], values["minus"], "mean" if values["mean"] else "zero")
+        progress("checking which sites can be modified")
+        sweep = Sweep(session, options.ablate, options.target, options.minus, "mean" if options.mean else "zero")
         progress.clear()
-        face.begin(sweep.plan)
+        writer.begin(sweep.plan)
         started = time.perf_counter()
         try:
             for effect in sweep:
                 with hold():  # what is shown is counted
-                    face.add(effect)
+                    writer.add(effect)
                     count += 1
                 check()
         except Interrupted as interrupt:
             reason, exit_code = "interrupt", interrupt.exit_code
         finish()
-        face.end(reason, count, time.perf_counter() - started)
+        writer.end(reason, count, time.perf_counter() - started)
     return exit_code
 
 
 @contextmanager
 def _opened(settings: Settings, progress: ProgressLine) -> Iterator[Any]:
     """A session with the model; closed at the end, and the line of its progress gone."""
-    from openmav.opening import open_session
+    from openmav.generation.opening import open_session
 
     try:
-        session = open_session(settings, progress)
+        with load_limit(settings.load_timeout):
+            session = open_session(settings, progress)
         check()
         try:
             yield session
@@ -112,7 +114,7 @@ class Map:
         self._effects: list[Effect] = []
         self._plan: Plan | None = None
         self._next = 0.0  # when it may be drawn again
-        self._console = Console(highlight=False, markup=False)
+        self._console = Console(file=stdout(), highlight=False, markup=False)
         self._live = Live(console=self._console, auto_refresh=False, transient=True, redirect_stdout=False, redirect_stderr=False)
 
     def begin(self, plan: Plan) -> None:
@@ -142,7 +144,7 @@ class Map:
         return shutil.get_terminal_size((PLAIN_WIDTH, 24)).columns if self._out.terminal else PLAIN_WIDTH
 
     def _redraw(self) -> None:
-        from openmav.apps.sweep_map import height_around
+        from openmav.apps.text.sweep_map import height_around
 
         assert self._plan is not None
         room = self._console.size.height - height_around(self._plan) - 1
@@ -151,7 +153,7 @@ class Map:
     def _drawing(self, rows: int | None, *, ended: bool) -> Any:
         from rich.segment import Segment, Segments
 
-        from openmav.apps.sweep_map import draw
+        from openmav.apps.text.sweep_map import draw
 
         assert self._plan is not None
         lines = draw(self._plan, self._effects, self._width, self._palette, rows, ended)

@@ -1,12 +1,13 @@
-"""Writing to the reader's config file; its comments and all else in it stay as they are."""
+"""Writing to the user's config file; its comments and all else in it stay as they are."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from openmav.commands.config import config_path, read_config
+from openmav.cli.config_file.read import config_path, read_config
 from openmav.errors import UsageError
+from openmav.system.files import write_file
 
 
 def save_layout(name: str, panels: Sequence[str], sizes: Mapping[str, tuple[float, float]]) -> Path:
@@ -31,7 +32,7 @@ def save_layout(name: str, panels: Sequence[str], sizes: Mapping[str, tuple[floa
             row.update({panel: [round(one, 4) for one in size] for panel, size in sizes.items()})
             document.setdefault("sizes", tomlkit.table())[name] = row
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(tomlkit.dumps(document).encode())
+        write_file(path, tomlkit.dumps(document).encode())
     except OSError as error:
         raise UsageError(f"cannot write the config file {path}: {error.strerror or error}") from error
     return path

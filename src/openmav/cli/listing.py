@@ -6,10 +6,9 @@ import inspect
 from collections.abc import Callable
 from types import ModuleType
 
-import click
-
-from openmav import registry
+from openmav.cli.output import echo
 from openmav.errors import UsageError
+from openmav.plugins import registry
 
 
 def list_panels() -> int:
@@ -30,9 +29,9 @@ def _entry(kind: registry.Kind, name: str, describe: Callable[[ModuleType], str]
     try:
         module = registry.load(kind, name)
     except UsageError as error:  # somebody else's part that does not import must not hide the others
-        click.echo(f"{name}\n    {error}\n")
+        echo(f"{name}\n    {error}\n")
         return
     title = getattr(module, "TITLE", "")
     lines = inspect.cleandoc(describe(module)).splitlines()
-    click.echo(f"{name}  {title}".rstrip())
-    click.echo("".join(f"    {line}".rstrip() + "\n" for line in lines))
+    echo(f"{name}  {title}".rstrip())
+    echo("".join(f"    {line}".rstrip() + "\n" for line in lines))

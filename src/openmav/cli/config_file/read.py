@@ -1,4 +1,4 @@
-"""The reader's config file: TOML, read for the app only. Every mistake in it is one line that names the file and the line in it."""
+"""The user's config file: TOML, read for the app only. Every mistake in it is one line that names the file and the line in it."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from openmav import registry
-from openmav.apps.layouts import LAYOUTS
-from openmav.apps.options import LEAST, MOST, Size
-from openmav.commands.own import add_measures, add_panels
 from openmav.errors import UsageError
+from openmav.plugins import registry
+from openmav.plugins.user_files import add_measures, add_panels
+from openmav.view.layouts import LAYOUTS
+from openmav.view.options import LEAST, MOST, Size
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -38,7 +38,7 @@ class Config:
 
 
 def config_path() -> Path:
-    """Where the file is, or would be: MAV_CONFIG, or config.toml in the reader's folder for configuration."""
+    """Where the file is, or would be: MAV_CONFIG, or config.toml in the user's folder for configuration."""
     import platformdirs
 
     own = os.environ.get("MAV_CONFIG")
@@ -51,15 +51,22 @@ def read_config(path: Path | None = None) -> Config:
     Raises UsageError for the first mistake.
     """
     path = path or config_path()
+    text = read_text(path)
+    return Config() if text is None else _Reader(path, text).read()
+
+
+def read_text(path: Path) -> str | None:
+    """What the config file says, None where there is none. Raises UsageError for what can't be read."""
     try:
-        text = path.read_bytes().decode("utf-8-sig").replace("\r\n", "\n")
+        if path.exists() and not path.is_file() and str(path) != os.devnull:  # a pipe would be waited for, and read away
+            raise UsageError(f"cannot read the config file {path}: it is no regular file; set MAV_CONFIG to one")
+        return path.read_bytes().decode("utf-8-sig").replace("\r\n", "\n")
     except FileNotFoundError:
-        return Config()
+        return None
     except OSError as error:
         raise UsageError(f"cannot read the config file {path}: {error.strerror or error}") from error
     except UnicodeDecodeError as error:
         raise UsageError(f"the config file {path} is not UTF-8 text (byte {error.start})") from error
-    return _Reader(path, text).read()
 
 
 def line_of(text: str, *names: str, value: str | None = None) -> int:
@@ -73,8 +80,8 @@ def line_of(text: str, *names: str, value: str | None = None) -> int:
         key = re.match(r"""\s*("[^"]*"|'[^']*'|[\w.\- ]+?)\s*=""", line)
         here = (*table, *_parts(key[1])) if key else table
         if here and here == names[: len(here)] and (key or here == names):
-            found = [row for row in range(at, len(lines)) if value and re.search(rf"""["']{re.escape(value)}["']""", lines[row])]
-            return (found or [at])[0] + 1
+            result = [row for row in range(at, len(lines)) if value and re.search(rf"""["']{re.escape(value)}["']""", lines[row])]
+            return (result or [at])[0] + 1
     return 1
 
 
@@ -94,29 +101,33 @@ class _Reader:
 
     def read(self) -> Config:
         try:
-            found = tomllib.loads(self.text)
+            result = tomllib.loads(self.text)
         except tomllib.TOMLDecodeError as error:
             place = re.search(r"\(at line (\d+), column \d+\)", str(error))
             line = int(place[1]) if place else self.text.count("\n") + 1
             raise self.fail(f"is not TOML: {error}", line=line) from error
-        for name in found:
+        except RecursionError as error:
+            raise self.fail("is nested too deeply", line=1) from error
+        except ValueError as error:  # a number with more digits than Python reads
+            raise self.fail(f"is not TOML that can be read: {error}", line=1) from error
+        for name in result:
             if name not in KNOWN:
                 raise self.fail(registry.unknown("setting", name, list(KNOWN)), name)
-        measures = self._files(found, "measures", lambda file: add_measures([file])[1])
-        panels = self._files(found, "panels", lambda file: add_panels([file]))
-        layouts = {**LAYOUTS, **self._layouts(found)}
+        measures = self._files(result, "measures", lambda file: add_measures([file])[1])
+        panels = self._files(result, "panels", lambda file: add_panels([file]))
+        layouts = {**LAYOUTS, **self._layouts(result)}
         return Config(
-            layout=self._one_of(found, "layout", list(layouts)),
-            theme=self._one_of(found, "theme", _themes()) if "theme" in found else None,
+            layout=self._one_of(result, "layout", list(layouts)),
+            theme=self._one_of(result, "theme", _themes()) if "theme" in result else None,
             panels=panels,
             measures=measures,
             layouts=layouts,
-            sizes=self._sizes(found, layouts),
-            keys=self._keys(found),
+            sizes=self._sizes(result, layouts),
+            keys=self._keys(result),
         )
 
-    def _one_of(self, found: Mapping[str, Any], name: str, known: list[str]) -> str | None:
-        value = found.get(name)
+    def _one_of(self, result: Mapping[str, Any], name: str, known: list[str]) -> str | None:
+        value = result.get(name)
         if value is None:
             return None
         if not isinstance(value, str):
@@ -130,72 +141,79 @@ class _Reader:
             raise self.fail(f'{names[-1]} must be a list of texts, such as ["a", "b"]', *names)
         return tuple(dict.fromkeys(value))
 
-    def _table(self, found: Mapping[str, Any], name: str) -> dict[str, Any]:
-        table = found.get(name, {})
+    def _table(self, result: Mapping[str, Any], name: str) -> dict[str, Any]:
+        table = result.get(name, {})
         if not isinstance(table, dict):
             raise self.fail(f"{name} must be a table: [{name}] on a line of its own, then its entries", name)
         return table
 
-    def _files(self, found: Mapping[str, Any], name: str, add: Callable[[str], tuple[str, ...]]) -> tuple[str, ...]:
+    def _files(self, result: Mapping[str, Any], name: str, add: Callable[[str], tuple[str, ...]]) -> tuple[str, ...]:
         """What `add` makes of each file; a relative path starts at the config file."""
         added: list[str] = []
-        for file in self._texts(found.get(name, []), name):
+        for file in self._texts(result.get(name, []), name):
             try:
                 added += add(str(self.path.parent / Path(file).expanduser()))
             except UsageError as error:
                 raise self.fail(str(error), name, value=file) from error
         return tuple(added)
 
-    def _layouts(self, found: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:
+    def _layouts(self, result: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:
         own = {}
-        for name, value in self._table(found, "layouts").items():
-            own[name] = self._texts(value, "layouts", name)
-            if not own[name]:
+        for name, value in self._table(result, "layouts").items():
+            panels = self._texts(value, "layouts", name)
+            if not panels:
                 raise self.fail(f"layout '{name}' has no panels", "layouts", name)
-            for panel in own[name]:
+            for panel in panels:
                 try:
                     registry.need_known("panels", [panel])
                 except UsageError as error:
                     raise self.fail(str(error), "layouts", name, value=panel) from error
+            own[name] = registry.need_known("panels", panels)
         return own
 
-    def _sizes(self, found: Mapping[str, Any], layouts: Mapping[str, tuple[str, ...]]) -> dict[str, dict[str, Size]]:
+    def _sizes(self, result: Mapping[str, Any], layouts: Mapping[str, tuple[str, ...]]) -> dict[str, dict[str, Size]]:
         sizes: dict[str, dict[str, Size]] = {}
-        for layout, row in self._table(found, "sizes").items():
+        for layout, row in self._table(result, "sizes").items():
             if layout not in layouts:
                 raise self.fail(registry.unknown("layout", layout, list(layouts)), "sizes", layout)
             if not isinstance(row, dict):
                 raise self.fail(f"{layout} must be a table of panels, such as {{ timeline = [1.0, 2.0] }}", "sizes", layout)
-            for panel, size in row.items():
+            sizes[layout] = {}
+            for given, size in row.items():
+                panel = registry.current("panels", given)
                 if panel not in layouts[layout]:
-                    raise self.fail(registry.unknown(f"panel of layout '{layout}'", panel, list(layouts[layout])), "sizes", layout)
-                if not (
-                    isinstance(size, list) and len(size) == 2 and all(type(one) in (int, float) and LEAST <= one <= MOST for one in size)
-                ):
+                    raise self.fail(registry.unknown(f"panel of layout '{layout}'", given, list(layouts[layout])), "sizes", layout)
+                if not _is_size(size):
                     why = f"the size of {panel} must be its width and height, each from {LEAST} to {MOST:g}, such as [1.0, 2.0]"
                     raise self.fail(why, "sizes", layout)
-            sizes[layout] = {panel: (float(size[0]), float(size[1])) for panel, size in row.items()}
+                if panel in sizes[layout]:
+                    raise self.fail(f"the size of {panel} is given twice, once under its older name", "sizes", layout)
+                sizes[layout][panel] = (float(size[0]), float(size[1]))
         return sizes
 
-    def _keys(self, found: Mapping[str, Any]) -> dict[str, str]:
-        table = self._table(found, "keys")
+    def _keys(self, result: Mapping[str, Any]) -> dict[str, str]:
+        table = self._table(result, "keys")
         if not table:
             return {}
-        from openmav.apps.tui.keymap import BINDING_IDS, wrong_key
+        from openmav.apps.tui.bindings import wrong_key
+        from openmav.apps.tui.keys import ids
 
-        owner: dict[str, str] = {}
+        known, owner, own = ids(), dict[str, str](), dict[str, str]()
         for name, keys in table.items():
-            if name not in BINDING_IDS:
-                raise self.fail(registry.unknown("key binding", name, sorted(BINDING_IDS)), "keys", name)
+            if name not in known:
+                raise self.fail(registry.unknown("key binding", name, sorted(set(known.values()))), "keys", name)
+            if known[name] in own:
+                raise self.fail(f"'{name}' is an older name of '{known[name]}', which has its keys already", "keys", name)
             if not isinstance(keys, str) or not keys.strip():
-                raise self.fail(f'{name} must be a key in quotes, or several set apart by commas, such as "p,f2"', "keys", name)
+                raise self.fail(f'{name} must be a key in quotes, or several separated by commas, such as "p,f2"', "keys", name)
             for key in (one.strip() for one in keys.split(",")):
                 wrong = wrong_key(key)
                 if wrong:
                     raise self.fail(wrong, "keys", name)
                 if owner.setdefault(key, name) != name:
                     raise self.fail(f"the key '{key}' is on '{owner[key]}' already", "keys", name)
-        return {name: ",".join(key.strip() for key in keys.split(",")) for name, keys in table.items()}
+            own[known[name]] = ",".join(key.strip() for key in keys.split(","))
+        return own
 
 
 def _is_size(size: Any) -> bool:

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
-
 import click
 
-import openmav
-from openmav.commands.flags import DTYPES, FLAGS, Flag
-from openmav.explained import METHODS
-from openmav.registry import unknown
-from openmav.settings import DEMO
+from openmav.cli import flags
+from openmav.cli.options import with_options
+from openmav.plugins.registry import unknown
+from openmav.version import __version__
 
 EXAMPLES = """\
   mav                                      the bundled model, live
@@ -20,11 +16,10 @@ EXAMPLES = """\
   mav --layout lens                        other panels
   mav --json --seed 7 | jq .entropy        numbers for scripts
   mav --prompt-file story.txt > more.txt   text for pipes"""
-SWEEPS = ("heads", "attn", "mlp", "layers")
 SETTINGS = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
 
 
-class Run(click.Command):
+class RunCommand(click.Command):
     """`mav run`: takes several panels after one flag, shows its flags in sections, and explains a stray word."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
@@ -50,7 +45,7 @@ class Run(click.Command):
 
 
 class Front(click.Group):
-    """`mav`: hands what does not start with a subcommand to `mav run`, and shows that command's flags as its own."""
+    """`mav`: passes what does not start with a subcommand to `mav run`, and shows that command's flags as its own."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         own = {"--version", *ctx.help_option_names}
@@ -93,32 +88,26 @@ def gather(flag: str, args: list[str]) -> list[str]:
     return out
 
 
-def _with_flags(function: Callable[..., int]) -> Callable[..., int]:
-    for name, attributes in reversed(FLAGS):
-        function = click.option(name, cls=Flag, **attributes)(function)
-    return function
-
-
 @click.group(cls=Front, context_settings=SETTINGS, invoke_without_command=False)
-@click.version_option(openmav.__version__, prog_name="mav", message="%(prog)s %(version)s")
+@click.version_option(__version__, prog_name="mav", message="%(prog)s %(version)s")
 def command() -> None:
     """mav, the Model Activity Visualiser: watch a causal language model while it generates, in the terminal, or as
     text or JSON lines where there is none."""
 
 
-@command.command(cls=Run, context_settings=SETTINGS)
-@_with_flags
-def run(**values: Any) -> int:
+@command.command(cls=RunCommand, context_settings=SETTINGS)
+@with_options(flags.RUN, flags.RunOptions)
+def run(options: flags.RunOptions) -> int:
     """Generate and show it (what mav alone does)."""
-    from openmav.commands.run import run_command
+    from openmav.cli.run import run_command
 
-    return run_command(values)
+    return run_command(options)
 
 
 @command.command()
 def panels() -> int:
     """List the panels and how to read each."""
-    from openmav.commands.listing import list_panels
+    from openmav.cli.listing import list_panels
 
     return list_panels()
 
@@ -126,80 +115,52 @@ def panels() -> int:
 @command.command()
 def measures() -> int:
     """List the measures and their definitions."""
-    from openmav.commands.listing import list_measures
+    from openmav.cli.listing import list_measures
 
     return list_measures()
 
 
 @command.command(context_settings=SETTINGS)
-@click.option("--theme", help="Colours of the app.", metavar="NAME")
-def tour(theme: str | None) -> int:
+@with_options(flags.TOUR, flags.TourOptions)
+def tour(options: flags.TourOptions) -> int:
     """Learn to read it all: a guided tour, key by key."""
-    from openmav.commands.tour import take_tour
+    from openmav.cli.tour import take_tour
 
-    return take_tour(theme)
-
-
-@command.command(context_settings=SETTINGS)
-@click.option("--model", help="Look into this model too, and check its numbers.", metavar="NAME")
-@click.option("--backend", help="What runs the model.", default="transformers", metavar="NAME")
-@click.option("--device", help="auto, cpu, cuda, cuda:N or mps.", default="auto", metavar="DEVICE")
-@click.option("--dtype", help="Of the weights.", default="auto", type=click.Choice(DTYPES), metavar="DTYPE")
-@click.option("--trust-remote-code", help="Run code that comes with the model.", is_flag=True)
-def doctor(**values: Any) -> int:
-    """What is installed; with --model, what was found in a model and whether its numbers hold."""
-    from openmav.commands.doctor import doctor_command
-
-    return doctor_command(**values)
+    return take_tour(options)
 
 
 @command.command(context_settings=SETTINGS)
-@click.option("--ablate", "ablate", help="heads, attn, mlp or layers.", default="heads", type=click.Choice(SWEEPS), metavar="KIND")
-@click.option("--mean", help="Put the mean over the prompt in its place, not 0.", is_flag=True)
-@click.option("--prompt", help="What the model goes on from.", metavar="TEXT")
-@click.option("--prompt-file", help="The prompt is in this UTF-8 file; - is stdin.", metavar="FILE")
-@click.option("--chat", help="Wrap the prompt in the model's chat template.", is_flag=True)
-@click.option("--target", help="The next token that it is about; the model's own likeliest one if left out.", metavar="TEXT")
-@click.option("--minus", help="Its logit less that of this token.", metavar="TEXT")
-@click.option("--model", help="As of mav run.", default=DEMO, metavar="NAME")
-@click.option("--backend", help="What runs the model.", default="transformers", metavar="NAME")
-@click.option("--device", help="auto, cpu, cuda, cuda:N or mps.", default="auto", metavar="DEVICE")
-@click.option("--dtype", help="Of the weights.", default="auto", type=click.Choice(DTYPES), metavar="DTYPE")
-@click.option("--trust-remote-code", help="Run code that comes with the model.", is_flag=True)
-@click.option("--json", help="JSON lines: a header, each site, an end.", is_flag=True)
-@click.option("--csv", help="A table, each site a line.", is_flag=True)
-def sweep(**values: Any) -> int:
-    """Take each head (or block, or layer) away, and map what it did for a token."""
-    from openmav.commands.sweep import sweep_command
+@with_options(flags.DOCTOR, flags.DoctorOptions)
+def doctor(options: flags.DoctorOptions) -> int:
+    """What is installed; with --model, what was found in a model and whether its numbers are right."""
+    from openmav.cli.doctor import doctor_command
 
-    return sweep_command(values)
+    return doctor_command(options)
 
 
 @command.command(context_settings=SETTINGS)
-@click.option("--prompt", help="The text whose next token it is about.", metavar="TEXT")
-@click.option("--prompt-file", help="The prompt is in this UTF-8 file; - is stdin.", metavar="FILE")
-@click.option("--chat", help="Wrap the prompt in the model's chat template.", is_flag=True)
-@click.option("--target", help="The next token that it is about; the model's own likeliest one if left out.", metavar="TEXT")
-@click.option("--minus", help="Why the target and not this token.", metavar="TEXT")
-@click.option("--method", help=f"{', '.join(METHODS)}.", default=METHODS[0], type=click.Choice(METHODS), metavar="NAME")
-@click.option("--model", help="As of mav run.", default=DEMO, metavar="NAME")
-@click.option("--backend", help="What runs the model.", default="transformers", metavar="NAME")
-@click.option("--device", help="auto, cpu, cuda, cuda:N or mps.", default="auto", metavar="DEVICE")
-@click.option("--dtype", help="Of the weights.", default="auto", type=click.Choice(DTYPES), metavar="DTYPE")
-@click.option("--trust-remote-code", help="Run code that comes with the model.", is_flag=True)
-@click.option("--json", help="One JSON object.", is_flag=True)
-def attribute(**values: Any) -> int:
+@with_options(flags.SWEEP, flags.SweepOptions)
+def sweep(options: flags.SweepOptions) -> int:
+    """Ablate each head (or sub-block, or layer) and map the effect on a token."""
+    from openmav.cli.sweep import sweep_command
+
+    return sweep_command(options)
+
+
+@command.command(context_settings=SETTINGS)
+@with_options(flags.ATTRIBUTE, flags.AttributeOptions)
+def attribute(options: flags.AttributeOptions) -> int:
     """Which tokens of a prompt the next token depends on."""
-    from openmav.commands.attribute import attribute_command
+    from openmav.cli.attribute import attribute_command
 
-    return attribute_command(values)
+    return attribute_command(options)
 
 
 @command.command(context_settings=SETTINGS)
 @click.argument("what", type=click.Choice(("path", "show", "edit")), metavar="path|show|edit")
 def config(what: str) -> int:
     """Your layouts, keys and theme, in a file."""
-    from openmav.commands.configure import configure
+    from openmav.cli.config import configure
 
     return configure(what)
 
@@ -209,6 +170,6 @@ def config(what: str) -> int:
 @click.argument("name", metavar="NAME")
 def new(kind: str, name: str) -> int:
     """Write a panel or measure of your own to start from."""
-    from openmav.commands.new import write_new
+    from openmav.cli.new import write_new
 
     return write_new(kind, name)

@@ -6,8 +6,10 @@ from pathlib import Path
 
 import click
 
-from openmav.commands.config import config_path, read_config
+from openmav.cli.config_file.read import config_path, read_config, read_text
+from openmav.cli.output import echo
 from openmav.errors import UsageError
+from openmav.system.files import write_file
 
 FIRST = """\
 # mav's config file. Flags on the command line win over it. All that is possible: docs/config.md of mav.
@@ -27,29 +29,27 @@ FIRST = """\
 
 
 def configure(what: str) -> int:
-    """Print the path, print the content, or open it in the reader's editor.
+    """Print the path, print the content, or open it in the user's editor.
 
     Raises UsageError for the first mistake in the file, after it was shown.
     """
     path = config_path()
     if what == "path":
-        click.echo(str(path))
+        echo(str(path))
         return 0
     if what == "edit":
         _edit(path)
     else:
-        click.echo(_text(path))
+        echo(_text(path))
     read_config(path)
     return 0
 
 
 def _text(path: Path) -> str:
-    try:
-        return f"# {path}\n{path.read_text(encoding='utf-8', errors='replace')}".rstrip()
-    except FileNotFoundError:
+    text = read_text(path)
+    if text is None:
         return f"# {path} is not there yet; `mav config edit` makes it. It begins as:\n\n{FIRST}".rstrip()
-    except OSError as error:
-        raise UsageError(f"cannot read the config file {path}: {error.strerror or error}") from error
+    return f"# {path}\n{text}".rstrip()
 
 
 def _edit(path: Path) -> None:
@@ -57,7 +57,7 @@ def _edit(path: Path) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         if not path.exists():
-            path.write_text(FIRST, encoding="utf-8")
+            write_file(path, FIRST.encode())
     except OSError as error:
         raise UsageError(f"cannot write the config file {path}: {error.strerror or error}") from error
     try:

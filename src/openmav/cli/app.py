@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from openmav.apps.options import AppOptions
-from openmav.logs import record_failure, redirect, say
 from openmav.settings import Settings
+from openmav.system.logs import record_failure, redirect, say
+from openmav.view.options import AppOptions
 
 
 def show_app(settings: Settings, options: AppOptions, tour: bool = False) -> int:
-    """Run the app until the reader quits; the exit code, 0 unless the model could not be loaded or its process failed."""
+    """Run the app until the user quits; the exit code, 0 unless the model could not be loaded or its process failed."""
     log = redirect(descriptors=False)
     from openmav.apps.live import show, start_engine
 

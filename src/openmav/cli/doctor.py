@@ -2,33 +2,36 @@
 
 from __future__ import annotations
 
-import click
-
-from openmav.backends._base import Check, LoadOptions
-from openmav.commands.stream import ProgressLine
-from openmav.doctor import Section
-from openmav.logs import redirect
+from openmav.analysis.doctor import Section
+from openmav.backends.base import LoadOptions, ModelCheck
+from openmav.cli.flags import DoctorOptions
+from openmav.cli.load_limit import load_limit
+from openmav.cli.output import ProgressLine, echo
+from openmav.system.logs import redirect
 
 WIDTH = 20  # of the first column
 
 
-def doctor_command(model: str | None, backend: str, device: str, dtype: str, trust_remote_code: bool) -> int:
+def doctor_command(options: DoctorOptions) -> int:
     """Print the sections; 1 if a check fails, else 0.
 
     Raises MavError where the model can't be loaded.
     """
     redirect(descriptors=True)
-    from openmav.doctor.environment import environment
+    from openmav.analysis.doctor.environment import environment
 
     for section in environment():
         show(section)
-    if model is None:
+    if options.model is None:
         return 0
-    from openmav.doctor.model import examine
+    from openmav.analysis.doctor.model import examine
 
     progress = ProgressLine()
-    sections = examine(model, backend, LoadOptions(device, dtype, trust_remote_code), progress)
-    progress.clear()
+    try:
+        loading = LoadOptions(options.device, options.dtype, options.trust_remote_code)
+        sections = examine(options.model, options.backend, loading, progress, load_limit(options.load_timeout))
+    finally:
+        progress.clear()
     for section in sections:
         show(section)
     return 0 if all(section.good for section in sections) else 1
@@ -38,15 +41,15 @@ def show(section: Section) -> None:
     """A title and its lines; nothing for an empty section."""
     if not section.lines and not section.checks:
         return
-    click.echo(section.title)
+    echo(section.title)
     for what, value in section.lines:
-        click.echo(f"  {what:<{WIDTH}}  {value}")
+        echo(f"  {what:<{WIDTH}}  {value}")
     for check in section.checks:
-        click.echo("  " + line_of(check))
-    click.echo()
+        echo("  " + line_of(check))
+    echo()
 
 
-def line_of(check: Check) -> str:
+def line_of(check: ModelCheck) -> str:
     """A check in words: its verdict, its figure and its limit."""
     if check.figure is None:
         return f"--    {check.name:<44}  not available in this model"

@@ -1,0 +1,109 @@
+"""`mav run` without the app: the session in this process, each token written as it comes."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Literal, Protocol
+
+from openmav.cli.load_limit import load_limit
+from openmav.cli.output import Output, ProgressLine, ReaderGoneError
+from openmav.conditions.breakpoints import Hit
+from openmav.record import EndReason, ModelInfo, Prompt, Step
+from openmav.settings import Settings
+from openmav.system.logs import redirect, say, stdout
+from openmav.system.signals import Interrupted, check, finish, hold
+
+if TYPE_CHECKING:
+    from openmav.generation.session import Session
+
+
+class RunWriter(Protocol):
+    """A way to write a run."""
+
+    def begin(self, info: ModelInfo, prompt: Prompt, settings: Settings) -> None: ...
+
+    def step(self, step: Step) -> None: ...
+
+    def end(self, reason: EndReason, steps: list[Step], seconds: float, hit: Hit | None = None) -> None: ...
+
+    def fail(self) -> None:
+        """An error ends the run; its line comes next on the screen."""
+
+
+def stream(settings: Settings, output: Literal["plain", "json"]) -> int:
+    """Generate and write until the end, a signal, or until nobody reads; the exit code.
+
+    Raises MavError where the model cannot be loaded or the output cannot be written.
+    """
+    redirect(descriptors=True)
+    out = Output(stdout())
+    try:
+        return _generate(settings, _make_writer(output, out))
+    except ReaderGoneError:
+        return 0
+
+
+def _make_writer(output: Literal["plain", "json"], out: Output) -> RunWriter:
+    if output == "json":
+        from openmav.apps.text.jsonl import JsonLines
+
+        return JsonLines(out.write)
+    from openmav.apps.text.plain import Plain
+
+    return Plain(out.write, say, terminal=out.terminal)
+
+
+def _generate(settings: Settings, writer: RunWriter) -> int:
+    steps: list[Step] = []
+    hit: Hit | None = None
+    progress = ProgressLine()
+    started = time.perf_counter()
+    try:
+        from openmav.generation.opening import open_session
+
+        with load_limit(settings.load_timeout):
+            session = open_session(settings, progress)
+        check()
+        try:
+            started = time.perf_counter()
+            writer.begin(session.info, session.prompt, session.settings)
+            session.prefill(progress)
+            progress.clear()
+            for step in _steps(session, settings):
+                with hold():  # what is written is counted
+                    writer.step(step)
+                    steps.append(step)
+                check()
+                _wait(started + len(steps) * settings.refresh_rate)
+            for why in session.broken.values():
+                say(f"mav: note: {why}")
+            hit = session.hit
+            reason, exit_code = session.reason or ("break" if hit is not None else "length"), 0
+        finally:
+            progress.clear()
+            session.close()
+    except Interrupted as interrupt:
+        reason, exit_code = "interrupt", interrupt.exit_code
+    except ReaderGoneError:
+        raise
+    except Exception:
+        writer.fail()
+        raise
+    finish()
+    writer.end(reason, steps, time.perf_counter() - started, hit)
+    return exit_code
+
+
+def _steps(session: Session, settings: Settings) -> Iterator[Step]:
+    """All of them as they come; where each need not stay for a while, a few at a time."""
+    if settings.refresh_rate > 0:
+        yield from session
+    while session.reason is None and session.hit is None:
+        yield from session.burst()
+
+
+def _wait(until: float) -> None:
+    left = until - time.perf_counter()
+    if left > 0:
+        time.sleep(left)
