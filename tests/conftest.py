@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import signal
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,6 +17,34 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as a shell starts what 
     signal.signal(signal.SIGINT, signal.default_int_handler)
 os.environ["MAV_CONFIG"] = os.devnull  # the file of whoever runs the tests must not change them
 REAL = Path(__file__).parents[1] / "models" / "SmolLM2-135M-Instruct"
+
+
+@pytest.fixture(autouse=True)
+def _left_as_it_was(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Fails a test after which a model that mav ran, or the process around it, is not as it was; see as_it_was.py.
+
+    A test that changes a model itself while mav runs it says so with the marker `changes_model`.
+    """
+    runs_models = "openmav.backends.transformers.backend" in sys.modules or "backends" in request.path.parts
+    if not runs_models or request.node.get_closest_marker("changes_model"):
+        yield
+        return
+    from as_it_was import Checker, checking
+
+    checker = Checker()
+    with checking(checker):
+        yield
+    found = [] if request.node.get_closest_marker("changes_model") else checker.found()
+    assert not found, f"not left as it was: {', '.join(found[:20])}"
+
+
+@pytest.fixture
+def warm_engines(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Engines begin with the model's libraries imported, where the system can fork: a test of what they do need not wait for that."""
+    if "forkserver" in multiprocessing.get_all_start_methods() and sys.platform != "darwin":
+        context = multiprocessing.get_context("forkserver")
+        context.set_forkserver_preload(["openmav.generation.opening", "openmav.backends.toy", "openmav.backends.transformers"])
+        monkeypatch.setattr("openmav.engine.client.multiprocessing.get_context", lambda _: context)
 
 
 @pytest.fixture(scope="session")

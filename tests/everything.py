@@ -8,10 +8,11 @@ from dataclasses import replace
 import numpy as np
 
 from fakes import WORDS, ScriptedSource, make_info, make_step
-from openmav.record import SAMPLING_STAGES, ModelInfo, Step, frozen
+from openmav.record import SAMPLING_STAGES, USUAL_STAGES, ModelInfo, Step, frozen
 from panels.deep import deepen, rows_of
 
 NEURONS, EXPERTS, SAID = 8, 4, 6  # strongest neurons and chosen experts of a layer; tokens that a neuron raises, and lowers
+STAGES_SET = dict(zip(USUAL_STAGES, (1, 1, 1.1, 0.8, 50, 0.95, 0)))  # what the stages of sampling are set to
 DIFFERENT = 24  # steps that are made; a longer history goes through them again and again
 
 
@@ -34,10 +35,13 @@ def _mlp_values(rng: np.random.Generator, layers: int) -> dict[str, np.ndarray]:
 def _run_values(step: Step) -> dict[str, np.ndarray]:
     """What belongs to no layer: the stages of sampling, and the cache."""
     p = float(np.exp(step.logprob))
-    stages = [[float(at % 2 == 0), 49152 / 4**at, 1 - 0.05 * at, step.entropy / (1 + 0.2 * at), p] for at in range(len(SAMPLING_STAGES))]
+    stages = np.zeros((len(SAMPLING_STAGES), 5))
+    for at, name in enumerate(USUAL_STAGES):
+        on = float(at % 2 == 0)
+        stages[SAMPLING_STAGES.index(name)] = [on, 49152 / 4**at, 1 - 0.05 * at, step.entropy / (1 + 0.2 * at), p]
     return {
-        "sampling_stages": np.array(stages),
-        "sampling_stages.settings": np.array([1, 1, 1.1, 0.8, 50, 0.95, 0]),
+        "sampling_stages": stages,
+        "sampling_stages.settings": np.array([STAGES_SET.get(name, 0.0) for name in SAMPLING_STAGES]),
         "cache_size": np.array([46080.0 * step.position]),
     }
 

@@ -8,10 +8,12 @@ from itertools import pairwise
 
 import numpy as np
 
-from openmav.explained import InputAttribution
+from openmav.protocol.commands import COMMANDS, Advance, Back, Command, Force, Pause, Resume, SetBreakpoints, SetSampling, Want
+from openmav.protocol.history import History
+from openmav.protocol.snapshot import Snapshot
 from openmav.record import RANK_EDGES, Candidates, ModelInfo, Prompt, Step, Timing, freeze_values, frozen
-from openmav.sampling import Sampling
-from openmav.source import COMMANDS, Advance, Back, Command, Force, History, Pause, Run, SetBreakpoints, SetSampling, Snapshot, Want
+from openmav.record.attribution_result import InputAttribution
+from openmav.settings.sampling import Sampling
 
 TEXT = (
     "the river that divides it and the bridges that tie it together , and for a tower that nobody wanted at first , which is now"
@@ -154,7 +156,7 @@ def make_attribution(prompt: Prompt, steps: Sequence[Step], index: int, **change
         "total": float(scores.sum()) * 1.004,
         "drift": 0.0,
         "drift_limit": 1e-4,
-        "untouched": False,
+        "of_baseline": False,
         "passes": 64,
         "reference": "<|end|>",
         "seconds": 1.0,
@@ -233,7 +235,7 @@ class ScriptedSource:
     def send(self, command: Command) -> None:
         self.sent.append(command)
         match command:
-            case Run():
+            case Resume():
                 self.history.update(status="running")
             case Pause():
                 self.history.update(status="paused")
@@ -244,7 +246,10 @@ class ScriptedSource:
             case Back(count):
                 self.history.truncate(max(0, len(self.steps) - count))
                 self.history.update(status="paused")
-            case Force(token_id):
+            case Force(token_id, at):
+                if at is not None:
+                    self.history.truncate(at)
+                    self.history.update(status="paused")
                 self._force(token_id)
             case SetSampling(sampling):
                 self.history.update(sampling=sampling)

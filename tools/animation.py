@@ -22,12 +22,12 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from openmav.apps.options import AppOptions
 from openmav.apps.tui.app import MavApp
 from openmav.engine import EngineSource
 from openmav.paint import PALETTES
-from openmav.sampling import Sampling
 from openmav.settings import Settings
+from openmav.settings.sampling import Sampling
+from openmav.view.options import AppOptions
 
 SIZE = (112, 34)
 PROMPT = "Elizabeth looked at him, and"

@@ -31,12 +31,12 @@ def moments() -> list[tuple[object, object, object]]:
     """(step, info, steps) to evaluate at."""
     from everything import spoilt, whole_steps
     from fakes import make_info
-    from openmav.record import Before
+    from openmav.record import Baseline
 
     info = make_info(4, 3, missing={"mlp_norm": {1: "no MLP"}, "attention_entropy": {2: "no attention"}})
     steps = whole_steps(3, info)
     first, last = steps[0], steps[-1]
-    before = Before(first.candidates, first.logprob, first.entropy, first.values, first.pieces)
+    before = Baseline(first.candidates, first.logprob, first.entropy, first.values, first.pieces)
     touched = replace(last, before=before, interventions=("ablate L0",), rank=3)
     broken, endless = spoilt(last), spoilt(last, float("inf"))
     empty = replace(last, values={}, pieces={})

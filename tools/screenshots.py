@@ -18,13 +18,13 @@ import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from openmav import registry
-from openmav.apps.layouts import LAYOUTS
-from openmav.apps.options import AppOptions
 from openmav.apps.tui.app import MavApp
 from openmav.engine import EngineSource
-from openmav.sampling import Sampling
+from openmav.plugins import registry
 from openmav.settings import Settings
+from openmav.settings.sampling import Sampling
+from openmav.view.layouts import LAYOUTS
+from openmav.view.options import AppOptions
 
 HOME = (150, 45)
 PROMPT = "The history of Rome began"

@@ -34,10 +34,10 @@ from transformer_lens.loading_from_pretrained import convert_hf_model_config, ge
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel  # noqa: E402
 
 from backends.families import build  # noqa: E402
-from openmav.backends._base import Frame  # noqa: E402
+from openmav.backends.base import Frame  # noqa: E402
 from openmav.backends.transformers import wrap  # noqa: E402
 from openmav.measures import logit_lens  # noqa: E402
-from openmav.measures._base import Context  # noqa: E402
+from openmav.measures.base import Context  # noqa: E402
 
 # Families that TransformerLens knows and can build here, with what it takes for granted about their sizes.
 FAMILIES: dict[str, dict[str, Any]] = {

@@ -167,7 +167,7 @@ def wait_for_torch(process: subprocess.Popen[str]) -> None:
     ("args", "code", "words"),
     [
         ([*TOY, "toy?context=8", "--prompt", "a longer prompt"], 2, "has 15 tokens and the context of toy?context=8 holds 8"),
-        ([*TOY, "toy?fail=2"], 1, "internal error: RuntimeError: the toy was told to fail"),
+        ([*TOY, "toy?fail=2"], 1, "internal error: RuntimeError: the toy failed, as its switch fail=N asks"),
         ([*TOY, "toy", "--top-p", "2"], 2, "top-p"),
         ([*TOY, "toy", "--chat"], 2, "no chat template"),
         (["--model", "{folder}"], 2, "{folder}"),
@@ -188,7 +188,7 @@ def test_what_cannot_be_done_is_one_line(args: list[str], code: int, words: str,
 def test_an_internal_error_leaves_its_traceback_in_the_log(own_log: Path) -> None:
     done = mav(*TOY, "toy?fail=1")
     assert str(own_log) in done.stderr
-    assert "told to fail" in own_log.read_text(encoding="utf-8")
+    assert "the toy failed" in own_log.read_text(encoding="utf-8")
 
 
 def test_output_is_utf_8_whatever_the_locale(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -42,6 +42,6 @@ def test_mav_ends_when_its_terminal_is_gone(controlling: bool, tmp_path: Path) -
             seen += os.read(ours, 65536)
     os.close(ours)
     try:
-        assert app.wait(10) == 129
+        assert app.wait(60) == 129
     finally:
         app.kill()

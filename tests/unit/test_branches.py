@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Sequence
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +15,14 @@ from hypothesis import strategies as st
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from openmav.backends.transformers import wrap
-from openmav.branches import Paths
-from openmav.errors import UsageError
-from openmav.opening import open_session
-from openmav.record import Prompt, Step
-from openmav.sampling import Sampling
-from openmav.session import Session
+from openmav.errors import LoadError, UsageError
+from openmav.generation.opening import open_session
+from openmav.generation.session import Session
+from openmav.record import Step
 from openmav.settings import CORE_MEASURES, Settings
+from openmav.settings.sampling import Sampling
 
+NEWEST = re.findall(r"^transformers==(\S+)", (Path(__file__).parents[2] / "constraints.txt").read_text(encoding="utf-8"), re.MULTILINE)[0]
 PROMPT = "hello mello"
 WINDOW = {"sliding_window": 8, "use_sliding_window": True, "max_window_layers": 1}
 SMALL: dict[str, Any] = {"vocab_size": 300, "hidden_size": 32, "num_hidden_layers": 2, "eos_token_id": None, "bos_token_id": None}
@@ -31,6 +33,35 @@ KINDS: dict[str, dict[str, Any]] = {
     "gemma2": {**SMALL, **HEADS, "sliding_window": 8, "head_dim": 8},
     "mamba": {**SMALL, "state_size": 8},
     "lfm2": {**SMALL, **HEADS, "layer_types": ["conv", "full_attention"]},
+    "recurrent_gemma": {  # its states are attributes of its modules
+        **SMALL,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 1,
+        "intermediate_size": 48,
+        "lru_width": 32,
+        "attention_window_size": 16,
+        "block_types": ["recurrent", "attention"],
+    },
+    "phi3": {  # drops its cache when the text grows longer than 40 tokens
+        **SMALL,
+        **HEADS,
+        "pad_token_id": 0,
+        "sliding_window": None,
+        "original_max_position_embeddings": 40,
+        "rope_parameters": {
+            "rope_type": "longrope",
+            "rope_theta": 10000.0,
+            "short_factor": [1.0] * 4,
+            "long_factor": [1.0, 2.0, 3.0, 4.0],
+            "original_max_position_embeddings": 40,
+        },
+    },
+    "qwen2": {  # its rotary frequencies depend on the longest text so far
+        **SMALL,
+        **HEADS,
+        "max_position_embeddings": 40,
+        "rope_parameters": {"rope_type": "dynamic", "rope_theta": 10000.0, "factor": 4.0},
+    },
 }
 
 
@@ -55,7 +86,17 @@ def begin(id_tokenizer) -> Iterator[Callable[..., Session]]:
             torch.manual_seed(3)
             models[kind] = AutoModelForCausalLM.from_config(AutoConfig.for_model(kind, initializer_range=0.3, **KINDS[kind])).eval()
         given = {"prompt": PROMPT, "max_new_tokens": 90, "measures": (*CORE_MEASURES, "logit_lens"), **changes}
-        made.append(Session(wrap(models[kind], id_tokenizer, kind), Settings(**given)))
+        try:
+            made.append(Session(wrap(models[kind], id_tokenizer, kind), Settings(**given)))
+        except LoadError as error:
+            apart = str(error) if "not those of transformers' generate()" in str(error) else None
+            if apart is None:
+                raise
+        else:
+            apart = next((note for note in made[-1].info.notes if "mav's logits are not those of generate()" in note), None)
+        if apart is not None and version("transformers") != NEWEST:  # the reader is told, which is all that can be done there
+            pytest.skip(f"transformers {version('transformers')}, {kind}: {apart}")
+        assert apart is None
         return made[-1]
 
     yield session
@@ -119,7 +160,7 @@ def test_the_same_token_again_is_no_branch(begin) -> None:
     session.back(3)
     session.step()
     session.force(first[3].token_id)
-    assert (session.branch, session.ahead, list(session.branches)) == ("main", 1, ["main"])
+    assert (session.branch, session.undone, list(session.branches)) == ("main", 1, ["main"])
 
 
 def test_the_end_of_a_branch_is_known_again(begin) -> None:
@@ -195,22 +236,6 @@ def test_the_newest_step_is_taken_again(begin) -> None:
     assert identical(session.step(), plain.step())
 
 
-# ---- the tree alone --------------------------------------------------------------------------------------------------------
-
-
-def test_names() -> None:
-    paths = Paths(Prompt("a", (1,), ("a",)))
-    paths.root(Prompt("b", (2,), ("b",)))
-    paths.rename("branch 1", "other prompt")
-    assert paths.names == ["main", "other prompt"]
-    assert paths.now.name == "other prompt"
-    for wrong, why in ((("no", "x"), "unknown branch"), (("main", "other prompt"), "already"), (("main", " "), "needs a name")):
-        with pytest.raises(UsageError, match=why):
-            paths.rename(*wrong)
-    with pytest.raises(UsageError, match=r"unknown branch 'maim'\. Did you mean 'main'"):
-        paths.switch("maim")
-
-
 MOVES = st.lists(
     st.one_of(
         st.just(("step", 0)),
@@ -256,6 +281,6 @@ def test_any_moves_keep_each_branch_as_it_was(moves: list[tuple[str, int]]) -> N
 @pytest.mark.parametrize("kind", KINDS)
 def test_how_tokens_are_taken_back_is_said(begin, kind: str) -> None:
     session = begin(kind)
-    cut = kind not in ("mamba", "lfm2")
+    cut = kind not in ("mamba", "lfm2", "recurrent_gemma")
     assert cut == (not any("cannot be cut" in note for note in session.info.notes))
-    assert dict(session.backend.found())["taking tokens back"].startswith("the cache is cut" if cut else "from a snapshot")
+    assert dict(session.backend.describe())["taking tokens back"].startswith("the cache is cut" if cut else "from a snapshot")

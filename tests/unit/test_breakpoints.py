@@ -5,21 +5,24 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from multiprocessing import Pipe
 
 import numpy as np
 import pytest
 
-from openmav.apps.jsonl import JsonLines
-from openmav.apps.plain import Plain
+from openmav.apps.text.jsonl import JsonLines
+from openmav.apps.text.plain import Plain
 from openmav.backends.toy import Toy
-from openmav.breakpoints import Breakpoints, Hit
-from openmav.engine.events import Event, Made, State
-from openmav.engine.process import Engine, _AppGoneError
+from openmav.conditions.breakpoints import Breakpoints, Hit
+from openmav.engine.events import Event, Made, StateChanged, first_state
+from openmav.engine.inbox import AppGoneError
+from openmav.engine.worker import Engine
 from openmav.errors import UsageError
-from openmav.session import Session
+from openmav.generation.session import Session
+from openmav.protocol.commands import Advance, Back, Command, Resume, SetBreakpoints, Want
+from openmav.protocol.snapshot import RunState
 from openmav.settings import CORE_MEASURES, Settings
-from openmav.source import Advance, Back, Command, Run, SetBreakpoints, Want
 
 
 class Counted(Toy):
@@ -102,32 +105,42 @@ def test_the_same_text_twice_is_one_breakpoint() -> None:
 # ---- the engine ----------------------------------------------------------------------------------
 
 
+class Told:
+    """What the app knows: the run's state, and how many tokens there are."""
+
+    def __init__(self, state: RunState, length: int) -> None:
+        self.length, self.status, self.running = length, state.status, state.running
+        self.notice, self.reason, self.breakpoints = state.notice, state.reason, state.breakpoints
+
+
 class Running:
-    """An engine that serves in a thread: `send` a command, `until` a state."""
+    """An engine that serves in a thread: `send` a command, `until` a state that answers one."""
 
     def __init__(self, session: Session) -> None:
-        self.session, self.made, self.states = session, [], []
+        self.session, self.made, self.sent = session, [], 0
+        self.state = first_state(session.settings)
         self.pipe, theirs = Pipe()
         engine = Engine(theirs, session.settings)
         self.thread = threading.Thread(target=self._serve, args=(engine,), daemon=True)
         self.thread.start()
 
     def _serve(self, engine: Engine) -> None:
-        with pytest.raises(_AppGoneError):
+        with pytest.raises(AppGoneError):
             engine.serve()
 
     def send(self, command: Command) -> None:
-        self.pipe.send(command)
+        self.sent += 1
+        self.pipe.send((self.sent, command))
 
-    def until(self, good: Callable[[State], bool]) -> State:
+    def until(self, good: Callable[[Told], bool]) -> Told:
         while self.pipe.poll(20):
             event: Event = self.pipe.recv()
             if isinstance(event, Made):
                 self.made.extend(step.index for step in event.steps)
-            elif isinstance(event, State):
-                self.states.append(event)
-                if good(event):
-                    return event
+            elif isinstance(event, StateChanged):
+                self.state = replace(self.state, **event.changes)
+                if event.length is not None and good(told := Told(self.state, event.length)):
+                    return told
         raise AssertionError("nothing came of it")
 
 
@@ -137,7 +150,7 @@ def start(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Running]]:
 
     def begin(*breakpoints: str, **settings) -> Running:
         session = session_of(*breakpoints, **settings)
-        monkeypatch.setattr("openmav.opening.open_session", lambda *_: session)
+        monkeypatch.setattr("openmav.generation.opening.open_session", lambda *_: session)
         running.append(Running(session))
         return running[-1]
 
@@ -148,7 +161,7 @@ def start(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Running]]:
         assert not one.thread.is_alive()
 
 
-def paused(state: State) -> bool:
+def paused(state: Told) -> bool:
     return not state.running
 
 
@@ -165,9 +178,9 @@ def test_the_engine_pauses_before_the_next_forward_pass_and_says_why(start) -> N
 def test_run_goes_past_it_and_the_same_step_does_not_stop_it_again(start) -> None:
     engine = start("index >= 3 and index <= 4")
     assert engine.until(paused).length == 4
-    engine.send(Run())
+    engine.send(Resume())
     assert engine.until(lambda s: not s.running and s.length > 4).length == 5
-    engine.send(Run())
+    engine.send(Resume())
     end = engine.until(lambda s: s.reason is not None)
     assert (end.reason, end.notice) == ("length", "")
     assert engine.made == list(range(20))
@@ -188,7 +201,7 @@ def test_single_steps_are_told_and_not_held_up(start) -> None:
 def test_a_breakpoint_that_is_set_while_it_runs_holds_from_the_next_token_on(start) -> None:
     engine = start(interactive=True, max_new_tokens=5000, refresh_rate=0.02)
     engine.until(paused)
-    engine.send(Run())
+    engine.send(Resume())
     engine.until(lambda s: s.running)
     engine.send(SetBreakpoints(("index >= 0",)))
     told = engine.until(lambda s: bool(s.breakpoints))
@@ -251,6 +264,6 @@ def test_each_rank_is_the_number_of_larger_logits() -> None:
     session = session_of(candidates=1)
     for at in range(6):
         step = session.force(at * 7 + 3) if at % 2 else session.step()
-        frame, _ = session._last
+        frame, _ = session._maker.newest
         assert step.rank == int((frame.logits.numpy() > frame.logits.numpy()[step.token_id]).sum())
     assert any(step.rank > 0 for step in session.steps)

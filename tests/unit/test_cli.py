@@ -4,32 +4,33 @@ from __future__ import annotations
 
 import io
 import sys
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from openmav import registry
-from openmav.apps.options import PANELS, AppOptions
-from openmav.cli import main
-from openmav.commands import run as run_module
-from openmav.commands.flags import FLAGS
-from openmav.commands.parser import command, gather
-from openmav.commands.saving import save_layout
-from openmav.sampling import Sampling
+from openmav.cli import run as run_module
+from openmav.cli.config_file.write import save_layout
+from openmav.cli.flags import ATTRIBUTE, DOCTOR, RUN, SWEEP, AttributeOptions, DoctorOptions, RunOptions, SweepOptions
+from openmav.cli.main import main
+from openmav.cli.options import LOADING, THE_MODEL, THE_PROMPT, Spec
+from openmav.cli.parser import command as front
+from openmav.cli.parser import gather
+from openmav.plugins import registry
 from openmav.settings import CORE_MEASURES, DEMO_PROMPT, OTHER_PROMPT, Settings
+from openmav.settings.sampling import Sampling, SamplingOptions
+from openmav.view.options import PANELS, AppOptions
 
 
 @pytest.fixture
-def asked(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
+def asked(monkeypatch: pytest.MonkeyPatch) -> list[RunOptions]:
     """The parsed values of each `mav run`, which is not run."""
-    calls: list[dict[str, Any]] = []
+    calls: list[RunOptions] = []
     monkeypatch.setattr(run_module, "run_command", lambda values: calls.append(values) or 0)
     return calls
 
 
-def parsed(asked: list[dict[str, Any]], *args: str) -> dict[str, Any]:
+def parsed(asked: list[RunOptions], *args: str) -> RunOptions:
     assert main(args) == 0
     return asked.pop()
 
@@ -44,21 +45,22 @@ def sit_at_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stdout", Terminal())
 
 
-def test_defaults_are_those_of_the_documentation(asked: list[dict[str, Any]]) -> None:
+def test_defaults_are_those_of_the_documentation(asked: list[RunOptions]) -> None:
     values = parsed(asked)
     settings = run_module.make_settings(values, "plain")
-    assert settings == Settings(measures=CORE_MEASURES, max_new_tokens=200, sampling=Sampling(0.0, 50, 1.0, 0.0, 1.0, 42))
+    assert settings == Settings(measures=CORE_MEASURES, sampling=SamplingOptions(seed=42))
+    assert settings.sampling.over(Sampling()) == Sampling(0.0, 50, 1.0, 0.0, 1.0, 42)
     assert settings.text == DEMO_PROMPT
     options = run_module.make_options(values)
     assert options == AppOptions(limit_chars=400, scale="linear", panels=PANELS, layout="overview", save_layout=save_layout)
     assert parsed(asked, "run") == values
 
 
-def test_another_model_has_the_other_prompt(asked: list[dict[str, Any]]) -> None:
+def test_another_model_has_the_other_prompt(asked: list[RunOptions]) -> None:
     assert run_module.make_settings(parsed(asked, "--model", "gpt2"), "plain").text == OTHER_PROMPT
 
 
-def test_every_flag_reaches_the_settings(asked: list[dict[str, Any]]) -> None:
+def test_every_flag_reaches_the_settings(asked: list[RunOptions]) -> None:
     flags = "--model m --prompt hello --max-new-tokens 7 --aggregation max_abs --refresh-rate 0.5 --device cuda:1 --temp 0.7 --top-k 0"
     flags += " --top-p 0.9 --min-p 0.05 --repetition-penalty 1.1 --backend toy --seed 3 --chat --stop a --stop b --dtype bfloat16"
     flags += " --measure mlp_norm --trust-remote-code"
@@ -72,14 +74,14 @@ def test_every_flag_reaches_the_settings(asked: list[dict[str, Any]]) -> None:
         chat=True,
         stop=("a", "b"),
         max_new_tokens=7,
-        sampling=Sampling(0.7, 0, 0.9, 0.05, 1.1, 3),
+        sampling=SamplingOptions(0.7, 0, 0.9, 0.05, 1.1, 3),
         measures=CORE_MEASURES,
         aggregation="max_abs",
         refresh_rate=0.5,
     )
 
 
-def test_every_flag_of_the_app_reaches_the_options(asked: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_flag_of_the_app_reaches_the_options(asked: list[RunOptions], monkeypatch: pytest.MonkeyPatch) -> None:
     known = registry.names("panels")
     monkeypatch.setattr(registry, "names", lambda kind: ["a", "b"] if kind == "panels" else known)
     monkeypatch.setenv("NO_COLOR", "1")
@@ -89,9 +91,7 @@ def test_every_flag_of_the_app_reaches_the_options(asked: list[dict[str, Any]], 
     assert options == replace(wanted, save_layout=save_layout)
 
 
-def test_the_app_gives_each_token_its_time_and_leaves_a_core_for_drawing(
-    asked: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_app_gives_each_token_its_time_and_leaves_a_core_for_drawing(asked: list[RunOptions], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(run_module, "cores", lambda: 4)
     values = parsed(asked)
     app, plain = run_module.make_settings(values, "tui"), run_module.make_settings(values, "plain")
@@ -117,20 +117,20 @@ def test_several_words_after_one_flag(given: list[str], expected: list[str]) -> 
     assert gather("--p", given) == expected
 
 
-def test_a_terminal_gets_the_app_unless_told_otherwise(asked: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_terminal_gets_the_app_unless_told_otherwise(asked: list[RunOptions], monkeypatch: pytest.MonkeyPatch) -> None:
     sit_at_a_terminal(monkeypatch)
-    assert run_module.choose_face(parsed(asked)) == "tui"
-    assert run_module.choose_face(parsed(asked, "--tui")) == "tui"
-    assert run_module.choose_face(parsed(asked, "--plain")) == "plain"
-    assert run_module.choose_face(parsed(asked, "--json")) == "json"
+    assert run_module.choose_output(parsed(asked)) == "tui"
+    assert run_module.choose_output(parsed(asked, "--tui")) == "tui"
+    assert run_module.choose_output(parsed(asked, "--plain")) == "plain"
+    assert run_module.choose_output(parsed(asked, "--json")) == "json"
 
 
 @pytest.mark.parametrize("missing", ["stdin", "stdout"])
-def test_a_pipe_on_either_side_gets_plain_text(asked: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch, missing: str) -> None:
+def test_a_pipe_on_either_side_gets_plain_text(asked: list[RunOptions], monkeypatch: pytest.MonkeyPatch, missing: str) -> None:
     sit_at_a_terminal(monkeypatch)
     for stream in (None, io.StringIO()):
         monkeypatch.setattr(sys, missing, stream)
-        assert run_module.choose_face(parsed(asked)) == "plain"
+        assert run_module.choose_output(parsed(asked)) == "plain"
 
 
 BAD = [
@@ -196,7 +196,7 @@ def test_an_unknown_name_lists_the_known_ones(capsys: pytest.CaptureFixture[str]
     assert "toy" in err
 
 
-def test_a_prompt_file_is_read_as_it_is(tmp_path: Path, asked: list[dict[str, Any]]) -> None:
+def test_a_prompt_file_is_read_as_it_is(tmp_path: Path, asked: list[RunOptions]) -> None:
     file = tmp_path / "prompt.txt"
     for data, text in ((b"a b\n", "a b"), (b"a\n\n", "a\n"), ("\ufeffçé\r\n文\r\n".encode(), "çé\n文"), (b"  x", "  x")):
         file.write_bytes(data)
@@ -212,7 +212,7 @@ def test_a_prompt_file_without_a_prompt(tmp_path: Path, data: bytes, words: str,
     assert main(["--prompt-file", str(tmp_path)]) == 2
 
 
-def test_a_prompt_from_stdin(monkeypatch: pytest.MonkeyPatch, asked: list[dict[str, Any]], capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_prompt_from_stdin(monkeypatch: pytest.MonkeyPatch, asked: list[RunOptions], capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO("hé\n".encode())))
     values = parsed(asked, "--prompt-file", "-")
     assert run_module.make_settings(values, "plain").prompt == "hé"
@@ -230,11 +230,11 @@ def test_a_prompt_that_is_not_text(capsys: pytest.CaptureFixture[str]) -> None:
 def test_a_bug_is_one_line_with_the_place_of_its_traceback(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    def broken(_values: dict[str, Any]) -> int:
+    def broken(_values: RunOptions) -> int:
         raise ZeroDivisionError("a\nb")
 
     log = tmp_path / "mav.log"
-    monkeypatch.setattr("openmav.logs.log_path", lambda: log)
+    monkeypatch.setattr("openmav.system.logs.log_path", lambda: log)
     monkeypatch.setattr(run_module, "run_command", broken)
     assert main([]) == 1
     assert capsys.readouterr().err == f"mav: internal error: ZeroDivisionError: a b; the details are in {log}\n"
@@ -246,7 +246,7 @@ def test_help_shows_every_flag_with_its_default(args: list[str], capsys: pytest.
     assert main(args) == 0
     text = capsys.readouterr().out
     flat = " ".join(text.split())
-    for name, attributes in FLAGS:
+    for name, attributes in ((spec.name, spec.attributes) for spec in RUN):
         assert name in flat
         if attributes.get("default") is not None:
             assert "[default: " in flat.split(f" {name} ", 1)[1].split(" --", 1)[0]
@@ -255,7 +255,26 @@ def test_help_shows_every_flag_with_its_default(args: list[str], capsys: pytest.
     assert "Sentinel" not in text
 
 
-def test_the_examples_of_the_help_parse(capsys: pytest.CaptureFixture[str], asked: list[dict[str, Any]]) -> None:
+@pytest.mark.parametrize(
+    ("name", "flags", "kind"),
+    [
+        ("run", RUN, RunOptions),
+        ("sweep", SWEEP, SweepOptions),
+        ("attribute", ATTRIBUTE, AttributeOptions),
+        ("doctor", DOCTOR, DoctorOptions),
+    ],
+)
+def test_every_command_has_the_options_of_a_model(name: str, flags: tuple[Spec, ...], kind: type) -> None:
+    """The very rows of one table, so that another row is another option of all commands, which gets it as a field."""
+    assert set(LOADING) <= {*flags}
+    if name != "doctor":
+        assert {*THE_MODEL, *THE_PROMPT} <= {*flags}
+    assert {spec.field for spec in flags} == {one.name for one in fields(kind)}
+    known = front.commands[name].params
+    assert {parameter.name for parameter in known} - {"help"} == {spec.field for spec in flags}
+
+
+def test_the_examples_of_the_help_parse(capsys: pytest.CaptureFixture[str], asked: list[RunOptions]) -> None:
     import shlex
 
     assert main(["--help"]) == 0
@@ -289,4 +308,4 @@ def test_measures_and_panels_are_listed_with_their_help(capsys: pytest.CaptureFi
 def test_every_command_is_in_the_help(capsys: pytest.CaptureFixture[str]) -> None:
     main(["--help"])
     text = capsys.readouterr().out
-    assert all(f"  {name} " in text for name in command.commands)
+    assert all(f"  {name} " in text for name in front.commands)

@@ -12,8 +12,8 @@ import pytest
 from everything import spoilt, whole_steps
 from fakes import make_info, with_nan, with_values
 from openmav.conditions import DEEPEST, LONGEST, ConditionError, known_names, parse, parse_breakpoint
-from openmav.record import Before, Step
-from openmav.sampling import Sampling
+from openmav.record import Baseline, Step
+from openmav.settings.sampling import Sampling
 
 INFO = make_info(6, 4)
 STEPS = whole_steps(5, INFO)
@@ -179,7 +179,7 @@ def test_the_models_own_nan_is_shown_and_found_and_compares_with_nothing() -> No
 
 def test_untouched_is_what_the_model_says_without_the_interventions() -> None:
     other = STEPS[0]
-    before = Before(other.candidates, -1.25, 0.5, other.values, other.pieces)
+    before = Baseline(other.candidates, -1.25, 0.5, other.values, other.pieces)
     step = replace(STEP, before=before, interventions=("ablate L1",))
     assert parse("touched").holds(step, INFO)
     assert parse("untouched(entropy)").value(step, INFO) == 0.5

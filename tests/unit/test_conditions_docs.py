@@ -9,7 +9,7 @@ import pytest
 
 from openmav.conditions import DEEPEST, LONGEST, known_names, parse, parse_breakpoint
 from openmav.conditions._values import AXES, CANDIDATE, LAYERED, PLAIN
-from openmav.registry import _own
+from openmav.plugins.registry import _own
 
 MEASURES = _own("measures")  # mav's, without those of files that other tests make known
 DOCS = Path(__file__).parents[2] / "docs"
@@ -67,7 +67,7 @@ def test_every_shipped_measure_has_its_axes_and_every_layer_name_a_measure() -> 
 
 def test_the_axes_are_those_of_real_arrays() -> None:
     from openmav.backends.toy import Toy
-    from openmav.session import Session
+    from openmav.generation.session import Session
     from openmav.settings import Settings
 
     session = Session(Toy("toy", {}), Settings(model="toy", prompt="Hello", backend="toy", measures=tuple(sorted(MEASURES))))

@@ -57,7 +57,7 @@ def test_any_text_can_be_said_in_quotes(text: str) -> None:
     assert parse(quoted(text)).tree.said == text  # type: ignore[attr-defined]
 
 
-@pytest.mark.slow
+@pytest.mark.fuzz
 def test_a_hundred_thousand_texts_bring_out_only_its_own_error() -> None:
     command = [sys.executable, str(ROOT / "tools" / "fuzz_conditions.py"), "--runs", "100000"]
     run = subprocess.run(command, capture_output=True, text=True, timeout=280, cwd=ROOT)

@@ -8,13 +8,15 @@ from typing import Any
 
 import pytest
 
-from openmav import registry
-from openmav.apps.layouts import LAYOUTS
-from openmav.cli import main
-from openmav.commands import run as run_module
-from openmav.commands.config import Config, config_path, line_of, read_config
-from openmav.commands.run import make_options, make_settings
+from openmav import mav
+from openmav.cli import run as run_module
+from openmav.cli.config_file.read import Config, config_path, line_of, read_config
+from openmav.cli.main import main
+from openmav.cli.run import make_options, make_settings
 from openmav.errors import UsageError
+from openmav.plugins import registry
+from openmav.view.layouts import LAYOUTS
+from openmav.view.options import AppOptions
 
 PANEL = 'TITLE = "Mine"\nNEEDS = ("mine_too",)\nHELP = "x"\ndef render(view, width, height):\n    return []\n'
 MEASURE = '"""Mine."""\nTITLE = "mine"\nNEEDS = ()\ndef compute(frame, context):\n    return frame.logits[:1].numpy()\n'
@@ -51,6 +53,40 @@ def parsed(monkeypatch: pytest.MonkeyPatch):
 def test_layouts_name_panels_that_there_are() -> None:
     for panels in LAYOUTS.values():
         registry.need_known("panels", panels)
+
+
+@pytest.mark.parametrize(("old", "new"), registry.RENAMED["panels"].items())
+def test_an_older_name_of_a_panel_is_the_panel_of_today(
+    old: str, new: str, file: Path, parsed: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert old not in registry.names("panels")
+    assert registry.load("panels", old) is registry.load("panels", new)
+    assert make_options(parsed("--selected-panels", old, "timeline", new)).panels == (new, "timeline")
+
+    file.write_text(f'[layouts]\nmine = ["{old}", "{new}", "timeline"]\n[sizes]\nmine = {{ {old} = [1.5, 2.0] }}\n')
+    config = read_config()
+    assert (config.layouts["mine"], config.sizes) == ((new, "timeline"), {"mine": {new: (1.5, 2.0)}})
+    file.write_text(file.read_text().replace(" }", f", {new} = [1.0, 2.0] }}"))
+    with pytest.raises(UsageError, match=f"the size of {new} is given twice"):
+        read_config()
+
+    shown: list[AppOptions] = []
+    monkeypatch.setattr(mav, "is_terminal", lambda stream: True)
+    monkeypatch.setattr(mav, "_show_app", lambda settings, options: shown.append(options))
+    mav.MAV("toy", "Hi", backend="toy", selected_panels=[old, new])
+    assert shown[0].panels == (new,)
+
+    with pytest.raises(UsageError) as error:
+        registry.need_known("panels", ["nothing"])
+    assert new in str(error.value).split("Known: ")[1].split(", ")
+    assert old not in str(error.value)
+
+
+def test_a_panel_of_ones_own_may_have_an_older_name(tmp_path: Path) -> None:
+    (tmp_path / "signals.py").write_text(PANEL)
+    registry.add_file("panels", str(tmp_path / "signals.py"))
+    assert registry.need_known("panels", ["signals", "uncertainty"]) == ("signals", "uncertainty")
+    assert registry.load("panels", "signals").TITLE == "Mine"
 
 
 def test_no_file_is_no_mistake(file: Path) -> None:
@@ -171,7 +207,7 @@ def test_edit_makes_the_file_and_says_what_is_wrong_in_it(
 
 
 def test_what_edit_writes_is_right(file: Path) -> None:
-    from openmav.commands.configure import FIRST
+    from openmav.cli.config import FIRST
 
     file.write_text(FIRST)
     assert read_config() == Config()

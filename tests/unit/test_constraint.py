@@ -2,27 +2,34 @@
 
 from __future__ import annotations
 
+import datetime
 import json
 import re
+import string
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import fastjsonschema
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from transformers import GPT2Config, GPT2LMHeadModel
 
+from openmav.backends.base import TokenBytes
 from openmav.backends.transformers import wrap
-from openmav.constraint import Constraint
 from openmav.errors import UsageError
-from openmav.fence import Fence
-from openmav.opening import open_session
+from openmav.generation.constraint_mask import TokenMask
+from openmav.generation.opening import open_session
+from openmav.generation.session import Session
 from openmav.record import SAMPLING_STAGES
-from openmav.sampling import Sampling
-from openmav.session import Session
 from openmav.settings import Settings
+from openmav.settings.constraint import Constraint
+from openmav.settings.sampling import Sampling
 
 WORDS = [b"", b"a", b"b", b"c", b"ab", b"bc", b"abc", b"ca", b"cab", b" a", b"aa", "é".encode(), b"\xc3", b"\xa9", b"\xa9a"]
 SMALL = st.text("abc é", min_size=1, max_size=4)
@@ -36,7 +43,7 @@ SCHEMA = {
 
 
 def allowed_by(constraint: Constraint, ids: list[int]) -> set[int]:
-    return set(torch.nonzero(Fence(WORDS, frozenset({0}), len(WORDS), constraint).allowed(ids)).ravel().tolist())
+    return set(torch.nonzero(TokenMask(TokenBytes((WORDS,)), frozenset({0}), len(WORDS), constraint).allowed(ids)).ravel().tolist())
 
 
 # ---- masks ---------------------------------------------------------------------------------------------------------------
@@ -64,17 +71,17 @@ def test_the_end_waits_for_all_required_texts(required: list[str], ids: list[int
 @settings(max_examples=200, deadline=None)
 @given(st.lists(st.text("abcé", min_size=1, max_size=8), min_size=1, max_size=5, unique=True), st.data())
 def test_a_pattern_of_words_lets_through_the_beginnings_of_these_words(words: list[str], data: st.DataObject) -> None:
-    """Against prefixes of a finite language; the walk goes back and on again over one and the same fence."""
+    """Against prefixes of a finite language; the walk goes back and on again over one and the same mask."""
     pytest.importorskip("llguidance")
-    fence = Fence(WORDS, frozenset({0}), len(WORDS), Constraint(regex="|".join(words)))
+    mask = TokenMask(TokenBytes((WORDS,)), frozenset({0}), len(WORDS), Constraint(regex="|".join(words)))
     whole, ids = [word.encode() for word in words], []
     for _ in range(10):
         before = b"".join(WORDS[i] for i in ids)
         expected = {i for i, token in enumerate(WORDS) if token and any(word.startswith(before + token) for word in whole)}
         expected |= {0} if before in whole else set()
-        found = set(torch.nonzero(fence.allowed(ids)).ravel().tolist())
+        found = set(torch.nonzero(mask.allowed(ids)).ravel().tolist())
         assert found == expected
-        assert (fence.ended(ids) == "complete") == (found == {0})
+        assert (mask.ended(ids) == "complete") == (found == {0})
         on = sorted(found - {0})
         ids = [*ids, data.draw(st.sampled_from(on))] if on and data.draw(st.booleans()) else ids[: data.draw(st.integers(0, len(ids)))]
 
@@ -161,7 +168,7 @@ def test_the_numbers_stay_the_models_own_and_the_mask_shows_in_the_stages() -> N
     assert plain.entropy == held.entropy
     session = run(max_new_tokens=1)
     probs = torch.softmax(session.backend.prefill(session.prompt.token_ids, frozenset()).logits.double(), -1)
-    words = session.backend.spelling()  # type: ignore[attr-defined]
+    (words,) = session.backend.spelling().after  # type: ignore[attr-defined]
     fits = [bool(re.fullmatch(rb" ?| [a-z]+", word)) and bool(word) for word in words]
     row = held.values["sampling_stages"][SAMPLING_STAGES.index("constraint")]
     assert row[0] == 1
@@ -180,7 +187,7 @@ def test_back_force_and_branches_recompute_it() -> None:
     session.back(len(first))
     assert [step.token_id for step in session] == first
     session.back(len(first))
-    allowed = session._ending.allowed([])
+    allowed = session._stopping.allowed([])
     assert allowed is not None
     other = next(i for i in torch.nonzero(allowed).ravel().tolist() if i != first[0])
     session.force(other)
@@ -222,11 +229,17 @@ def test_ids_and_bytes_of_a_tiny_llama(tiny_llama, id_tokenizer) -> None:
 SAMPLES = ["It is a truth, universally.", "naïve café 文字 👩‍👩‍👧\n\ttabs  and   spaces", '{"a": [1, 2.5]}']
 
 
-def spelled(tokenizer: object, text: str) -> bytes:
-    from openmav.backends._hf.spelling import spelling
+def spelling_of(tokenizer: object) -> TokenBytes:
+    from openmav.backends.transformers.tokens.token_bytes import spelling
+    from openmav.backends.transformers.tokens.tokens import Tokens
 
-    words = spelling(tokenizer, len(tokenizer))  # type: ignore[arg-type]
-    return b"".join(words[i] for i in tokenizer(text, add_special_tokens=False)["input_ids"])  # type: ignore[operator]
+    tokens = Tokens(tokenizer)
+    return spelling(tokenizer, tokens.special_ids, tokens.decode, len(tokenizer))  # type: ignore[arg-type]
+
+
+def spelled(tokenizer: object, text: str) -> bytes:
+    found = spelling_of(tokenizer)
+    return found.text(tokenizer(text, add_special_tokens=False)["input_ids"], -1)  # type: ignore[operator]
 
 
 @pytest.mark.parametrize("text", SAMPLES)
@@ -250,7 +263,7 @@ def test_the_real_vocabulary_spells_the_text(real_folder: Path, text: str) -> No
 @pytest.mark.parametrize("text", SAMPLES)
 def test_a_sentencepiece_vocabulary_spells_the_text(text: str) -> None:
     """As Llama 2's: pieces with ▁ for a space, and bytes for what has no piece."""
-    from tokenizers import Tokenizer, decoders, models, normalizers
+    from tokenizers import normalizers
     from transformers import PreTrainedTokenizerFast
 
     letters = 'abcdefghijklmnopqrstuvwxyzITD,.▁{}[]:"0123456789'
@@ -263,6 +276,100 @@ def test_a_sentencepiece_vocabulary_spells_the_text(text: str) -> None:
     assert spelled(PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="</s>", bos_token="<s>"), text) == text.encode()
 
 
+# ---- vocabularies whose decoder puts something between tokens --------------------------------------------------------------
+
+LETTERS = string.ascii_lowercase
+
+
+def word_pieces(folder: Path) -> Any:
+    from transformers import BertTokenizer
+
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *LETTERS, *("##" + letter for letter in LETTERS), ".", ",", "the", "no", "##ing"]
+    return BertTokenizer(vocab={word: i for i, word in enumerate(words)}, eos_token="[SEP]")
+
+
+def words_with_ends(folder: Path) -> Any:
+    return fast_tokenizer(
+        [*LETTERS, *(letter + "</w>" for letter in LETTERS), "no</w>", ".</w>"], decoders.BPEDecoder(suffix="</w>"), "</w>"
+    )
+
+
+def whole_words(folder: Path) -> Any:
+    return fast_tokenizer([*LETTERS, "no", "the", "."], None)
+
+
+def fused_and_stripped(folder: Path) -> Any:
+    names = [f"<0x{byte:02X}>" for byte in range(256)] + [*LETTERS, *("▁" + letter for letter in LETTERS), "▁", "no"]
+    steps = [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
+    return fast_tokenizer(names, decoders.Sequence(steps))
+
+
+def fast_tokenizer(names: list[str], decoder: Any, ending: str | None = None) -> Any:
+    from transformers import PreTrainedTokenizerFast
+
+    vocab = {name: i for i, name in enumerate(["<unk>", "</s>", *names])}
+    made = Tokenizer(models.BPE(vocab, [], unk_token="<unk>", **({"end_of_word_suffix": ending} if ending else {})))
+    made.pre_tokenizer = pre_tokenizers.Whitespace()
+    if decoder is not None:
+        made.decoder = decoder
+    return PreTrainedTokenizerFast(tokenizer_object=made, eos_token="</s>", unk_token="<unk>")
+
+
+def run_with(tokenizer: Any, seed: int, **asked: Any) -> Session:
+    """A tiny random GPT-2 over that vocabulary."""
+    torch.manual_seed(seed)
+    sizes: dict[str, Any] = {"vocab_size": len(tokenizer), "n_embd": 16, "n_layer": 1, "n_head": 2, "n_positions": 64}
+    config = GPT2Config(**sizes, eos_token_id=tokenizer.eos_token_id, bos_token_id=None)
+    sampling = Sampling(temperature=4.0, top_k=0, seed=seed)
+    given_ = Settings(prompt="no no a", constraint=Constraint(**asked), max_new_tokens=16, sampling=sampling)
+    session = Session(wrap(GPT2LMHeadModel(config), tokenizer, "tiny"), given_)
+    list(session)
+    return session
+
+
+@pytest.mark.parametrize("make", [word_pieces, words_with_ends, fused_and_stripped])
+def test_a_text_keeps_to_its_form_whatever_the_decoder_puts_between_tokens(make: Callable[[Path], Any], tmp_path: Path) -> None:
+    pytest.importorskip("llguidance")
+    tokenizer = make(tmp_path)
+    for seed in range(4):
+        for pattern in ("[a-z]{5}", "( [a-z]{1,3}){4}", " ?[a-z]{3} no"):
+            session = run_with(tokenizer, seed, regex=pattern)
+            whole = tokenizer.decode(session.token_ids, clean_up_tokenization_spaces=False)
+            if session.reason == "stuck":
+                assert make is words_with_ends, "a word's space comes with what follows it, so that a pattern may have no first token"
+            elif session.reason in ("complete", "eos"):
+                text = "".join(step.text for step in session.steps if not step.special)
+                assert re.fullmatch(pattern, text), (pattern, text)
+                assert text in whole
+        free = run_with(tokenizer, seed, ban=(" ", "o"))
+        assert not {" ", "o"} & {*"".join(step.text for step in free.steps if not step.special)}
+
+
+def test_words_that_all_have_a_space_before_them_are_held_too(tmp_path: Path) -> None:
+    pytest.importorskip("llguidance")
+    session = run_with(whole_words(tmp_path), 0, regex="( [a-z]{1,3}){5}")
+    assert re.fullmatch("( [a-z]{1,3}){5}", "".join(step.text for step in session.steps if not step.special))
+    assert run_with(whole_words(tmp_path), 0, regex="[a-z]+").reason == "stuck"
+
+
+def test_a_decoder_that_changes_what_stood_there_is_refused(tmp_path: Path) -> None:
+    for decoder in (decoders.CTC(), decoders.Sequence([decoders.Fuse(), decoders.Replace("@@", "x")])):
+        names = [*LETTERS, "@"]
+        with pytest.raises(UsageError, match="vocabulary cannot be constrained") as caught:
+            run_with(fast_tokenizer([*names, "no"], decoder), 0, ban=("b",))
+        assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("asked", [{"regex": "X[a-z]+"}, {"json_schema": '{"type": "integer"}'}, {"regex": "( [a-z]){2}X"}])
+def test_a_vocabulary_that_cannot_spell_it_ends_as_stuck(asked: dict[str, str], tmp_path: Path) -> None:
+    pytest.importorskip("llguidance")
+    session = run_with(word_pieces(tmp_path), 0, **asked)
+    assert session.reason == "stuck"
+    assert not any(step.special for step in session.steps)
+    session.back(5)
+    assert session.reason in (None, "stuck")
+
+
 # ---- mistakes ---------------------------------------------------------------------------------------------------------------
 
 
@@ -273,7 +380,7 @@ def test_a_sentencepiece_vocabulary_spells_the_text(text: str) -> None:
         ({"regex": ""}, "is empty"),
         ({"ban": ("",)}, "must not be empty"),
         ({"require": ("",)}, "must not be empty"),
-        ({"regex": "a", "require": ("a",)}, "let the pattern say it"),
+        ({"regex": "a", "require": ("a",)}, "put it into the pattern"),
         ({"require": ("a cat",), "ban": ("cat",)}, "is required and 'cat'"),
         ({"json_schema": "{"}, "is not JSON"),
         ({"json_schema": "3"}, "an object in braces"),
@@ -286,9 +393,36 @@ def test_what_makes_no_sense_is_one_line(asked: dict, says: str) -> None:
     assert "\n" not in str(caught.value)
 
 
+def _is_date(text: str) -> bool:
+    try:
+        return bool(datetime.date.fromisoformat(text))
+    except ValueError:
+        return False
+
+
+@pytest.mark.parametrize(
+    "schema", [True, {}, {"type": "string", "format": "date"}, {"const": 9007199254740991}, {"enum": ["Zürich", "東京"]}]
+)
+def test_json_of_any_schema_is_what_it_says(schema: Any) -> None:
+    pytest.importorskip("llguidance")
+    asked = Constraint(json_schema=json.dumps(schema))
+    ended = 0
+    for seed in range(4):
+        session = run(constraint=asked, sampling=Sampling(temperature=1.0, top_k=0, seed=seed), max_new_tokens=60)
+        if session.reason in ("complete", "eos"):
+            ended += 1
+            text = "".join(step.text for step in session.steps if not step.special)
+            fastjsonschema.compile(schema, formats={"date": _is_date})(json.loads(text))
+    assert ended
+
+
 @pytest.mark.parametrize(
     ("asked", "says"),
     [
+        ({"json_schema": "false"}, "no text at all"),
+        ({"json_schema": '{"const": 98765432109876543210}'}, "98765432109876543210 is too large"),
+        ({"json_schema": '{"type": "integer", "maximum": -98765432109876543210}'}, "is too large"),
+        ({"json_schema": '{"enum": [1e999]}'}, "is too large"),
         ({"regex": "(ab"}, "the regular expression cannot be used: unclosed group"),
         ({"regex": "(?=a)b"}, "look-around"),
         ({"json_schema": '{"type": "objectt"}'}, "the JSON schema cannot be used: .*objectt"),
@@ -303,7 +437,7 @@ def test_a_wrong_grammar_is_one_line_before_a_model_is_loaded(asked: dict, says:
 
 
 def test_without_llguidance_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    from openmav import constraint
+    from openmav.settings import constraint
 
     monkeypatch.setattr(constraint.importlib.util, "find_spec", lambda _name: None)
     with pytest.raises(UsageError, match=r"--regex needs llguidance: pip install 'openmav\[constrained\]'"):

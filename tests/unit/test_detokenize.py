@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from openmav.detokenize import BROKEN, Detokenizer, Pieces
+from openmav.generation.detokenize import BROKEN, Detokenizer, TokenStrings
 
 
 def decode_bytes(ids) -> str:
@@ -60,4 +60,4 @@ def test_a_piece_keeps_the_space_that_a_lone_decode_would_strip() -> None:
         return "".join(words[i] for i in ids).removeprefix(" ")
 
     assert sentencepiece_like([1]) == "Paris"
-    assert Pieces(sentencepiece_like, anchor=0)[1] == " Paris"
+    assert TokenStrings(sentencepiece_like, anchor=0)[1] == " Paris"

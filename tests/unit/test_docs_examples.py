@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import re
+import runpy
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from fakes import make_info, make_prompt, make_steps
-from openmav import registry
-from openmav.apps.layouts import LAYOUTS
-from openmav.backends._base import HEAD_SITES, SITES
-from openmav.commands.config import KNOWN, read_config
-from openmav.commands.own import add_measures, add_panels
-from openmav.opening import open_session
-from openmav.panels._view import View
+from openmav.backends.base import LoadOptions
+from openmav.backends.sites import HEAD_SITES, SITES
+from openmav.cli.config_file.read import KNOWN, read_config
+from openmav.generation.opening import open_session
+from openmav.generation.session import Session
+from openmav.panels import draw
+from openmav.plugins import registry
+from openmav.plugins.user_files import add_measures, add_panels
+from openmav.protocol.snapshot import Snapshot
 from openmav.settings import Settings
-from openmav.source import Snapshot
+from openmav.view import View
+from openmav.view.layouts import LAYOUTS
 
 DOCS = Path(__file__).parents[2] / "docs"
 
@@ -44,12 +48,43 @@ def test_the_panel_of_the_page_draws_the_steps_numbers() -> None:
     assert panel.render(View(), 40, 10) == ["no token yet"]
 
 
+def test_the_panel_in_two_parts_of_the_page_draws_its_data() -> None:
+    Path("largest_mlp.py").write_text(blocks("plugins.md", "python")[2])
+    assert add_panels(["largest_mlp.py"]) == ("largest_mlp",)
+    panel, steps = registry.load("panels", "largest_mlp"), make_steps(3)
+    view = View().updated(Snapshot(info=make_info(), prompt=make_prompt(), steps=steps))
+    norms = steps[-1].values["mlp_norm"]
+    assert draw(panel, view, 40, 10).lines == [f"layer {int(norms.argmax())}: {norms.max():.2f}"]
+    assert draw(panel, View(), 40, 10).lines == ["no token yet"]
+
+
 def test_the_measure_of_the_page_is_computed() -> None:
     Path("mlp_kurtosis.py").write_text(blocks("plugins.md", "python")[1])
     names, files = add_measures(["mlp_kurtosis.py"])
     step = next(iter(open_session(Settings("toy", "Hi", backend="toy", measures=names, measure_files=files))))
     assert np.isfinite(step.values["mlp_kurtosis"]).all()
     assert (step.values["mlp_kurtosis"] >= 1).all(), "a kurtosis is never below 1"
+
+
+def test_the_backend_of_the_page_generates() -> None:
+    Path("constant.py").write_text(blocks("architecture.md", "python")[0])
+    namespace = runpy.run_path("constant.py")
+    with Session(namespace["load"]("x", LoadOptions(), None), Settings(prompt="Hi", max_new_tokens=3)) as session:
+        steps = list(session)
+        assert "".join(step.text for step in steps) == "aaa"
+        assert all(np.isnan(step.values["mlp_norm"]).all() for step in steps), "it has no MLP"
+        session.back(2)
+        assert session.token_ids == [*map(ord, "Hi"), ord("a")]
+
+
+def test_the_page_of_the_rooms_names_every_folder() -> None:
+    text = (DOCS / "architecture.md").read_text(encoding="utf-8").partition("```text")[2].partition("```")[0]
+    package = DOCS.parent / "src" / "openmav"
+    there = {
+        path.name + "/" * path.is_dir() for path in package.iterdir() if (path.is_dir() and any(path.glob("*.py"))) or path.suffix == ".py"
+    }
+    named = set(re.findall(r"(?m)(?<=^  )(\S+)(?= )", text)) | set(re.findall(r"\b\w+\.py\b", text))
+    assert there - {"__init__.py", "__main__.py"} <= named
 
 
 def test_the_page_names_every_site() -> None:
@@ -74,8 +109,7 @@ def test_the_page_names_every_layout_by_its_key() -> None:
 
 
 def test_the_page_names_every_binding() -> None:
-    from openmav.apps.tui.help import key_lines
-    from openmav.apps.tui.keymap import keys_of
+    from openmav.apps.tui.keys import key_lines, keys_of
 
     rows = re.findall(r"(?m)^\| `(\w+)` \| `(.+)` \| (.+) \|$", (DOCS / "config.md").read_text(encoding="utf-8").split("| id |")[1])
     known = [(name, *line) for name, line in zip(keys_of({}), key_lines({}))]

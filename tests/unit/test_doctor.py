@@ -8,21 +8,21 @@ import math
 import pytest
 import torch
 
+from openmav.analysis.doctor import environment, model
 from openmav.backends import toy
-from openmav.backends._base import Check, Frame, LoadOptions
-from openmav.backends._ranges import ranges
-from openmav.cli import main
-from openmav.commands.doctor import line_of
-from openmav.doctor import environment, model
+from openmav.backends.base import Frame, LoadOptions, ModelCheck
+from openmav.cli.doctor import line_of
+from openmav.cli.main import main
+from openmav.record.ranges import ranges
 
 
 @pytest.fixture(autouse=True)
 def stderr_stays(monkeypatch: pytest.MonkeyPatch) -> None:
     """The command sends what libraries write to the log; here that would be every later test's output."""
-    monkeypatch.setattr("openmav.commands.doctor.redirect", lambda *, descriptors: None)
+    monkeypatch.setattr("openmav.cli.doctor.redirect", lambda *, descriptors: None)
 
 
-def figures(backend: toy.Toy) -> dict[str, Check]:
+def figures(backend: toy.Toy) -> dict[str, ModelCheck]:
     return {check.name: check for check in model.check(backend)}
 
 
@@ -143,6 +143,6 @@ def test_transformers_says_what_it_found(capsys: pytest.CaptureFixture[str]) -> 
     assert main(["doctor", "--model", "demo"]) == 0
     out = capsys.readouterr().out
     assert "model.layers, 6 of LlamaDecoderLayer" in out
-    assert "what is given to mlp.down_proj" in out
+    assert "the input of mlp.down_proj" in out
     assert "attention rows = eager's" in out
     assert "FAIL" not in out

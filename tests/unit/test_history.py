@@ -7,8 +7,8 @@ from dataclasses import replace
 import numpy as np
 
 from fakes import make_step, with_values
+from openmav.protocol.history import History
 from openmav.record import LARGE, Step, large, without_large
-from openmav.source import History
 
 SIZE = 2 * LARGE
 

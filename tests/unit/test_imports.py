@@ -8,8 +8,21 @@ import sys
 import pytest
 
 HEAVY = ("torch", "transformers", "textual")
-LIGHT = ("record", "registry", "source", "settings", "apps.options", "apps.jsonl", "apps.plain", "apps.live", "engine", "session", "mav")
-STARTS = ("import openmav", *(f"from openmav.cli import main; main({args})" for args in (["--help"], ["--version"], ["--top-p", "2"])))
+LIGHT = (
+    "record",
+    "settings",
+    "conditions",
+    "plugins.registry",
+    "protocol.source",
+    "view.options",
+    "apps.text.jsonl",
+    "apps.text.plain",
+    "apps.live",
+    "engine",
+    "mav",
+    "library",
+)
+STARTS = ("import openmav", *(f"from openmav.cli.main import main; main({args})" for args in (["--help"], ["--version"], ["--top-p", "2"])))
 
 
 def imported(code: str) -> set[str]:
@@ -34,20 +47,21 @@ def test_what_the_app_and_a_replay_need_has_no_model_library(module: str) -> Non
 
 
 def test_panels_and_paint_need_neither_model_nor_app() -> None:
-    code = "from openmav import registry, paint\nfor name in registry.names('panels'): registry.load('panels', name)"
+    code = "from openmav import paint\nfrom openmav.plugins import registry\n"
+    code += "for name in registry.names('panels'): registry.load('panels', name)"
     found = imported(code)
     assert not found & {*HEAVY}
     assert "rich" in found
 
 
 def test_the_apps_process_never_imports_torch() -> None:
-    found = imported("import openmav.apps.tui.app, openmav.engine, openmav.commands.app")
+    found = imported("import openmav.apps.tui.app, openmav.engine, openmav.cli.app")
     assert "textual" in found
     assert not found & {"torch", "transformers"}
 
 
 def test_the_models_side_never_imports_the_screens() -> None:
-    code = "from openmav import registry, session, engine, sampler\n"
+    code = "from openmav import engine\nfrom openmav.generation import sampler, session\nfrom openmav.plugins import registry\n"
     code += "for kind in ('measures', 'backends'):\n  for name in registry.names(kind): registry.load(kind, name)"
     found = imported(code)
     assert "torch" in found

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from openmav.apps.sweep_table import COLUMNS, MINUS_COLUMNS
+from openmav.apps.text.sweep_table import COLUMNS, MINUS_COLUMNS
 from openmav.errors import UsageError
-from openmav.interventions import KINDS, Intervention, parse
+from openmav.settings.interventions import KINDS, Intervention, parse
 
 SPECS = {
     "ablate L5.H3": Intervention("ablate", 5, "head", 3),

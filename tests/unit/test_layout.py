@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from openmav import registry
-from openmav.apps.layouts import LAYOUTS
-from openmav.apps.options import PANELS
 from openmav.apps.tui.layout import Tile, arrange, kind_of, single
+from openmav.plugins import registry
+from openmav.view.layouts import LAYOUTS
+from openmav.view.options import PANELS
 
 KINDS = {name: kind_of(name, registry.load("panels", name)) for name in (*PANELS, "attention_norms")}
 SHARES = st.sampled_from((0.25, 1.0, 4.0))
@@ -72,7 +72,7 @@ def test_a_wider_and_taller_panel_takes_from_its_neighbours() -> None:
 
 def test_the_overview_at_home() -> None:
     places = {tile.name: tile for tile in arrange(OVERVIEW, 30, 160, 43)}
-    layers = [places[name] for name in ("mlp_activations", "attention_entropy", "residual_norms")]
+    layers = [places[name] for name in ("mlp_norm", "attention_entropy", "residual_norms")]
     assert len({(tile.y, tile.height) for tile in layers}) == 1, "rows of the same layer stand side by side"
     assert [tile.gutter for tile in layers] == [True, False, False]
     assert places["generated_text"].y == places["top_predictions"].y == 0
@@ -115,7 +115,7 @@ def test_few_layers_have_the_other_panels_below_them() -> None:
 
 def test_panels_beside_the_layers_keep_a_row_each_where_there_is_room() -> None:
     places = shown("health", 30, 150)
-    beside = [places[name] for name in ("health", "accounting", "signals")]
+    beside = [places[name] for name in ("health", "accounting", "uncertainty")]
     assert len({tile.y for tile in beside}) == 3
     assert len({tile.x for tile in beside}) == 1
 

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from openmav.record import lacking
-from openmav.sampling import Sampling
 from openmav.settings import CORE_MEASURES
+from openmav.settings.sampling import Sampling
 from unit.test_branches import KINDS, begin, identical
 
 __all__ = ["begin"]  # the fixture

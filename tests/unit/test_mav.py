@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import io
 from typing import Any
 
 import pytest
@@ -37,20 +39,19 @@ def test_what_makes_no_sense_is_a_usage_error(settings: dict[str, Any]) -> None:
 
 
 def test_a_model_in_memory_is_left_as_it_was(tiny_llama: Any, id_tokenizer: Any, capsys: pytest.CaptureFixture[str]) -> None:
-    tiny_llama.train()
-    before = {name: value.clone() for name, value in tiny_llama.state_dict().items()}
-    MAV(None, "Hi", 4, model_obj=tiny_llama, tokenizer_obj=id_tokenizer)
+    model = copy.deepcopy(tiny_llama).train()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    MAV(None, "Hi", 4, model_obj=model, tokenizer_obj=id_tokenizer)
     out = capsys.readouterr().out
     assert "4 tokens · " in out
-    assert tiny_llama.training
-    assert all(torch.equal(value, before[name]) for name, value in tiny_llama.state_dict().items())
-    session = watch("Hi", tiny_llama, id_tokenizer, max_new_tokens=2)
+    assert model.training
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    session = watch("Hi", model, id_tokenizer, max_new_tokens=2)
     assert session.info.name == "LlamaForCausalLM"
     assert len(list(session)) == 2
     session.close()
     with pytest.raises(openmav.UsageError, match="tokenizer"):
-        watch("Hi", tiny_llama)
-    tiny_llama.eval()
+        watch("Hi", model)
 
 
 def test_mav_prints_the_text_where_there_is_no_terminal(capsys: pytest.CaptureFixture[str]) -> None:
@@ -59,3 +60,18 @@ def test_mav_prints_the_text_where_there_is_no_terminal(capsys: pytest.CaptureFi
     assert out.startswith(" it is a truth\n4 tokens · ")
     with pytest.raises(openmav.UsageError, match="unknown panel"):
         MAV("toy", "Hi", backend="toy", selected_panels=["nothing"])
+
+
+def test_a_stdout_that_lacks_the_letters_gets_escapes(monkeypatch: pytest.MonkeyPatch) -> None:
+    raw = io.BytesIO()
+    monkeypatch.setattr("sys.stdout", io.TextIOWrapper(raw, encoding="cp1252"))
+    MAV("toy", "Hi", 20, backend="toy")
+    assert b"\\u6587\\u5b57" in raw.getvalue(), "the toy's words hold Chinese characters, which cp1252 lacks"
+
+
+def test_the_import_paths_of_older_versions_stay() -> None:
+    from openmav.constraint import Constraint
+    from openmav.settings import constraint
+
+    assert Constraint is constraint.Constraint
+    assert (openmav.MAV, openmav.watch) == (MAV, watch)

@@ -12,8 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from openmav import registry
-from openmav.backends._base import Directions, Frame
+from openmav.backends.base import Directions, Frame
 from openmav.measures import (
     attention_entropy,
     attention_rows,
@@ -24,7 +23,9 @@ from openmav.measures import (
     router,
     sink_share,
 )
-from openmav.measures._base import Context
+from openmav.measures._rows import rows_over_tokens
+from openmav.measures.base import Context
+from openmav.plugins import registry
 
 VOCAB = 50
 few = settings(max_examples=60, deadline=None)
@@ -160,6 +161,7 @@ def stream(layers: int, width: int, seed: int) -> tuple[Frame, Context]:
     sites = {
         "attention.out": list(parts[:, 0]),
         "mlp.out": list(parts[:, 1]),
+        "other.out": [None] * layers,
         "residual.before": list(before),
         "residual.after": list(after),
     }
@@ -215,7 +217,7 @@ def test_nothing_is_followed_through_a_layer_whose_parts_are_not_known() -> None
 
 def test_a_layer_that_does_nothing_hides_nothing() -> None:
     frame, about = stream(3, 8, 2)
-    for site in ("attention.out", "mlp.out"):
+    for site in ("attention.out", "mlp.out", "other.out"):
         frame.sites[site].insert(1, None)
     frame.sites["residual.before"].insert(1, frame.sites["residual.after"][0])
     frame.sites["residual.after"].insert(1, frame.sites["residual.after"][0])
@@ -235,7 +237,8 @@ def test_attribution_follows_a_stream_that_layers_rescale() -> None:
             return replace(super().directions(residual, token_ids, logits), kept=(0.25, 0.5, 1.0))
 
     head = Carried(rows)
-    sites = {"attention.out": list(added), "mlp.out": [None, None], "residual.before": [first, middle], "residual.after": [middle, last]}
+    parts = {"attention.out": list(added), "mlp.out": [None, None], "other.out": [None, None]}
+    sites = {**parts, "residual.before": [first, middle], "residual.after": [middle, last]}
     logits = head.logits(last[None])[0]
     found = attribution.compute(Frame(logits, sites, head=head), Context(logits, logits, logits, logits.argsort(descending=True), 1))
     assert found["attribution"][:, 0] == pytest.approx([2 * 0.5 * -1.0, 2 * 4.0])
@@ -302,3 +305,11 @@ def test_each_measure_says_what_it_is(name: str) -> None:
     assert text.splitlines()[0].lower().startswith(module.TITLE.lower())
     assert "[" in text, "the shape"
     assert "Source:" in text or name == "distribution"
+
+
+def test_a_model_without_rows_has_none_for_each_of_its_heads() -> None:
+    frame = Frame(torch.zeros(5), {"attention.probs": [None, None], "attention.scores": [None, None]}, tokens=7, heads=3)
+    about = Context(frame.logits, frame.logits, frame.logits, torch.arange(5), 0)
+    assert attention_entropy.compute(frame, about).shape == (2, 3)
+    assert rows_over_tokens(frame).shape == (2, 3, 7)
+    assert np.isnan(rows_over_tokens(frame)).all()

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import mmap
 import os
 import subprocess
 import sys
 
-from openmav.memory import resident_bytes
+from openmav.system.memory import out_of_memory, resident_bytes
 
 
 def test_it_grows_with_what_is_held() -> None:
@@ -27,3 +28,19 @@ def test_another_process_and_one_that_is_gone() -> None:
     assert (resident_bytes(child.pid) or 0) > 1_000_000
     child.communicate(b"\n")
     assert resident_bytes(child.pid) is None
+
+
+def test_memory_that_ran_out_is_known_in_whatever_way_it_is_said() -> None:
+    class OutOfMemoryError(RuntimeError):
+        """torch's, by its name: torch is not imported here."""
+
+    for error in (
+        MemoryError(),
+        OutOfMemoryError("CUDA"),
+        RuntimeError("[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory"),
+        RuntimeError("MPS backend out of memory"),
+        OSError(errno.ENOMEM, "Cannot allocate memory"),
+    ):
+        assert out_of_memory(error), error
+    for error in (RuntimeError("shape mismatch"), ValueError("out of memory"), OSError(errno.ENOENT, "no such file"), KeyboardInterrupt()):
+        assert not out_of_memory(error), error

@@ -7,13 +7,13 @@ from pathlib import Path
 import pytest
 
 from fakes import make_info, make_prompt, make_steps
-from openmav import registry
-from openmav.cli import main
-from openmav.commands.own import add_measures, add_panels
-from openmav.opening import open_session
-from openmav.panels._view import View
+from openmav.cli.main import main
+from openmav.generation.opening import open_session
+from openmav.plugins import registry
+from openmav.plugins.user_files import add_measures, add_panels
+from openmav.protocol.snapshot import Snapshot
 from openmav.settings import Settings
-from openmav.source import Snapshot
+from openmav.view import View
 
 
 @pytest.fixture(autouse=True)

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import re
+import signal
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
-from openmav import registry
-from openmav.errors import EngineError, UsageError
-from openmav.opening import open_session
+from openmav.errors import UsageError
+from openmav.generation.opening import open_session
+from openmav.panels import draw
+from openmav.plugins import registry
 from openmav.settings import CORE_MEASURES, Settings
+from openmav.view import View
 
 PANEL = 'TITLE = "Mine"\nNEEDS = ("mlp_norm",)\nHELP = "What it shows: x."\ndef render(view, width, height):\n    return []\n'
 MEASURE = (
@@ -56,6 +61,8 @@ def test_a_file_is_known_before_it_is_run(tmp_path: Path) -> None:
         (PANEL.replace('("mlp_norm",)', '"mlp_norm"'), r"needs NEEDS = .*the names of measures"),
         (PANEL.replace("render", "draw"), r"needs a function render\(view, width, height\)"),
         (PANEL.replace(", height", ""), r"render that does not take render\(view, width, height\)"),
+        (PANEL.replace("view, width, height", "data, box"), r"render\(view, width, height\), or data\(view\) and render\(data, box\)"),
+        (PANEL.replace("view, width, height", "data, box") + "def data():\n    return 1\n", r"data that does not take data\(view\)"),
         ("x = '\0'\n", r"is not Python"),
     ],
 )
@@ -63,6 +70,12 @@ def test_every_mistake_is_one_line(tmp_path: Path, text: str, said: str) -> None
     with pytest.raises(UsageError, match=said) as caught:
         registry.load("panels", registry.add_file("panels", written(tmp_path, text)))
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("more", ["data = [1, 2]\n", "def data(view):\n    return 1\n"])
+def test_a_panel_that_renders_the_view_may_have_something_called_data(tmp_path: Path, more: str) -> None:
+    panel = registry.load("panels", registry.add_file("panels", written(tmp_path, PANEL.replace("[]", "['view']") + more)))
+    assert draw(panel, View(), 40, 3).lines == ["view"]
 
 
 @pytest.mark.parametrize(
@@ -112,11 +125,75 @@ def test_a_measure_that_needs_no_known_site(tmp_path: Path) -> None:
         ("return frame.logits", r"gave Tensor for 'mine', not a numpy array of numbers"),
     ],
 )
-def test_a_measure_that_fails_is_one_line(tmp_path: Path, body: str, said: str) -> None:
+def test_a_measure_that_fails_is_one_line_and_the_run_goes_on(tmp_path: Path, body: str, said: str) -> None:
     file = written(tmp_path, MEASURE.partition("    return")[0] + f"    {body}\n")
+    settings = Settings("toy", "Hi", backend="toy", measures=("mine", "mlp_norm"), measure_files=(file,), max_new_tokens=3)
+    session = open_session(settings)
+    steps = list(session)
+    assert len(steps) == 3
+    assert all("mine" not in step.values and "mlp_norm" in step.values for step in steps)
+    assert re.search(said, session.broken["mine"])
+    assert session.broken["mine"] in session.info.notes
+    assert session.info.why_missing("mine", 0) == session.broken["mine"]
+
+
+@pytest.mark.parametrize("line", ["raise SystemExit(3)", "raise KeyboardInterrupt", "raise GeneratorExit", "raise BaseException('x')"])
+def test_whatever_a_measure_raises_the_run_goes_on(tmp_path: Path, line: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = written(tmp_path, MEASURE.partition("    return")[0] + f"    {line}\n")
+    monkeypatch.setattr(signal, "getsignal", lambda number: None)  # as in the command, where Ctrl-C is no KeyboardInterrupt
+    session = open_session(Settings("toy", "Hi", backend="toy", measures=("mine",), measure_files=(file,), max_new_tokens=2))
+    assert len(list(session)) == 2
+    assert session.broken
+
+
+def test_ctrl_c_in_a_program_that_uses_mav_ends_it(tmp_path: Path) -> None:
+    file = written(tmp_path, MEASURE.partition("    return")[0] + "    raise KeyboardInterrupt\n")
     session = open_session(Settings("toy", "Hi", backend="toy", measures=("mine",), measure_files=(file,)))
-    with pytest.raises(EngineError, match=said):
+    with pytest.raises(KeyboardInterrupt):
         session.step()
+
+
+def test_a_file_may_hold_dataclasses_with_annotations_for_later(tmp_path: Path) -> None:
+    more = "from __future__ import annotations\nfrom dataclasses import dataclass\n@dataclass\nclass Box:\n    x: int = 1\n"
+    assert registry.load("panels", registry.add_file("panels", written(tmp_path, more + PANEL))).Box().x == 1
+
+
+class Point:
+    """An entry point of an installed package."""
+
+    def __init__(self, name: str, error: BaseException | None = None) -> None:
+        self.name, self.value, self.error = name, f"package.{name}", error
+
+    def load(self) -> object:
+        if self.error is not None:
+            raise self.error
+        return ModuleType(self.name)
+
+
+@pytest.mark.parametrize("error", [ImportError("gone"), RuntimeError("x"), SystemExit(2), SyntaxError("y")])
+def test_a_broken_package_does_not_stop_a_run_that_does_not_ask_for_it(error: BaseException, monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[str] = []
+
+    def entry_points(group: str) -> list[Point]:
+        read.append(group)
+        return [Point("theirs", error)] if group == "openmav.measures" else []
+
+    monkeypatch.setattr(registry, "entry_points", entry_points)
+    for cached in (registry._points, registry._shipped, registry._of_package):
+        cached.cache_clear()
+    try:
+        session = open_session(Settings("toy", "Hi", backend="toy", max_new_tokens=2))
+        assert len(list(session)) == 2
+        with pytest.raises(UsageError, match=r"measure 'theirs' of package\.theirs does not import"):
+            session.want(["theirs"])
+        assert "mlp_norm" in session._runner.measures, "what was wanted stays where something else can't be had"
+        for _ in range(20):
+            registry.names("measures")
+            registry.names("panels")
+        assert len(read) == len(set(read)), "each group is read once"
+    finally:
+        for cached in (registry._points, registry._shipped, registry._of_package):
+            cached.cache_clear()
 
 
 def test_a_measure_may_have_parts(tmp_path: Path) -> None:

@@ -10,13 +10,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from openmav.apps.plain import Plain
-from openmav.apps.summary import summary, tokens_per_second
+from openmav.apps.text.plain import Plain
+from openmav.apps.text.summary import summary, tokens_per_second
 from openmav.backends.toy import Toy
+from openmav.generation.session import Session
 from openmav.record import Timing
-from openmav.session import Session
 from openmav.settings import Settings
-from openmav.terminal import is_terminal, neutral
+from openmav.system.terminal import is_terminal, neutral
 
 
 def run(*, terminal: bool) -> tuple[str, list[str], Session]:

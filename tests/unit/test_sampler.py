@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from openmav.errors import UsageError
-from openmav.sampler import SMALL, Sampler, build_chain, likeliest
-from openmav.sampling import Sampling
+from openmav.generation.sampler import SMALL, Sampler, build_chain, most_likely
+from openmav.settings.sampling import Sampling, SamplingOptions
 
 LOGITS = torch.tensor([2.0, 1.0, 0.5, -1.0, -3.0])
 
@@ -86,9 +86,57 @@ def test_nan_logits_do_not_crash_and_show_as_nan(temperature: float) -> None:
     assert math.isnan(choice.logprob)
 
 
+@pytest.mark.parametrize("temperature", [5e-324, 2.3e-308, 1e-45, 1.2e-38, 1e-30, 9e-26, 1e-25, 1e-20, 1e-6])
+@pytest.mark.parametrize("scale", [1.0, 1e4])
+def test_the_smallest_temperatures_take_the_largest(temperature: float, scale: float) -> None:
+    logits = torch.randn(500, generator=torch.Generator().manual_seed(3)) * scale
+    sampler = Sampler(Sampling(temperature=temperature, top_p=0.9, min_p=0.01, repetition_penalty=1.1))
+    for ids in ([0], [int(logits.argmax())]):
+        penalised = build_chain(Sampling(repetition_penalty=1.1))(torch.tensor([ids]), logits[None])[0]
+        choice = sampler.choose(logits, ids)
+        assert choice.token_id == int(penalised.argmax())
+        assert float(choice.sampled_probs[choice.token_id]) == pytest.approx(1)
+        assert bool(torch.isfinite(choice.sampled_probs).all())
+
+
+@pytest.mark.parametrize("temperature", [1e6, 1e38, 1e39, 1e300])
+def test_the_largest_temperatures_draw_evenly(temperature: float) -> None:
+    choice = Sampler(Sampling(temperature=temperature, top_k=0)).choose(LOGITS, [0])
+    assert choice.sampled_probs.numpy() == pytest.approx(np.full(5, 0.2), abs=1e-5)
+
+
+@pytest.mark.parametrize("penalty", [1e-10, 1e10])
+@pytest.mark.parametrize("temperature", [0.0, 1e-25, 1.0])
+def test_the_largest_penalties_stay_in_range(penalty: float, temperature: float) -> None:
+    choice = Sampler(Sampling(temperature=temperature, repetition_penalty=penalty)).choose(LOGITS, [0, 3])
+    assert bool(torch.isfinite(choice.sampled_probs).all())
+    assert float(choice.sampled_probs.sum()) == pytest.approx(1)
+
+
+def test_a_small_number_is_not_written_as_0() -> None:
+    assert Sampling(temperature=0.0004, top_k=0).describe() == "T 0.0004"
+    assert Sampling(temperature=1e-30).describe() == "greedy"
+    assert (
+        Sampling(temperature=0.5, top_k=0, top_p=5e-324, stages=(("eta", 0.1),)).describe()
+        == "T 0.50 · top-p 5e-324 · 1 more of the model's"
+    )
+
+
+def test_options_fill_in_from_the_defaults() -> None:
+    defaults = Sampling(0.6, 20, 0.9, 0.1, 1.3, 7, (("eta", 0.1),))
+    assert SamplingOptions().over(defaults) == defaults
+    assert SamplingOptions(temperature=0, seed=0).over(defaults) == Sampling(0, 20, 0.9, 0.1, 1.3, 0, (("eta", 0.1),))
+    assert SamplingOptions(top_k=0, min_p=0).given == {"top_k", "min_p"}
+    with pytest.raises(UsageError):
+        SamplingOptions(temperature=float("nan"))
+
+
 @pytest.mark.parametrize(
     "bad",
     [
+        {"temperature": float("inf")},
+        {"repetition_penalty": 1e-11},
+        {"repetition_penalty": float("nan")},
         {"temperature": -1},
         {"temperature": float("nan")},
         {"top_k": -1},
@@ -111,12 +159,12 @@ def test_the_likeliest_are_those_that_torch_finds(vocab: int, odd: float | None)
     logits = torch.randn(vocab, generator=torch.Generator().manual_seed(vocab))
     if odd is not None:
         logits[vocab // 2] = odd
-    found, expected = likeliest(logits.numpy(), 512), torch.topk(logits, min(512, vocab))
+    found, expected = most_likely(logits.numpy(), 512), torch.topk(logits, min(512, vocab))
     assert torch.equal(torch.from_numpy(found), expected.indices)
 
 
 def test_of_many_that_tie_no_more_are_named_than_asked_for() -> None:
     logits = np.zeros(SMALL + 1, dtype=np.float32)
     logits[7] = 1.0
-    found = likeliest(logits, 512)
+    found = most_likely(logits, 512)
     assert (len(found), len(set(found.tolist())), found[0]) == (512, 512, 7)

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 import torch
 
-from openmav.backends._base import Frame
+from openmav.backends.base import Frame
+from openmav.generation.sampler import Sampler
 from openmav.measures import sampling_stages
-from openmav.measures._base import Context
-from openmav.record import SAMPLING_STAGES
-from openmav.sampler import Sampler
-from openmav.sampling import Sampling
+from openmav.measures.base import Context
+from openmav.record import SAMPLING_STAGES, USUAL_STAGES
+from openmav.settings.sampling import Sampling
 
 LOGITS = torch.tensor([3.0, 2.5, 1.0, 0.5, -1.0, -3.0])
 ON, SURVIVORS, KEPT, ENTROPY, CHOSEN = range(5)
@@ -24,7 +24,12 @@ def measured(sampling: Sampling, logits: torch.Tensor = LOGITS, ids: tuple[int, 
     choice = Sampler(sampling).choose(logits, ids)
     context = Context(logits, choice.probs, choice.sampled_probs, choice.top_ids, choice.token_id, stages=choice.stages, sampling=sampling)
     found = sampling_stages.compute(Frame(logits), context)
-    return found["sampling_stages"], choice.token_id, bool(found["sampling_stages.settings"][SAMPLING_STAGES.index("temperature")] == 0)
+    usual = [SAMPLING_STAGES.index(name) for name in USUAL_STAGES]
+    return (
+        found["sampling_stages"][usual],
+        choice.token_id,
+        bool(found["sampling_stages.settings"][SAMPLING_STAGES.index("temperature")] == 0),
+    )
 
 
 def softmax(scores: np.ndarray) -> np.ndarray:
@@ -66,7 +71,7 @@ def test_each_stage_by_hand() -> None:
 
 def test_what_is_off_leaves_all_as_it_was() -> None:
     rows, _, _ = measured(Sampling(temperature=1.0, top_k=2))
-    assert [SAMPLING_STAGES[i] for i, row in enumerate(rows) if row[ON]] == ["raw", "top-k"]
+    assert [USUAL_STAGES[i] for i, row in enumerate(rows) if row[ON]] == ["raw", "top-k"]
     assert rows[1][1:] == pytest.approx(rows[0][1:])
     assert rows[4][SURVIVORS] == rows[5][SURVIVORS] == 2
 
@@ -93,7 +98,7 @@ def test_stages_are_the_chain_of_transformers() -> None:
     assert sampler.chain is not None
     whole = sampler.chain(torch.tensor([[0, 4]]), LOGITS[None].clone())[0]
     assert torch.equal(choice.stages[-1].scores, whole)
-    assert [stage.name for stage in choice.stages] == list(SAMPLING_STAGES[2:])
+    assert [stage.name for stage in choice.stages] == list(USUAL_STAGES[2:])
 
 
 def test_nan_shows() -> None:

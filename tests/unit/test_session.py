@@ -10,11 +10,11 @@ import torch
 
 from openmav.backends.transformers import wrap
 from openmav.errors import UsageError
-from openmav.opening import open_session
+from openmav.generation.opening import open_session
+from openmav.generation.session import Session
 from openmav.record import Step
-from openmav.sampling import Sampling
-from openmav.session import Session
 from openmav.settings import CORE_MEASURES, Settings
+from openmav.settings.sampling import Sampling
 
 PROMPT = "hello mello"
 CONFIGS = [
@@ -133,8 +133,10 @@ def test_values_have_their_shapes_and_bounds(make) -> None:
 
 def test_only_what_is_wanted_is_there(make, tiny_llama) -> None:
     session = make(measures=("mlp_norm",))
+    heard: list[str] = []
+    hook = tiny_llama.register_forward_pre_hook(lambda m, _a: heard.extend(n for n, one in m.named_modules() if "forward" in vars(one)))
     assert set(session.step().values) == {"mlp_norm"}
-    heard = [name for name, m in tiny_llama.named_modules() if "forward" in vars(m) or m._forward_hooks or m._forward_pre_hooks]
+    hook.remove()
     assert heard == [f"model.layers.{layer}.mlp" for layer in range(3)]
     session.want(["residual_norm", "attention_entropy"])
     assert set(session.step().values) == {"residual_norm", "attention_entropy"}
@@ -323,14 +325,14 @@ def test_a_burst_that_fails_leaves_what_was_whole(make, monkeypatch) -> None:
     whole = make(sampling=Sampling(temperature=1.3, seed=7), max_new_tokens=10)
     expected = list(whole)
     session = make(sampling=Sampling(temperature=1.3, seed=7), max_new_tokens=10)
-    freeze, calls = session._looking.freeze, iter(range(100))
+    freeze, calls = session._runner.freeze, iter(range(100))
 
     def fails(drawn):
         if next(calls) == 4:
             raise KeyboardInterrupt
         return freeze(drawn)
 
-    monkeypatch.setattr(session._looking, "freeze", fails)
+    monkeypatch.setattr(session._runner, "freeze", fails)
     with pytest.raises(KeyboardInterrupt):
         session.burst(60)
     assert len(session.steps) == 4

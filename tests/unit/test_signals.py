@@ -8,7 +8,7 @@ import signal
 
 import pytest
 
-from openmav.signals import Interrupted, check, hold, ignored_by_children, watch_signals
+from openmav.system.signals import Interrupted, check, hold, ignored_by_children, watch_signals
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="sends POSIX signals")
 

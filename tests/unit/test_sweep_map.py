@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 
 from fakes import HOSTILE, make_info, make_prompt
-from openmav.apps.sweep_map import draw, height_around
-from openmav.apps.sweep_table import CsvTable, JsonTable
-from openmav.interventions import Intervention
+from openmav.analysis.sweep import Effect, Plan, Reading, Token
+from openmav.apps.text.sweep_map import draw, height_around
+from openmav.apps.text.sweep_table import CsvTable, JsonTable
 from openmav.paint import PALETTES, line_text, line_width
-from openmav.sweep import Effect, Plan, Reading, Token
+from openmav.settings.interventions import Intervention
 
 BEFORE = Reading(17.0, 0.75, math.log(0.75))
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from openmav.backends._base import SITES, LoadOptions
+from openmav.backends.base import LoadOptions
+from openmav.backends.sites import SITES
 from openmav.backends.toy import END, FIRST, LAYERS, VOCABULARY, WORDS, load
 from openmav.errors import LoadError
 
@@ -71,5 +72,5 @@ def test_switches() -> None:
         load("toy", LoadOptions(device="cuda"))
     failing = load("toy?fail=1", LoadOptions())
     failing.prefill(IDS, frozenset())
-    with pytest.raises(RuntimeError, match="told to fail"):
+    with pytest.raises(RuntimeError, match="the toy failed"):
         failing.decode_one_token(FIRST, frozenset())

@@ -1,0 +1,5 @@
+import sys
+
+from attacks.table import main
+
+sys.exit(main())

@@ -1,0 +1,191 @@
+"""One attack: files in a folder of its own, a command line, and the verdict on what the command did.
+
+The command runs in a process of its own. Where the system can fork, that process starts with the libraries of the model imported, so that
+an attack costs the command's own time and no more.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, TypeAlias
+
+SECONDS = 10.0  # of the command's own, after its imports; times MAV_TEST_SLOW on a busy machine
+MEMORY = 2_000_000_000  # bytes that a process may hold beyond what its imports take
+POWER = tuple("\x1b\x07\x08\x9b\x9d\u202e\u2066\x7f")  # characters that no terminal may get from somebody else's text
+FORKS = hasattr(os, "fork") and sys.platform != "darwin"
+
+Verdict: TypeAlias = Literal["right", "one line"]
+Make: TypeAlias = Callable[[Path], Any]  # writes the files of an attack into an empty folder
+
+
+@dataclass(frozen=True)
+class Attack:
+    """`args` and the values of `env` may name the folder as {folder}. `may` are the verdicts that are good."""
+
+    name: str
+    args: Sequence[str]
+    make: Make = lambda folder: None
+    env: Mapping[str, str | None] = field(default_factory=dict)  # None: taken out of the environment
+    stdin: bytes = b""
+    may: tuple[Verdict, ...] = ("right", "one line")
+    stdout: str | None = None  # a file in the place of stdout
+
+
+@dataclass(frozen=True)
+class Result:
+    """What the command did. `why` says what is wrong; "" where nothing is."""
+
+    attack: Attack
+    code: int
+    out: str
+    err: str
+    seconds: float
+    memory: int
+
+    @property
+    def verdict(self) -> str:
+        return "right" if self.code == 0 else "one line" if self.code == 2 else f"exit {self.code}"
+
+    @property
+    def why(self) -> str:
+        lines = self.err.splitlines()
+        if self.seconds > limit():
+            return f"ran for {self.seconds:.0f} s"
+        if self.code < 0:
+            return f"died of {signal.Signals(-self.code).name}"
+        if "Traceback" in self.err or "Traceback" in self.out:
+            return "a traceback"
+        if "internal error" in self.err:
+            return next(line for line in lines if "internal error" in line)
+        if any(char in self.err for char in POWER):
+            return "an escape on stderr"
+        if self.verdict not in self.attack.may:
+            return f"{self.verdict}, not {' or '.join(self.attack.may)}"
+        if self.code == 2 and not (lines and lines[-1].startswith("mav: ")):
+            return "no line that begins with mav:"
+        if self.code == 2 and sum(not line.startswith("mav: note: ") for line in lines) != 1:
+            return f"{len(lines)} lines"
+        if self.memory > MEMORY:
+            return f"held {self.memory / 1e9:.1f} GB"
+        return ""
+
+
+def limit() -> float:
+    return SECONDS * float(os.environ.get("MAV_TEST_SLOW", "1"))
+
+
+def warm_up() -> None:
+    """Import what every run of the command imports."""
+    import click  # noqa: F401
+    import transformers  # noqa: F401
+
+
+def run(attack: Attack, folder: Path) -> Result:
+    """Make the attack's files in the empty `folder`, run the command there, and look at the end."""
+    attack.make(folder)
+    args = [arg.replace("{folder}", str(folder)) for arg in attack.args]
+    env = {**os.environ, "HF_HUB_OFFLINE": "1", "MAV_CONFIG": os.devnull, "XDG_STATE_HOME": str(folder / ".state"), "OMP_NUM_THREADS": "1"}
+    for name, value in attack.env.items():
+        env.pop(name, None)
+        if value is not None:
+            env[name] = value.replace("{folder}", str(folder))
+    return (_forked if FORKS else _spawned)(attack, args, env, folder)
+
+
+def _spawned(attack: Attack, args: Sequence[str], env: dict[str, str], folder: Path) -> Result:
+    began = time.monotonic()
+    try:
+        done = subprocess.run(
+            [sys.executable, "-m", "openmav", *args],
+            input=attack.stdin,
+            capture_output=True,
+            env=env,
+            cwd=folder,
+            timeout=6 * limit(),
+            check=False,
+        )
+    except subprocess.TimeoutExpired as late:
+        return Result(attack, -9, "", str(late.stderr), float("inf"), 0)
+    out, err = (data.decode("utf-8", "replace") for data in (done.stdout, done.stderr))
+    return Result(attack, done.returncode, out, err, min(time.monotonic() - began, limit()), 0)
+
+
+def _forked(attack: Attack, args: Sequence[str], env: dict[str, str], folder: Path) -> Result:
+    import resource
+
+    out, err, given = os.pipe(), os.pipe(), os.pipe()
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    began = time.monotonic()
+    child = os.fork()
+    if child == 0:
+        _be_the_command(args, env, folder, given, out, err, attack.stdout)
+    for end in (out[1], err[1], given[0]):
+        os.close(end)
+    os.write(given[1], attack.stdin[:60_000])
+    os.close(given[1])
+    said, late = _read({out[0]: b"", err[0]: b""}, began + limit())
+    if late:
+        os.kill(child, signal.SIGKILL)
+    _, status, usage = os.wait4(child, 0)
+    seconds = float("inf") if late else time.monotonic() - began
+    texts = [said[end].decode("utf-8", "replace") for end in (out[0], err[0])]
+    return Result(attack, os.waitstatus_to_exitcode(status), *texts, seconds, 1024 * max(0, usage.ru_maxrss - before))
+
+
+def _read(said: dict[int, bytes], end: float) -> tuple[dict[int, bytes], bool]:
+    """Everything from these descriptors until they are closed; whether that took longer than until `end`."""
+    waiting = list(said)
+    while waiting:
+        ready, _, _ = select.select(waiting, [], [], max(0.0, end - time.monotonic()))
+        if not ready:
+            break
+        for one in ready:
+            data = os.read(one, 65536)
+            said[one] = (said[one] + data)[-2_000_000:]
+            if not data:
+                waiting.remove(one)
+    for one in said:
+        os.close(one)
+    return said, bool(waiting)
+
+
+def _be_the_command(
+    args: Sequence[str],
+    env: dict[str, str],
+    folder: Path,
+    given: tuple[int, int],
+    out: tuple[int, int],
+    err: tuple[int, int],
+    stdout: str | None,
+) -> None:
+    """In the child: its descriptors, its environment, and then the command; never returns."""
+    code = 70
+    try:
+        os.setsid()
+        os.dup2(given[0], 0)
+        os.dup2(os.open(stdout, os.O_WRONLY) if stdout else out[1], 1)
+        os.dup2(err[1], 2)
+        os.closerange(3, 256)
+        os.chdir(folder)
+        os.environ.clear()
+        os.environ.update(env)
+        sys.stdin, sys.stdout, sys.stderr = open(0, encoding="utf-8"), open(1, "w", encoding="utf-8"), open(2, "w", encoding="utf-8")  # noqa: SIM115
+        from openmav.cli.main import main
+
+        code = main(args)
+        for stream in (sys.stdout, sys.stderr):
+            stream.flush()
+    except BaseException:
+        import traceback
+
+        os.write(2, traceback.format_exc().encode())
+    finally:
+        os._exit(code)
