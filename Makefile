@@ -4,20 +4,28 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 PIP = $(BIN)/python -m pip --disable-pip-version-check install --quiet
 EXACTNESS = $(VENV)-exactness
-PYTEST = $(BIN)/python -m pytest -q -n auto --dist loadfile
+PYTEST = $(BIN)/python -m pytest -q -n auto --dist loadfile --no-loadscope-reorder
+CORE = tests/backends/test_contract.py tests/e2e/test_command.py tests/panels/test_every_panel.py tests/tui/test_app.py \
+	$(addprefix tests/unit/test_,session.py cli.py jsonl.py plain.py measures.py sampler.py conditions.py mav.py)
 REAL = models/SmolLM2-135M-Instruct/tokenizer.json
 
-.PHONY: run test check lint oldest exactness fuzz bench real-model screenshots animation clean
+unexport PYTHONDONTWRITEBYTECODE  # else each process that a test starts would compile all of mav anew
+
+.PHONY: run test check check-all lint oldest exactness architectures attacks fuzz bench real-model screenshots animation clean
 .DEFAULT_GOAL := run
 
 run: $(VENV)/.run  ## the app on the bundled model
 	$(BIN)/mav
 
-test: $(VENV)/.dev  ## the tests that need no other model
-	$(PYTEST) -m "not real and not slow"
+test: $(VENV)/.dev  ## the quick tests, on small models
+	$(PYTEST) -m "not (real or slow or storm or fuzz or architectures or exactness)"
 
-check: lint real-model  ## everything that CI runs
-	$(PYTEST) --durations=10
+check: lint real-model  ## linters, types, contracts and all tests; the long ones only where something that they watch has changed
+	! $(PYTHON) tools/changed.py exactness || $(MAKE) $(EXACTNESS)/.exactness
+	MAV_TRANSFORMERLENS_PYTHON=$(EXACTNESS)/bin/python $(PYTEST) --durations=10 -m "$$($(PYTHON) tools/changed.py --marks)"
+
+check-all: lint real-model $(EXACTNESS)/.exactness  ## the same with all of the long ones
+	MAV_TRANSFORMERLENS_PYTHON=$(EXACTNESS)/bin/python $(PYTEST) --durations=10
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .
@@ -25,13 +33,18 @@ lint: $(VENV)/.dev
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-oldest: $(VENV)/.oldest  ## a part of the tests, with the oldest versions that pyproject.toml allows
-	$(PYTEST) -m "not real and not slow" --ignore tests/tui/test_snapshots.py \
-		tests/unit tests/panels tests/tui tests/backends/test_contract.py tests/e2e/test_command.py
+oldest: $(VENV)/.oldest  ## the core of the tests, with the oldest versions that pyproject.toml allows
+	$(PYTEST) --durations=10 -m "not real and not slow" $(CORE)
 
 exactness: $(EXACTNESS)/.exactness real-model  ## the model's numbers against TransformerLens, in an environment of its own
 	$(EXACTNESS)/bin/python tools/transformerlens.py
-	MAV_TRANSFORMERLENS_PYTHON=$(EXACTNESS)/bin/python $(BIN)/python -m pytest -q tests/backends/test_transformerlens.py
+
+architectures: $(VENV)/.dev  ## every type of transformers as a tiny model, against its own numbers; docs/architectures.md (about 15 minutes)
+	$(BIN)/python -m pip --disable-pip-version-check install --quiet -c constraints.txt scipy  # which Inkling is built with
+	$(BIN)/python tools/architectures.py --fresh
+
+attacks: $(VENV)/.dev  ## some 700 hostile folders, tokenizers, templates, flags and environments, and how the command ends
+	cd tests && ../$(BIN)/python -m attacks
 
 fuzz: $(VENV)/.dev  ## a million texts at the language of breakpoints
 	$(BIN)/python tools/fuzz_conditions.py --runs 1000000

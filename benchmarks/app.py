@@ -7,8 +7,8 @@ from functools import partial
 import slices
 import terminal
 from common import DEMO, REAL_MODEL, Counts, Figure, Model, Section, cores, median, note, ratio, spread
-from openmav.apps.layouts import LAYOUTS
 from openmav.panels import needs
+from openmav.view.layouts import LAYOUTS
 
 TITLE = "Speed kept with the app shown"
 KEEPS = 0.9  # of the session alone

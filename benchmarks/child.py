@@ -22,7 +22,7 @@ def stamp(file: TextIO, tokens: int) -> None:
 
 def app(file: TextIO, flags: Sequence[str]) -> None:
     """As the tokens reach the app's process."""
-    from openmav import cli
+    from openmav.cli.main import main
     from openmav.engine import EngineSource
     from openmav.engine.events import Made
 
@@ -34,13 +34,13 @@ def app(file: TextIO, flags: Sequence[str]) -> None:
         take(source, event)
 
     EngineSource._take = stamped
-    if cli.main(flags):
+    if main(flags):
         raise SystemExit("the app failed; see above")
 
 
 def session(file: TextIO, model: str, tokens: int, threads: int, measures: str) -> None:
     """As the tokens are frozen."""
-    from openmav.opening import open_session
+    from openmav.generation.opening import open_session
     from openmav.settings import Settings
 
     opened = open_session(Settings(model=model, max_new_tokens=tokens, threads=threads or None))

@@ -12,10 +12,10 @@ import torch
 from transformers import AutoModelForCausalLM, LogitsProcessor, LogitsProcessorList
 
 from common import REAL_MODEL, Counts, Figure, Model, Section, median, note, ratio, spread, take_turns
-from openmav.backends import transformers as backend
-from openmav.backends._base import LoadOptions
-from openmav.backends._hf.naming import DEMO_FOLDER
-from openmav.session import Session
+from openmav.backends.base import LoadOptions
+from openmav.backends.transformers import backend
+from openmav.backends.transformers.loading.checkpoint import DEMO_FOLDER
+from openmav.generation.session import Session
 from openmav.settings import DEMO, Settings
 
 PASSAGE = (

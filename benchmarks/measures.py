@@ -8,10 +8,10 @@ from functools import partial
 
 from common import REAL_MODEL, Counts, Figure, Section, median, note, ratio, spread, take_turns
 from decoding import PASSAGE
-from openmav import registry
-from openmav.backends import transformers as backend
-from openmav.backends._base import LoadOptions
-from openmav.session import Session
+from openmav.backends.base import LoadOptions
+from openmav.backends.transformers import backend
+from openmav.generation.session import Session
+from openmav.plugins import registry
 from openmav.settings import CORE_MEASURES, Settings
 
 CONTEXT = 256

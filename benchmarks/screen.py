@@ -15,20 +15,21 @@ import torch
 from textual import events
 
 from common import DEMO, ROOT, Counts, Figure, Section, median, note, ratio, spread, take_turns
-from openmav import registry
-from openmav.apps.layouts import LAYOUTS
-from openmav.apps.options import AppOptions
 from openmav.apps.tui.app import MavApp
-from openmav.apps.tui.draw import draw_panel
 from openmav.apps.tui.layout import Tile
-from openmav.backends import transformers as backend
-from openmav.backends._base import LoadOptions
+from openmav.apps.tui.tiles import draw_panel
+from openmav.backends.base import LoadOptions
+from openmav.backends.transformers import backend
 from openmav.engine import EngineSource
+from openmav.generation.session import Session
 from openmav.panels import needs
-from openmav.panels._view import View
-from openmav.session import Session
+from openmav.plugins import registry
+from openmav.protocol.commands import Advance
+from openmav.protocol.snapshot import Snapshot
 from openmav.settings import CORE_MEASURES, Settings
-from openmav.source import Advance, Snapshot
+from openmav.view import View
+from openmav.view.layouts import LAYOUTS
+from openmav.view.options import AppOptions
 
 sys.path.insert(0, str(ROOT / "tests"))
 from everything import WholeSource, whole_steps
