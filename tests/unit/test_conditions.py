@@ -246,6 +246,90 @@ WRONG = {
 }
 
 
+PYTHON = {  # what Python would understand, and the column at which a condition doesn't
+    'f"{nan}"': 1,
+    'b"a" == token': 1,
+    'token == "a" "b"': 13,
+    'token == """a"""': 11,
+    "nan # and more": 4,
+    "nan and \\\n nan": 8,
+    "nan\x00": 3,
+    "entropy > 1_000": 10,
+    "entropy > 0x10": 10,
+    "entropy > 1j": 10,
+    "entropy > \u0661": 10,
+    "entropy > 0777e9999": 10,
+    "(a := nan)": 3,
+    "lambda: nan": 6,
+    "lambda": 0,
+    "None": 0,
+    "__import__": 0,
+    "max(*entropy)": 4,
+    "max(a=entropy)": 5,
+    "max(entropy,)": 12,
+    "max()": 4,
+    "lens[1:2] ~ token": 6,
+    "lens[True] ~ token": 5,
+    "lens[-(-1)] ~ token": 5,
+    "entropy ** 2 > 1": 9,
+    "entropy // 2 > 1": 9,
+    "entropy @ 2": 8,
+    "entropy % 2": 8,
+    "~nan": 0,
+    "+1 > 0": 0,
+    "-not nan": 1,
+    "nan is nan": 4,
+    "token in text": 6,
+    "nan if nan else nan": 4,
+    "[nan]": 0,
+    "{nan}": 0,
+    "(nan, nan)": 4,
+    "nan, nan": 3,
+    "nan.real": 0,
+    "(nan)(nan)": 5,
+    "entropy > 1; nan": 11,
+    "await nan": 6,
+}
+
+
+@pytest.mark.parametrize("text", PYTHON)
+@pytest.mark.filterwarnings("error")
+def test_what_only_python_understands_is_wrong_at_its_spot(text: str) -> None:
+    with pytest.raises(ConditionError) as caught:
+        parse(text)
+    assert caught.value.column == PYTHON[text]
+    assert str(caught.value).isprintable()
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize(
+    ("text", "same"),
+    [
+        ('not"a"~"b"', 'not "a" ~ "b"'),
+        ('"a"~"b"and"c"~"d"', '"a" ~ "b" and "c" ~ "d"'),
+        ("\n  entropy\t>\u00a04\n", "entropy > 4"),
+        ("1 >.5 and.5<1", "1 > 0.5 and 0.5 < 1"),
+        ("007 == 7.", "7 == 7"),
+        ("((1 + 2) + 3) * 4", "(1 + 2 + 3) * 4"),
+        ("1 - (2 - 3) - -4", "1 - (2 - 3) - -4"),
+        ("(nan or nan) and not (nan and nan) or nan", "(nan or nan) and not (nan and nan) or nan"),
+        ("'a\nb' == '\"'", '"a\\nb" == "\\""'),
+        ("sink(1, 2) > sink[1, 2]", "sink(1, 2) > sink(1, 2)"),
+    ],
+)
+def test_what_is_written_closely_or_in_parentheses_is_the_same(text: str, same: str) -> None:
+    assert str(parse(text)) == same
+    assert parse(same).tree == parse(text).tree
+
+
+def test_as_many_things_as_the_limit_are_understood_inside_each_other() -> None:
+    for opens, value, closes in (("(", "1 == 1", ")"), ("not ", "1 == 1", ""), ("-", "1", ""), ("previous(", "1", ")")):
+        parse(opens * DEEPEST + value + closes * DEEPEST)
+        with pytest.raises(ConditionError, match=f"more than {DEEPEST} things"):
+            parse(opens * (DEEPEST + 1) + value + closes * (DEEPEST + 1))
+    parse(" + ".join(["-(1)"] * 70) + " > 0")
+
+
 @pytest.mark.parametrize("text", WRONG)
 def test_a_wrong_condition_names_the_spot_in_one_line(text: str) -> None:
     column, why = WRONG[text]

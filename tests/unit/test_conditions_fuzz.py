@@ -52,7 +52,7 @@ def test_what_the_grammar_makes_is_understood_and_reads_back_as_the_same(text: s
 @settings(max_examples=200, deadline=None)
 @given(st.text(st.characters(exclude_categories=["Cs"]), max_size=60))
 def test_any_text_can_be_said_in_quotes(text: str) -> None:
-    from openmav.conditions._lexer import quoted
+    from openmav.conditions._syntax import quoted
 
     assert parse(quoted(text)).tree.said == text  # type: ignore[attr-defined]
 

@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from openmav.conditions._errors import ConditionError
-from openmav.conditions._lexer import quoted
-from openmav.conditions._parser import DEEPEST, LONGEST, known_names, read
+from openmav.conditions._parser import known_names, read
+from openmav.conditions._syntax import DEEPEST, LONGEST, quoted
 from openmav.conditions._tree import COMPARE, Cells, Chain, Index, Kind, Lens, Node, Plain, Said
 from openmav.conditions._values import Moment, Value
 from openmav.record import ModelInfo, Step

@@ -1,16 +1,12 @@
-"""From tokens to a tree, checked as far as that goes without a model: a parser by strength of the signs, of bounded depth.
-
-condition:  or, and, not, one comparison (== != < <= > >= ~), + -, * /, - before a number, in the order of their strength
-atom:       a number, "a text", (condition), name, name[1, 2] or name(...)
-"""
+"""From a condition's text to its nodes, checked as far as that goes without a model."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import ast
 from typing import NoReturn
 
 from openmav.conditions._errors import ConditionError
-from openmav.conditions._lexer import WORDS, Token, tokens
+from openmav.conditions._syntax import COMPARISONS, Token, literal, parse_shape
 from openmav.conditions._tree import (
     AND,
     COMPARE,
@@ -35,10 +31,21 @@ from openmav.conditions._values import AXES, CANDIDATE, ELSEWHERE, LAYERED, LENS
 from openmav.plugins import registry
 from openmav.record import measure_of
 
-LONGEST, DEEPEST = 500, 32  # characters of a condition; things inside each other
-SIGNS: dict[int, tuple[str, ...]] = {OR: ("or",), AND: ("and",), SUM: ("+", "-"), PRODUCT: ("*", "/")}
-COMPARISONS = ("==", "!=", "<", "<=", ">", ">=", "~")
-CLOSING = {"(": ")", "[": "]"}
+_SIGNS: dict[type, tuple[str, int]] = {
+    ast.Or: ("or", OR),
+    ast.And: ("and", AND),
+    ast.Add: ("+", SUM),
+    ast.Sub: ("-", SUM),
+    ast.Mult: ("*", PRODUCT),
+    ast.Div: ("/", PRODUCT),
+    ast.Eq: ("==", COMPARE),
+    ast.NotEq: ("!=", COMPARE),
+    ast.Lt: ("<", COMPARE),
+    ast.LtE: ("<=", COMPARE),
+    ast.Gt: (">", COMPARE),
+    ast.GtE: (">=", COMPARE),
+    ast.In: ("~", COMPARE),
+}
 _KINDS: dict[Kind, str] = {
     "number": "a number",
     "text": "a text",
@@ -56,241 +63,135 @@ def known_names() -> list[str]:
 
 def read(text: str) -> Node:
     """The tree of a condition. Raises ConditionError."""
-    if len(text) > LONGEST:
-        raise ConditionError(text, LONGEST, f"a condition has at most {LONGEST} characters, not {len(text)}")
-    parser = _Parser(text)
-    result = parser.condition()
-    parser.end()
-    if result.kind == "numbers":
-        parser.several(result)
-    return result
+    reader = _Reader(text)
+    return reader.single(reader.node(reader.tree))
 
 
-class _Parser:
-    """The tokens of a text, and how far they have been read."""
+class _Reader:
+    """Makes nodes of Python's expression tree."""
 
     def __init__(self, text: str) -> None:
         self.text = text
-        self.tokens = tokens(text)
-        self.place = 0
-        self.depth = 0
+        self.at, self.tree = parse_shape(text)
 
-    @property
-    def now(self) -> Token:
-        return self.tokens[self.place]
+    def fail(self, column: int, why: str) -> NoReturn:
+        raise ConditionError(self.text, column, why)
 
-    def taken(self, *signs: str) -> Token | None:
-        """The token here where it is one of these signs, read over."""
-        token = self.now
-        if token.kind != "sign" or token.text not in signs:
-            return None
-        self.place += 1
-        return token
+    def token(self, tree: ast.expr) -> Token:
+        """The first token of it, signs before it included."""
+        return self.at[tree.col_offset]
 
-    def fail(self, at: int, why: str) -> NoReturn:
-        raise ConditionError(self.text, at, why)
+    # ---- signs ----
 
-    def end(self) -> None:
-        if self.now.kind == "end":
-            return
-        if self.now.text in COMPARISONS:
-            self.fail(self.now.column, "one comparison at a time; join two with and")
-        self.fail(self.now.column, "and, or, or the end of the condition is expected here")
+    def node(self, tree: ast.expr) -> Node:
+        token = self.token(tree)
+        if isinstance(tree, ast.BoolOp):
+            sign, strength = _SIGNS[type(tree.op)]
+            return self.chain([(sign, value) for value in tree.values], strength, "truth")
+        if isinstance(tree, ast.BinOp):
+            strength, rest = _SIGNS[type(tree.op)][1], []
+            while isinstance(tree, ast.BinOp) and _SIGNS[type(tree.op)][1] == strength:
+                rest.append((_SIGNS[type(tree.op)][0], tree.right))
+                tree = tree.left
+            return self.chain([(rest[-1][0], tree), *reversed(rest)], strength, "number")
+        if isinstance(tree, ast.UnaryOp) and isinstance(tree.op, ast.Not):
+            return Not(self.want(self.node(tree.operand), "truth", "not"), at=token.column)
+        if isinstance(tree, ast.UnaryOp):
+            return Minus(self.want(self.node(tree.operand), "number", "-"), at=token.column)
+        if isinstance(tree, ast.Compare):
+            return self.comparison(tree)
+        if token.kind == "name":
+            return self.named(token, tree.args if isinstance(tree, ast.Call) else [])
+        return Said(literal(self.text, token), at=token.column)
 
-    def inner(self, part: Callable[[], Node], at: int) -> Node:
-        """One level deeper."""
-        self.depth += 1
-        if self.depth > DEEPEST:
-            self.fail(at, f"more than {DEEPEST} things are inside each other here")
-        result = part()
-        self.depth -= 1
-        return result
+    def chain(self, parts: list[tuple[str, ast.expr]], strength: int, kind: Kind) -> Node:
+        """Parts and the sign before each; the first one's is that after it."""
+        (_, first), *rest = [(sign, self.want(self.node(part), kind, sign)) for sign, part in parts]
+        return Chain(first, tuple(rest), strength, at=first.at)
 
-    # ---- signs, from the weakest ----
-
-    def condition(self) -> Node:
-        return self.chain(OR, lambda: self.chain(AND, self.negation, "truth"), "truth")
-
-    def chain(self, strength: int, part: Callable[[], Node], kind: Kind) -> Node:
-        """Parts with signs of this strength between them; the part alone where there is none."""
-        first = part()
-        rest: list[tuple[str, Node]] = []
-        while sign := self.taken(*SIGNS[strength]):
-            if not rest:
-                self.want(first, kind, sign.text)
-            other = part()
-            self.want(other, kind, sign.text)
-            rest.append((sign.text, other))
-        return Chain(first, tuple(rest), strength, at=first.at) if rest else first
-
-    def negation(self) -> Node:
-        sign = self.taken("not")
-        if sign is None:
-            return self.comparison()
-        of = self.inner(self.negation, sign.column)
-        self.want(of, "truth", "not")
-        return Not(of, at=sign.column)
-
-    def comparison(self) -> Node:
-        left = self.sum()
-        sign = self.taken(*COMPARISONS)
-        if sign is None:
-            return left
-        right = self.sum()
-        if sign.text in ("==", "!="):
-            self.single(left)
-            self.want(right, left.kind, f"{sign.text} and {_KINDS[left.kind]}")
+    def comparison(self, tree: ast.Compare) -> Node:
+        if len(tree.ops) > 1:
+            end = tree.comparators[0].end_col_offset or 0
+            second = next(token for at, token in self.at.items() if at >= end and token.text in COMPARISONS)
+            self.fail(second.column, "one comparison at a time; join two with and")
+        sign, left, right = _SIGNS[type(tree.ops[0])][0], self.node(tree.left), self.node(tree.comparators[0])
+        if sign in ("==", "!="):
+            self.want(right, self.single(left).kind, f"{sign} and {_KINDS[left.kind]}")
         else:
             for side in (left, right):
-                self.want(side, "text" if sign.text == "~" else "number", sign.text)
-        return Chain(left, ((sign.text, right),), COMPARE, at=left.at)
-
-    def sum(self) -> Node:
-        return self.chain(SUM, lambda: self.chain(PRODUCT, self.signed, "number"), "number")
-
-    def signed(self) -> Node:
-        sign = self.taken("-")
-        if sign is None:
-            return self.atom()
-        of = self.inner(self.signed, sign.column)
-        self.want(of, "number", "-")
-        return Minus(of, at=sign.column)
+                self.want(side, "text" if sign == "~" else "number", sign)
+        return Chain(left, ((sign, right),), COMPARE, at=left.at)
 
     # ---- what stands between the signs ----
 
-    def atom(self) -> Node:
-        token = self.now
-        self.place += token.kind != "end"
-        if token.kind == "number":
-            return Said(token.value, at=token.column)
-        if token.kind == "text":
-            return Said(token.text, at=token.column)
-        if token.kind == "name":
-            return self.inner(lambda: self.named(token), token.column)
-        if token.text == "(":
-            result = self.inner(self.condition, token.column)
-            self.close("(")
-            return result
-        if token.text in WORDS and self.place > 1:
-            self.fail(token.column, f"something is missing before '{token.text}', or it needs parentheses around it")
-        return self.fail(token.column, "a name, a number, a text in quotes or ( is expected here")
+    def named(self, name: Token, inside: list[ast.expr]) -> Node:
+        """What a name with these things in brackets after it stands for."""
+        word, at = name.text, name.column
+        if word in PLAIN:
+            if inside:
+                self.fail(at + len(word), f"'{word}' takes nothing in brackets")
+            return Plain(word, at=at)
+        if word in CANDIDATE:
+            return Candidate(word, *[self.want(self.node(one), "text", word) for one in self.most(inside, 1)], at=at)
+        if (word in REDUCE or word in ELSEWHERE or word == "norm") and not inside:
+            tokens = list(self.at.values())
+            self.fail(tokens[tokens.index(name) + 1].column, f"'{word}' needs brackets: {word}(...)")
+        if word in REDUCE:
+            numbers = [self.node(one) for one in self.most(inside, 1 if word == "abs" else len(inside))]
+            return Reduce(word, tuple(n if n.kind == "numbers" and word != "abs" else self.want(n, "number", word) for n in numbers), at=at)
+        if word in ELSEWHERE:
+            return Elsewhere(word, self.node(self.most(inside, 1)[0]), at=at)
+        if word == LENS:
+            if not inside:
+                self.fail(at, "lens needs a layer, such as lens[8], or lens[-1] for the last")
+            return Lens(*self.indices(inside, 1), at=at)
+        if word == "norm":
+            of = self.token(inside[0])
+            if not isinstance(inside[0], ast.Name) or of.text not in NORMS:
+                self.fail(of.column, f"a norm is of {', '.join(NORMS)}, such as norm(mlp, 3)")
+            return Cells(word, NORMS[of.text], of.text, self.indices(self.most(inside, 2)[1:], 1), at=at)
+        if word in LAYERED:
+            array, most, more, _ = LAYERED[word]
+            return Cells(word, array, "", self.indices(inside, most), more, at=at)
+        return self.measure(name, inside)
 
-    def named(self, name: Token) -> Node:
-        message, at = name.text, name.column
-        if message in PLAIN:
-            if self.now.text in CLOSING and self.now.kind == "sign":
-                self.fail(self.now.column, f"'{message}' takes nothing in brackets")
-            return Plain(message, at=at)
-        if message in CANDIDATE:
-            return Candidate(message, self.argument(name, "text") if self.opens() else None, at=at)
-        if message in REDUCE:
-            return Reduce(message, self.several_numbers(name), at=at)
-        if message in ELSEWHERE:
-            of = self.argument(name, None)
-            return Elsewhere(message, of, at=at)
-        if message == LENS:
-            layers = self.indices(name, 1)
-            if not layers:
-                self.fail(name.column, "lens needs a layer, such as lens[8], or lens[-1] for the last")
-            return Lens(layers[0], at=at)
-        return self.layered(name) if message in LAYERED else self.measure(name)
-
-    def opens(self) -> bool:
-        return self.now.kind == "sign" and self.now.text in CLOSING
-
-    def open(self, name: Token) -> str:
-        sign = self.taken(*CLOSING)
-        return sign.text if sign else self.fail(self.now.column, f"'{name.text}' needs brackets: {name.text}(...)")
-
-    def close(self, opened: str) -> None:
-        if self.taken(CLOSING[opened]) is None:
-            more = " (it takes no more)" if self.now.text == "," else ""
-            self.fail(self.now.column, f"'{CLOSING[opened]}' is expected here{more}")
-
-    def argument(self, name: Token, kind: Kind | None) -> Node:
-        opened = self.open(name)
-        result = self.condition()
-        if kind is not None:
-            self.want(result, kind, name.text)
-        self.close(opened)
-        return result
-
-    def several_numbers(self, name: Token) -> tuple[Node, ...]:
-        """The arguments of max: numbers, or what stands for several."""
-        opened = self.open(name)
-        result = [self.condition()]
-        while name.text != "abs" and self.taken(","):
-            result.append(self.condition())
-        for part in result:
-            if part.kind != "numbers" or name.text == "abs":
-                self.want(part, "number", name.text)
-        self.close(opened)
-        return tuple(result)
-
-    def layered(self, name: Token) -> Node:
-        array, takes, more, _ = LAYERED[name.text]
-        word = ""
-        if name.text == "norm":
-            opened = self.open(name)
-            word, array = self.norm_word()
-            places = self.more_indices(takes) if self.taken(",") else ()
-            self.close(opened)
-        else:
-            places = self.indices(name, takes)
-        return Cells(name.text, array, word, places, more, at=name.column)
-
-    def norm_word(self) -> tuple[str, str]:
-        token = self.now
-        if token.kind != "name" or token.text not in NORMS:
-            self.fail(token.column, f"a norm is of {', '.join(NORMS)}, such as norm(mlp, 3)")
-        self.place += 1
-        return token.text, NORMS[token.text]
-
-    def measure(self, name: Token) -> Node:
+    def measure(self, name: Token, inside: list[ast.expr]) -> Node:
         """A measure of the registry, or a part of one."""
         if measure_of(name.text) not in registry.names("measures"):
             self.fail(name.column, registry.unknown("name", name.text, known_names()))
         parts = [array for array in AXES if measure_of(array) == measure_of(name.text)]
         if parts and name.text not in parts:
             self.fail(name.column, registry.unknown("part", name.text, parts))
-        axes = AXES.get(name.text)
-        return Cells(name.text, name.text, "", self.indices(name, 9 if axes is None else len(axes)), at=name.column)
+        return Cells(name.text, name.text, "", self.indices(inside, len(AXES.get(name.text, range(9)))), at=name.column)
 
-    def indices(self, name: Token, most: int) -> tuple[Index, ...]:
-        """The indices in brackets after a name; none where there are no brackets."""
-        if not self.opens():
-            return ()
-        opened = self.open(name)
-        result = self.more_indices(most)
-        self.close(opened)
-        return result
+    def most(self, inside: list[ast.expr], most: int) -> list[ast.expr]:
+        """What is in brackets, where that is no more than so many things."""
+        if len(inside) > most:
+            comma = max(token.column for at, token in self.at.items() if token.text == "," and at < inside[most].col_offset)
+            self.fail(comma, "')' is expected here (it takes no more)")
+        return inside
 
-    def more_indices(self, most: int) -> tuple[Index, ...]:
-        result = [self.index()]
-        while len(result) < most and self.taken(","):
-            result.append(self.index())
-        return tuple(result)
+    def indices(self, inside: list[ast.expr], most: int) -> tuple[Index, ...]:
+        return tuple(self.index(one) for one in self.most(inside, most))
 
-    def index(self) -> Index:
-        began, minus = self.now.column, self.taken("-")
-        token = self.now
-        if token.kind != "number" or not token.text.isdigit() or len(token.text) > 9:
-            self.fail(began, "a whole number counted from 0 is expected here; -1 is the last")
-        self.place += 1
-        return Index(-int(token.text) if minus else int(token.text), began)
+    def index(self, tree: ast.expr) -> Index:
+        number = tree.operand if isinstance(tree, ast.UnaryOp) and isinstance(tree.op, ast.USub) else tree
+        token = self.token(number)
+        if not isinstance(number, ast.Name) or not token.text.isdigit() or len(token.text) > 9:
+            self.fail(self.token(tree).column, "a whole number counted from 0 is expected here; -1 is the last")
+        return Index(int(token.text) if number is tree else -int(token.text), self.token(tree).column)
 
     # ---- kinds ----
 
-    def single(self, part: Node) -> None:
+    def single(self, part: Node) -> Node:
+        """The part. Raises ConditionError where it is several numbers."""
         if part.kind == "numbers":
-            self.several(part)
+            shown = part.show()
+            self.fail(part.at, f"{shown} is several numbers; take max({shown}), min or mean, or name one")
+        return part
 
-    def several(self, part: Node) -> NoReturn:
-        shown = part.show()
-        self.fail(part.at, f"{shown} is several numbers; take max({shown}), min or mean, or name one")
-
-    def want(self, part: Node, kind: Kind, by: str) -> None:
-        """Raises ConditionError where a part is of another kind than what stands beside it needs."""
-        self.single(part)
-        if part.kind != kind and {part.kind, kind} != {"number", "either"}:
+    def want(self, part: Node, kind: Kind, by: str) -> Node:
+        """The part. Raises ConditionError where it is of another kind than what stands beside it needs."""
+        if self.single(part).kind != kind and {part.kind, kind} != {"number", "either"}:
             self.fail(part.at, f"{part.show()} is {_KINDS[part.kind]}; {by} needs {_KINDS[kind]} here")
+        return part

@@ -12,7 +12,7 @@ from typing import Literal, TypeAlias
 
 import numpy as np
 
-from openmav.conditions._lexer import quoted
+from openmav.conditions._syntax import quoted
 from openmav.conditions._values import AXES, CANDIDATE, ELSEWHERE, LAYERED, MEANS, PLAIN, REDUCE, Moment, Numbers, Value, lens_text
 from openmav.record import measure_of
 
