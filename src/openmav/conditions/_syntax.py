@@ -1,7 +1,7 @@
 """From the text of a condition to Python's expression tree of the same shape.
 
 Python's own parser says what belongs together, and nothing else. It never sees the text: each number, text and name is an x there,
-brackets are round, and `~` is `in`, so nothing else that Python has gets in. What is wrong is found before, since the spots and
+brackets are round, and `~` is `in`, so nothing else that Python has gets in. What is wrong is match before, since the spots and
 the words of Python's own syntax errors differ from version to version.
 """
 
@@ -55,16 +55,16 @@ def _tokens(text: str) -> list[Token]:
     tokens: list[Token] = []
     end = 0
     while not tokens or tokens[-1].text:
-        found = _TOKEN.match(text, end)
-        if found is None:
+        match = _TOKEN.match(text, end)
+        if match is None:
             column = len(text) - len(text[end:].lstrip())
             quote = text[column] if text[column] in "\"'" else ""
             wrong = f"this text has no end; close it with {quote}" if quote else "no condition has this sign; a text stands in quotes"
             raise ConditionError(text, column, _INSTEAD.get(text[column], wrong))
-        kind, end = str(found.lastgroup), found.end()
+        kind, end = str(match.lastgroup), match.end()
         if kind == "number" and (text[end : end + 1].isalnum() or text[end : end + 1] in ("_", ".")):
-            raise ConditionError(text, found.start(kind), "this is neither a number nor a name")
-        tokens.append(Token("sign" if found[kind] in ("and", "or", "not") else kind, found[kind], found.start(kind)))
+            raise ConditionError(text, match.start(kind), "this is neither a number nor a name")
+        tokens.append(Token("sign" if match[kind] in ("and", "or", "not") else kind, match[kind], match.start(kind)))
     return tokens
 
 
@@ -106,12 +106,12 @@ def literal(text: str, token: Token) -> float | str:
             raise ConditionError(text, token.column, "a number is at most 1.8e308")
         return value
 
-    def character(found: re.Match[str]) -> str:
-        if not found[1] and not found[2]:
+    def character(match: re.Match[str]) -> str:
+        if not match[1] and not match[2]:
             known = "known after a backslash: n, r, t, \\, \", ' and u with four hexadecimal digits of a character"
-            wrong = known if found[0] == "\\" else "this is no character of valid UTF-8"
-            raise ConditionError(text, token.column + 1 + found.start(), wrong)
-        return chr(int(found[2], 16)) if found[2] else _ESCAPES[found[1]]
+            wrong = known if match[0] == "\\" else "this is no character of valid UTF-8"
+            raise ConditionError(text, token.column + 1 + match.start(), wrong)
+        return chr(int(match[2], 16)) if match[2] else _ESCAPES[match[1]]
 
     return _ESCAPE.sub(character, token.text[1:-1])
 
