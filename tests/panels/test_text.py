@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from fakes import HOSTILE, make_step, make_steps
 from openmav.paint import PALETTES
-from openmav.panels.widgets.wrap import wrap
+from openmav.paint.wrap import wrap
 from openmav.protocol.snapshot import Snapshot
 from openmav.record import Prompt
 from openmav.view import View

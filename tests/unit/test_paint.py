@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from rich.segment import Segment
 
 from fakes import HOSTILE
+from openmav.apps.tui.widgets import text_input
 from openmav.paint import (
     PALETTES,
     Edges,
@@ -32,7 +33,10 @@ from openmav.paint import (
     shares,
     tile,
     visible,
+    wrap_words,
 )
+from openmav.paint.text import without_power
+from openmav.system.terminal import escaped, has_power, neutral
 
 UNSAFE = [
     *map(chr, range(0x20)),
@@ -105,6 +109,22 @@ def test_no_control_or_direction_character_survives(char: str) -> None:
     for shown in (printable(f"a{char}b"), visible(f"a{char}b")):
         assert char == "\n" or char not in shown
         assert len(shown) >= 3, "it is shown as a symbol"
+
+
+def test_what_has_power_over_a_terminal_gets_through_no_sanitiser() -> None:
+    powers = [char for char in map(chr, range(0x110000)) if has_power(char)]
+    assert set(UNSAFE) <= set(powers)
+    for show in (neutral, escaped, printable, visible, without_power, text_input.visible):
+        kept = "\n\t" if show is neutral else "\n" if show is printable else ""
+        assert [char for char in powers if char in show(f"a{char}b") and char not in kept] == [], show
+    assert all(len(text_input.visible(char)) == 1 for char in powers), "the cursor of an input line counts on it"
+
+
+@given(st.lists(st.text(st.sampled_from("ab日é"), min_size=1, max_size=9)), st.integers(2, 12))
+def test_words_are_wrapped_within_their_room_and_none_is_lost(words: list[str], width: int) -> None:
+    rows = wrap_words(" ".join(words), width)
+    assert all(0 < cells(row) <= width for row in rows)
+    assert "".join(rows).replace(" ", "") == "".join(words)
 
 
 @given(st.text())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from openmav.errors import UsageError
+from openmav.system.terminal import escaped
 
 SHOWN = 60  # characters of a condition that an error repeats
 
@@ -12,24 +13,17 @@ class ConditionError(UsageError):
 
     def __init__(self, text: str, column: int, why: str) -> None:
         rest = text[column : column + 16]
-        here = f"'{one_line(rest)}'" if rest else "the end"
-        super().__init__(f"cannot read the condition '{_around(text, column)}' at column {column + 1}, {here}: {one_line(why)}")
-        self.text, self.column, self.why = text, column, one_line(why)
+        here = f"'{escaped(rest)}'" if rest else "the end"
+        super().__init__(f"cannot read the condition '{_around(text, column)}' at column {column + 1}, {here}: {escaped(why)}")
+        self.text, self.column, self.why = text, column, escaped(why)
 
     def __reduce__(self) -> tuple[type[ConditionError], tuple[str, int, str]]:
         return ConditionError, (self.text, self.column, self.why)
 
 
-def one_line(text: str) -> str:
-    """The text with everything escaped that a line cannot show."""
-    if text.isprintable():
-        return text
-    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode("ascii") for char in text)
-
-
 def _around(text: str, column: int) -> str:
     """The text, or the part of a long one around the column."""
     if len(text) <= SHOWN:
-        return one_line(text)
+        return escaped(text)
     first = max(0, min(column - SHOWN // 2, len(text) - SHOWN))
-    return f"{'…' * (first > 0)}{one_line(text[first : first + SHOWN])}{'…' * (first + SHOWN < len(text))}"
+    return f"{'…' * (first > 0)}{escaped(text[first : first + SHOWN])}{'…' * (first + SHOWN < len(text))}"

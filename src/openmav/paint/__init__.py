@@ -3,8 +3,9 @@
 from openmav.paint.frame import CLOSED, Edges, tile
 from openmav.paint.lines import Line, fit_line, line_text, line_width, pad_line
 from openmav.paint.marks import bar, columns, heat_runs, level, number, number_text, percent, shares, widened
-from openmav.paint.text import cells, fit, one_line, pieces, printable, visible, wrap_words
+from openmav.paint.text import cells, fit, one_line, pieces, printable, visible
 from openmav.paint.theme import PALETTES, Palette, ink
+from openmav.paint.wrap import wrap_words
 
 __all__ = [
     "CLOSED",

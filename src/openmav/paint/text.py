@@ -12,12 +12,12 @@ from functools import lru_cache
 
 from rich.cells import cell_len
 
-from openmav.system.terminal import has_power
+from openmav.system import terminal
+from openmav.system.terminal import has_power, picture
 
-JOINERS = frozenset("\u00ad\u200c\u200d\ufe0e\ufe0f")  # they only affect how neighbours are drawn; terminals disagree on their width
+JOINERS = frozenset(f"{terminal.JOINERS}\ufe0e\ufe0f")  # they only affect how neighbours are drawn; terminals disagree on their width
 DOTTED_CIRCLE = "\u25cc"  # carries a combining mark without a base character
 VISIBLE_SPACE, VISIBLE_NEWLINE, VISIBLE_TAB = "·", "⏎", "⇥"
-_SYMBOL_CATEGORIES = frozenset({"Cc", "Cf", "Co", "Cn", "Zl", "Zp"})
 
 
 @lru_cache(maxsize=8192)
@@ -29,14 +29,10 @@ def cells(text: str) -> int:
 @lru_cache(maxsize=4096)
 def _symbol(char: str) -> str:
     """The character itself where it is harmless, else a symbol that names it."""
-    code = ord(char)
-    if code < 0x20:
-        return chr(0x2400 + code)  # Unicode's own pictures of control characters
-    if code == 0x7F:
-        return "␡"
-    if 0xD800 <= code <= 0xDFFF:
+    if 0xD800 <= ord(char) <= 0xDFFF:
         return "\ufffd"
-    return f"⟨{code:04X}⟩" if unicodedata.category(char) in _SYMBOL_CATEGORIES else char
+    unknown = unicodedata.category(char) in ("Co", "Cn")  # no font is sure to have them
+    return picture(char) or (f"⟨{ord(char):04X}⟩" if has_power(char) or unknown else char)
 
 
 @lru_cache(maxsize=8192)
@@ -101,15 +97,3 @@ def _cut(text: str, width: int) -> str:
             break
         kept += piece
     return kept
-
-
-def wrap_words(text: str, width: int) -> list[str]:
-    """The words of the text in rows of at most `width` cells; a word that is wider has a row of its own."""
-    rows: list[str] = []
-    for word in text.split():
-        longer = f"{rows[-1]} {word}" if rows else word
-        if rows and cells(longer) <= width:
-            rows[-1] = longer
-        else:
-            rows.append(word)
-    return rows

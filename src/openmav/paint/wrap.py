@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from typing import NamedTuple, TypeAlias
 
-from openmav.paint import cells, pieces
+from openmav.paint.text import cells, pieces
 
 
 class Glyph(NamedTuple):
@@ -70,6 +70,13 @@ def _carry(row: Row) -> Row:
             del row[at + 1 :]
             return word
     return []
+
+
+def wrap_words(text: str, width: int) -> list[str]:
+    """The words of the text in rows of at most `width` cells; a word that is wider goes on in the next row."""
+    words = " ".join(text.split())
+    rows = wrap([(words, 0)], width + 1) if words else []
+    return ["".join(glyph.text for glyph in row).rstrip() for row in rows]
 
 
 def row_of(rows: Sequence[Row], token: int) -> int:

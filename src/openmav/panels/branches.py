@@ -12,8 +12,8 @@ from rich.segment import Segment
 from rich.style import Style
 
 from openmav.paint import Line, cells, fit, fit_line, ink, number_text, one_line, percent, printable, visible
+from openmav.paint.wrap import Row, wrap
 from openmav.panels.base import Box
-from openmav.panels.widgets.wrap import Row, wrap
 from openmav.record import Branch, Step
 from openmav.view import Selection, View
 

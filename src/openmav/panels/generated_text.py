@@ -13,9 +13,9 @@ from rich.segment import Segment
 from rich.style import Style
 
 from openmav.paint import Line, fit, ink, one_line, percent, printable, visible
+from openmav.paint.wrap import Glyph, Row, row_of, wrap
 from openmav.panels.base import Box
 from openmav.panels.widgets.sequence import prompt_length
-from openmav.panels.widgets.wrap import Glyph, Row, row_of, wrap
 from openmav.record import Step
 from openmav.view import Selection, View
 

@@ -12,10 +12,10 @@ from rich.segment import Segment
 from rich.style import Style
 
 from openmav.paint import Line, cells, fit, ink, number_text, percent, printable, visible
+from openmav.paint.wrap import Glyph, wrap
 from openmav.panels.base import Box
 from openmav.panels.widgets.diverging import diverging_bar, signed, signed_shares
 from openmav.panels.widgets.heat_grid import fitting
-from openmav.panels.widgets.wrap import Glyph, wrap
 from openmav.record import Array
 from openmav.record.attribution_result import InputAttribution
 from openmav.view import View

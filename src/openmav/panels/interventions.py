@@ -10,11 +10,11 @@ import numpy as np
 from rich.segment import Segment
 
 from openmav.paint import Line, cells, fit, ink, number_text, one_line, percent, visible
+from openmav.paint.wrap import wrap
 from openmav.panels.base import Box
 from openmav.panels.widgets.diverging import diverging_bar, signed, signed_shares
 from openmav.panels.widgets.heat_grid import fitting
 from openmav.panels.widgets.layer_rows import message, too_narrow, why_no_step
-from openmav.panels.widgets.wrap import wrap
 from openmav.record import Baseline, Ids, Step
 from openmav.record.ranges import ranges
 from openmav.view import View

@@ -12,12 +12,12 @@ from rich.style import Style
 
 from openmav.conditions import Value
 from openmav.paint import Line, cells, columns, fit, ink, one_line, shares, visible
+from openmav.paint.wrap import wrap
 from openmav.panels.base import Box
 from openmav.panels.widgets.heat_grid import Columns, fitting, windowed
 from openmav.panels.widgets.layer_rows import too_narrow
 from openmav.panels.widgets.sequence import tokens_in_sight
 from openmav.panels.widgets.watched import Watched, watched
-from openmav.panels.widgets.wrap import wrap
 from openmav.view import Selection, View
 
 TITLE = "Watches"

@@ -1,4 +1,8 @@
-"""Whether a stream is a terminal, and which text is safe to write to one."""
+"""Whether a stream is a terminal, and which text is safe to write to one: the one place that says which characters are not.
+
+`neutral` is for text that flows, `escaped` for a line that repeats what a user wrote. `paint.text` shows the same characters as symbols
+whose cells are known, and an input line shows one symbol for each.
+"""
 
 from __future__ import annotations
 
@@ -17,18 +21,29 @@ def is_terminal(stream: Any) -> bool:
         return False
 
 
+def has_power(character: str) -> bool:
+    """Whether a terminal may do more with it than show it; true for newline and tab, false for joiners and the soft hyphen."""
+    return unicodedata.category(character) in ("Cc", "Cf", "Cs", "Zl", "Zp") and character not in JOINERS
+
+
+def picture(character: str) -> str:
+    """Unicode's picture of a control character, such as ␛; "" where there is none."""
+    code = ord(character)
+    return chr(0x2400 + code) if code < 0x20 else "␡" if code == 0x7F else ""
+
+
 def neutral(text: str) -> str:
     """The text with nothing that controls a terminal: control, escape and direction-changing characters become visible symbols.
 
     Newline and tab stay, and so do right-to-left scripts and the joiners that scripts and emoji need: nothing is measured
     in cells here.
     """
-    return "".join(_symbol(char) if char not in "\n\t" and has_power(char) else char for char in text)
+    return "".join(picture(char) or _escape(char) if char not in "\n\t" and has_power(char) else char for char in text)
 
 
-def has_power(character: str) -> bool:
-    """Whether a terminal may do more with it than show it; true for newline and tab, false for joiners and the soft hyphen."""
-    return unicodedata.category(character) in ("Cc", "Cf", "Cs", "Zl", "Zp") and character not in JOINERS
+def escaped(text: str) -> str:
+    """The text with an escape such as \\n or \\u202e for each character that a line cannot show."""
+    return text if text.isprintable() else "".join(char if char.isprintable() else _escape(char) for char in text)
 
 
 def write(stream: Any, text: str) -> None:
@@ -38,10 +53,5 @@ def write(stream: Any, text: str) -> None:
     stream.flush()
 
 
-def _symbol(character: str) -> str:
-    code = ord(character)
-    if code < 0x20:
-        return chr(0x2400 + code)
-    if code == 0x7F:
-        return "\u2421"
-    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
+def _escape(character: str) -> str:
+    return character.encode("unicode_escape").decode("ascii")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import unicodedata
 from typing import ClassVar
 
 from rich.cells import cell_len, get_character_cell_size
@@ -11,18 +10,12 @@ from textual import events
 from textual.binding import Binding, BindingType
 from textual.widgets import Input
 
+from openmav.system.terminal import has_power, picture
+
 
 def visible(text: str) -> str:
-    """The text with a visible symbol in place of each line break and control character."""
-    return "".join(_symbol(character) for character in text)
-
-
-def _symbol(character: str) -> str:
-    if character == "\n":
-        return "⏎"
-    if ord(character) < 0x20:
-        return chr(0x2400 + ord(character))
-    return "\ufffd" if unicodedata.category(character) in ("Cc", "Cs", "Zl", "Zp") or character in "\u202a\u202b\u202d\u202e" else character
+    """The text with one symbol in place of each line break and of each character that has power over a terminal."""
+    return "".join("⏎" if char == "\n" else picture(char) or ("\ufffd" if has_power(char) else char) for char in text)
 
 
 class TextInput(Input):
