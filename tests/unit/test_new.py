@@ -9,7 +9,9 @@ import pytest
 from fakes import make_info, make_prompt, make_steps
 from openmav.cli.main import main
 from openmav.generation.opening import open_session
+from openmav.panels.base import draw
 from openmav.plugins import registry
+from openmav.plugins.contracts import has_data
 from openmav.plugins.user_files import add_measures, add_panels
 from openmav.protocol.snapshot import Snapshot
 from openmav.settings import Settings
@@ -31,8 +33,10 @@ def test_a_new_panel_shows_numbers(capsys: pytest.CaptureFixture[str]) -> None:
     assert panel.TITLE == "My norms"
     steps = make_steps(2, make_info(3))
     view = View().updated(Snapshot(info=make_info(3), prompt=make_prompt(), steps=steps))
-    assert panel.render(view, 40, 2) == [f"layer {layer:>3}  {steps[-1].values['residual_norm'][layer]:10.2f}" for layer in (2, 1)]
-    assert panel.render(View(), 40, 2) == ["no token yet"]
+    assert has_data(panel)
+    assert draw(panel, view, 40, 2).lines == [f"layer {layer:>3}  {steps[-1].values['residual_norm'][layer]:10.2f}" for layer in (2, 1)]
+    assert draw(panel, view, 7, 9).lines == ["layer  "] * 3
+    assert draw(panel, View(), 40, 2).lines == ["no token yet"]
 
 
 def test_a_new_measure_is_computed() -> None:

@@ -13,6 +13,10 @@ from openmav.system.files import write_file
 PANEL = '''\
 """{title}: a panel of my own. Show it: mav --panel {name}.py"""
 
+from dataclasses import dataclass
+
+import numpy as np
+
 TITLE = "{title}"
 NEEDS = ("residual_norm",)  # measures that it draws; `mav measures` lists them
 HELP = """\\
@@ -22,12 +26,24 @@ How to read it: say here what a reader should look for.
 """
 
 
-def render(view, width, height):
-    """Lines of at most `width` cells, `height` of them: texts, or lists of Rich segments."""
-    norms = view.values("residual_norm")  # an array, one entry a layer; None before the first token
-    if norms is None:
+@dataclass(frozen=True)
+class Norms:
+    """All that the panel shows."""
+
+    norms: np.ndarray | None  # one entry a layer; None before the first token
+
+
+def data(view):
+    """Gathers numbers and texts; openmav.paint's `visible` makes a token's text safe to show."""
+    return Norms(view.values("residual_norm"))
+
+
+def render(data, box):
+    """Lines of at most `box.width` cells, `box.height` of them: texts, or lists of Rich segments."""
+    if data.norms is None:
         return ["no token yet"]
-    return [f"layer {{layer:>3}}  {{norms[layer]:10.2f}}" for layer in reversed(range(len(norms)))][:height]
+    lines = [f"layer {{layer:>3}}  {{norm:10.2f}}" for layer, norm in enumerate(data.norms)]
+    return [line[: box.width] for line in reversed(lines)][: box.height]
 '''
 MEASURE = '''\
 """{title}: the largest absolute value in what each layer's MLP adds to the residual stream.

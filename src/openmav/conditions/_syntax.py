@@ -1,7 +1,7 @@
 """From the text of a condition to Python's expression tree of the same shape.
 
 Python's own parser says what belongs together, and nothing else. It never sees the text: each number, text and name is an x there,
-brackets are round, and `~` is `in`, so nothing else that Python has gets in. What is wrong is match before, since the spots and
+brackets are round, and `~` is `in`, so nothing else that Python has gets in. What is wrong is found before, since the spots and
 the words of Python's own syntax errors differ from version to version.
 """
 
