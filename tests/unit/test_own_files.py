@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 import signal
+import threading
+import time
 from pathlib import Path
 from types import ModuleType
 
@@ -12,7 +14,7 @@ import pytest
 from openmav.errors import UsageError
 from openmav.generation.opening import open_session
 from openmav.panels import draw
-from openmav.plugins import registry
+from openmav.plugins import contracts, registry
 from openmav.settings import CORE_MEASURES, Settings
 from openmav.view import View
 
@@ -144,6 +146,30 @@ def test_whatever_a_measure_raises_the_run_goes_on(tmp_path: Path, line: str, mo
     session = open_session(Settings("toy", "Hi", backend="toy", measures=("mine",), measure_files=(file,), max_new_tokens=2))
     assert len(list(session)) == 2
     assert session.broken
+
+
+def test_beside_an_app_a_measure_that_hangs_is_given_up_and_the_run_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(contracts, "MEASURE_LIMIT", 0.3)
+    file = written(tmp_path, MEASURE.partition("    return")[0] + "    while True: pass\n")
+    session = open_session(Settings("toy", "Hi", backend="toy", measures=("mine",), measure_files=(file,), max_new_tokens=3))
+    named: list[str] = []
+    session.name_measure(named.append)
+    assert len(list(session)) == 3
+    assert re.search(r"measure 'mine' gave no result within 0 s", session.broken["mine"])
+    assert named == ["mine", ""], "called once only"
+    end = time.monotonic() + 20
+    while any(thread.name == "mav own measure" for thread in threading.enumerate()):
+        assert time.monotonic() < end, "its thread goes on"
+        time.sleep(0.01)
+
+
+def test_beside_an_app_a_measure_has_the_same_values(tmp_path: Path) -> None:
+    file = written(tmp_path, MEASURE)
+    settings = Settings("toy", "Hi", backend="toy", measures=("mine",), measure_files=(file,), max_new_tokens=2)
+    alone, beside = open_session(settings), open_session(settings)
+    beside.name_measure(lambda _: None)
+    for one, other in zip(alone, beside, strict=True):
+        assert one.values["mine"].tobytes() == other.values["mine"].tobytes()
 
 
 def test_ctrl_c_in_a_program_that_uses_mav_ends_it(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ import re
 import signal
 import time
 
+from openmav.plugins.contracts import MEASURE_LIMIT
 from openmav.system.terminal import neutral
 from openmav.system.terminal_state import TerminalState
 
@@ -64,7 +65,8 @@ class SlowMeasure:
         name, seconds = self._state.measure.decode(errors="replace"), time.monotonic() - self._since
         before, self._said = self._said, ""
         if name and seconds > SLOW:
-            self._said = f"the measure '{name}' has been computing for {seconds:.0f} s; the model waits for it"
+            waits = f"the model waits for it, {MEASURE_LIMIT:.0f} s at most"
+            self._said = f"the measure '{name}' has been computing for {seconds:.0f} s; {waits}"
             return self._said
         return "" if before and other == before else other
 

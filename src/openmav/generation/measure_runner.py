@@ -14,6 +14,7 @@ from openmav.backends.base import Backend, Frame
 from openmav.backends.sites import HEAD_SITES, SITES
 from openmav.errors import MeasureError, UsageError
 from openmav.generation.detokenize import TokenStrings
+from openmav.generation.own_measure import compute_or_give_up
 from openmav.measures.base import Context
 from openmav.plugins import registry
 from openmav.record import Baseline, Candidates, EndReason, Step, Timing, freeze_values, frozen, lacking, measure_of
@@ -103,12 +104,15 @@ class MeasureRunner:
         return freeze_values(values)
 
     def _compute(self, name: str, module: ModuleType, frame: Frame, context: Context) -> np.ndarray | Mapping[str, np.ndarray]:
-        """What the measure gives; whoever watches is told of one that does not come with mav. Raises MeasureError."""
+        """What the measure gives. An app is told of one that does not come with mav, and does not wait for it for ever.
+
+        Raises MeasureError.
+        """
         if self.name_measure is None or module.__name__.startswith("openmav.measures."):
             return module.compute(frame, context)  # type: ignore[no-any-return]
         self.name_measure(name)
         try:
-            return module.compute(frame, context)  # type: ignore[no-any-return]
+            return compute_or_give_up(name, module, frame, context)
         finally:
             self.name_measure("")
 

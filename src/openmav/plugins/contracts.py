@@ -11,6 +11,7 @@ from types import ModuleType
 
 from openmav.errors import Interruption, MeasureError, UsageError
 
+MEASURE_LIMIT = 10.0  # seconds that an app's engine waits for somebody's own measure of one token; it is named after 2
 ENTRY = {"panels": ("render", ("view", "width", "height")), "measures": ("compute", ("frame", "context"))}
 
 

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
-import threading
 import time
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import ModuleType
-from typing import Generic, NoReturn, TypeVar
+from typing import NoReturn, TypeVar
+
+from openmav.system.background_call import BackgroundCall
 
 T = TypeVar("T")
 SHARE = 0.1  # seconds that the app waits for a call; a slower one is shown when it returns
@@ -59,41 +59,21 @@ def leaving_in_order(leave: Callable[[str], object]) -> Iterator[None]:
         os._exit = before
 
 
-class _Call(Generic[T]):
-    """One call in a thread of its own."""
+def _call(panel: str, do: Callable[[], T]) -> BackgroundCall[T]:
+    """Calls a panel's code in a thread of its own, and says meanwhile whose code it is."""
 
-    def __init__(self, name: str, do: Callable[[], T]) -> None:
-        self._panel, self._do = name, do
-        self.result: T | None = None
-        self.error: BaseException | None = None
-        self.done = threading.Event()
-        self.began = time.monotonic()
-        self.seconds = 0.0
-        self._thread = threading.Thread(target=self._run, daemon=True, name="mav own panel")
-        self._thread.start()
-
-    def _run(self) -> None:
+    def named() -> T:
         name_panel = _Naming.name_panel
-        _Naming.panel = self._panel
+        _Naming.panel = panel
         if name_panel is not None:
-            name_panel(self._panel)
+            name_panel(panel)
         try:
-            self.result = self._do()
-        except BaseException as error:  # SystemExit and KeyboardInterrupt too: they are the panel's own
-            self.error = error
-        if name_panel is not None:
-            name_panel("")
-        self.seconds = time.monotonic() - self.began
-        self.done.set()
+            return do()
+        finally:
+            if name_panel is not None:
+                name_panel("")
 
-    @property
-    def hangs(self) -> bool:
-        return not self.done.is_set() and time.monotonic() - self.began > HANGS
-
-    def give_up(self) -> None:
-        """Raises SystemExit in the thread if it runs Python code; one that is stuck elsewhere ends with the process."""
-        if self._thread.ident is not None:
-            ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(self._thread.ident), ctypes.py_object(SystemExit))
+    return BackgroundCall(named, "mav own panel")
 
 
 class OwnRunner:
@@ -101,7 +81,7 @@ class OwnRunner:
 
     def __init__(self, name: str) -> None:
         self.panel = name
-        self._call: _Call[object] | None = None
+        self._call: BackgroundCall[object] | None = None
         self._rests_until = 0.0
         self.seconds = 0.0  # that the last call took if it was slow, else 0
         self.given_up = False
@@ -119,7 +99,7 @@ class OwnRunner:
         if self.given_up:
             raise HangingError
         if self._call is None and time.monotonic() >= self._rests_until:
-            self._call = _Call(self.panel, do)
+            self._call = _call(self.panel, do)
             self._call.done.wait(SHARE if not self.seconds else 0)
         return self._taken(last)
 
@@ -141,18 +121,18 @@ class OwnRunner:
         """The result, waiting until it is there or hangs. Raises as `newest` does."""
         if self.given_up:
             raise HangingError
-        call = _Call(self.panel, do)
+        call = _call(self.panel, do)
         if not call.done.wait(HANGS):
             self._give_up(call)
         if call.error is not None:
             raise call.error
         return call.result  # type: ignore[return-value]
 
-    def _drop_if_hanging(self, call: _Call[object]) -> None:
-        if call.hangs:
+    def _drop_if_hanging(self, call: BackgroundCall[object]) -> None:
+        if time.monotonic() - call.began > HANGS:
             self._give_up(call)
 
-    def _give_up(self, call: _Call[T]) -> None:
+    def _give_up(self, call: BackgroundCall[T]) -> None:
         self.given_up, self._call = True, None
         call.give_up()
         raise HangingError

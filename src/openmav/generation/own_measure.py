@@ -1,0 +1,33 @@
+"""Somebody's own measure beside an app: it may take its time, but one that hangs does not hold the model up for ever."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import ModuleType
+
+import numpy as np
+import torch
+
+from openmav.backends.base import Frame
+from openmav.errors import MeasureError
+from openmav.measures.base import Context
+from openmav.plugins import contracts
+from openmav.system.background_call import BackgroundCall
+
+
+def compute_or_give_up(name: str, module: ModuleType, frame: Frame, context: Context) -> np.ndarray | Mapping[str, np.ndarray]:
+    """What the measure gives. Raises MeasureError where it gives nothing in time, and what its `compute` raises."""
+    inference, grad = torch.is_inference_mode_enabled(), torch.is_grad_enabled()  # each thread has its own
+
+    def compute() -> np.ndarray | Mapping[str, np.ndarray]:
+        with torch.inference_mode(inference), torch.set_grad_enabled(grad):
+            return module.compute(frame, context)  # type: ignore[no-any-return]
+
+    call = BackgroundCall(compute, "mav own measure")
+    if not call.done.wait(contracts.MEASURE_LIMIT):
+        call.give_up()
+        within = f"gave no result within {contracts.MEASURE_LIMIT:.0f} s and is no longer computed"
+        raise MeasureError(f"measure '{name}' {within}; --plain and --json wait for it")
+    if call.error is not None:
+        raise call.error
+    return call.result  # type: ignore[return-value]
