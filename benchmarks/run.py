@@ -27,9 +27,9 @@ def main() -> int:
     before = _load()
     sections = measure(asked.only or BENCHMARKS, QUICK if asked.quick else FULL)
     took = f"Measured on {date.today().isoformat()} in {time.perf_counter() - began:.0f} s{before}."
-    page = "\n".join([f"Machine: {machine()}. {took}\n", *_written(sections), verdict(sections)])
-    print(page)
+    print(took, verdict(sections), sep="\n")
     if asked.write:
+        page = "\n".join([f"Machine: {machine()}. {took}\n", *_written(sections), verdict(sections)])
         PAGE.write_text(f"{PREFACE}\n{page}\n", encoding="utf-8")
     return 0
 
@@ -46,9 +46,12 @@ def _arguments() -> argparse.Namespace:
 
 
 def measure(names: Sequence[str], counts: Counts) -> list[Section]:
+    """The sections of these benchmarks; each is printed as soon as it is there, so that a later failure loses nothing."""
     sections: list[Section] = []
     for name in names:
-        sections += importlib.import_module(name).run(counts)
+        made = importlib.import_module(name).run(counts)
+        print("\n".join(_written(made)), flush=True)
+        sections += made
     return sections
 
 

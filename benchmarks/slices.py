@@ -98,9 +98,10 @@ def compare(sides: Mapping[str, Side], rounds: int, seconds: float) -> dict[str,
             runs[name].load()
         for turn in range(rounds + 1):
             speeds = {name: runs[name].go(seconds) for name in in_turn(list(runs), turn)}
-            for name, speed in speeds.items():
-                if speed is None:
-                    return found
-                if turn > 0:  # the first round warms
+            made = {name: speed for name, speed in speeds.items() if speed is not None}
+            if made.keys() != runs.keys():  # a round counts whole or not at all
+                break
+            if turn > 0:  # the first round warms
+                for name, speed in made.items():
                     found[name].append(speed)
     return found
