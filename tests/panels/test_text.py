@@ -93,11 +93,9 @@ def test_no_limit() -> None:
 def test_going_back_far_brings_the_token_into_sight() -> None:
     view = make_view(make_steps(600)).at_step(2)
     lines = panel("generated_text").render(view, 40, 6)
-    amber = [segment.text for line in lines for segment in line if segment.style and segment.style.bgcolor]
     assert view.step is not None
-    accent = [s.text for line in lines for s in line if s.style and s.style.bgcolor and s.style.bgcolor.name == PALETTES["dark"].accent]
-    assert amber
-    assert "".join(accent).strip() == view.step.token.strip()
+    marked = [s.text for line in lines for s in line if s.style and s.style.bgcolor and s.style.bgcolor.name == PALETTES["dark"].text]
+    assert "".join(marked).strip() == view.step.token.strip()
 
 
 def test_a_click_goes_to_the_token() -> None:

@@ -1,10 +1,23 @@
 """Drawing primitives: colours, safe text, bars, heat cells and frames. They know cells and styles, but no models and no Steps."""
 
+from openmav.paint import surprise
 from openmav.paint.frame import CLOSED, Edges, tile
 from openmav.paint.lines import Line, fit_line, line_text, line_width, pad_line
-from openmav.paint.marks import bar, columns, heat_runs, level, number, number_text, percent, shares, widened
+from openmav.paint.marks import (
+    bar,
+    columns,
+    heat_runs,
+    level,
+    number,
+    number_text,
+    percent,
+    probability_axis,
+    probability_shares,
+    shares,
+    widened,
+)
 from openmav.paint.text import cells, fit, one_line, pieces, printable, visible
-from openmav.paint.theme import PALETTES, Palette, ink
+from openmav.paint.theme import PALETTES, Palette, ink, readable
 from openmav.paint.wrap import wrap_words
 
 __all__ = [
@@ -30,7 +43,11 @@ __all__ = [
     "percent",
     "pieces",
     "printable",
+    "probability_axis",
+    "probability_shares",
+    "readable",
     "shares",
+    "surprise",
     "tile",
     "visible",
     "widened",

@@ -14,10 +14,11 @@ EIGHTHS = " ▏▎▍▌▋▊▉█"  # from the left
 RISING = " ▁▂▃▄▅▆▇█"  # from below
 
 
-def shares(values: ArrayLike, scale: str = "linear") -> NDArray[np.float64]:
+def shares(values: ArrayLike, scale: str = "linear", largest: float = 0.0) -> NDArray[np.float64]:
     """The length of each mark, 0..1 of the longest; same shape as `values`. Values that are not finite get 0.
 
-    linear: v / max. log: ln(1 + v) / ln(1 + max). minmax: (v - min) / (max - min). Negative values count as 0 in the first two.
+    linear: v / max. log: ln(1 + v) / ln(1 + max). minmax: (v - min) / (max - min). Negative values count as 0 in the first two,
+    and max is at least `largest`, for marks that share their scale with others.
     """
     array = np.asarray(values, dtype=np.float64)
     good = np.isfinite(array)
@@ -29,10 +30,30 @@ def shares(values: ArrayLike, scale: str = "linear") -> NDArray[np.float64]:
         finite = np.where(good, array - low, 0.0)
     else:
         finite = np.maximum(finite, 0.0)
+        largest = max(largest, float(finite.max()))
         if scale == "log":
-            finite = np.log1p(finite)
-    top = finite.max()
+            finite, largest = np.log1p(finite), math.log1p(largest)
+    top = finite.max() if scale == "minmax" else largest
     return finite / top if top > 0 else np.zeros_like(finite)
+
+
+def probability_shares(probs: ArrayLike, scale: str = "linear") -> NDArray[np.float64]:
+    """The length of each bar on an axis that always goes to 100 %; log: from 0.01 % on. minmax: as `shares`."""
+    if scale == "minmax":
+        return shares(probs, scale)
+    finite = np.nan_to_num(np.asarray(probs, dtype=np.float64), nan=0.0, posinf=0.0, neginf=0.0).clip(0.0, 1.0)
+    return np.where(finite > 0, (1 + np.log10(np.maximum(finite, 1e-12)) / 4).clip(0.0, 1.0), 0.0) if scale == "log" else finite
+
+
+def probability_axis(width: int, scale: str = "linear") -> str:
+    """What stands above such bars, `width` cells: where they begin and end; blank where there is no room, or where they end elsewhere."""
+    if width < 10 or scale == "minmax":
+        return " " * max(0, width)
+    if scale == "log":
+        return "0.01 %" + "100 %".rjust(width - 6) if width >= 14 else " " * width
+    middle = "50" if width >= 24 else ""
+    left = "0".ljust(width // 2 - len(middle) // 2) + middle
+    return left + "100 %".rjust(width - len(left))
 
 
 def bar(share: float, width: int) -> str:

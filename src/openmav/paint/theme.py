@@ -7,9 +7,12 @@ from functools import lru_cache
 
 from rich.style import Style
 
-# Cividis (Nuñez, Anderton, Renslow 2018): safe for colour-blind users, lightness grows evenly; ten stops of matplotlib's table.
-CIVIDIS = ("#00224e", "#123570", "#3b496c", "#575d6d", "#707173", "#8a8678", "#a59c74", "#c3b369", "#e1cc55", "#fee838")
+# After ColorBrewer's YlGnBu (Harrower and Brewer 2003): safe for colour-blind users, lightness grows evenly. On a dark ground low is dark
+# and high is bright, on a light ground low is pale and high is dark: low always stands out least.
+ON_DARK = ("#17264f", "#1c3a75", "#22559b", "#2a7ab5", "#48a5c0", "#8cccb8", "#d5ecb9", "#fff7a8")
+ON_LIGHT = ("#eef7dc", "#cdebc3", "#93d5bd", "#55bcc2", "#2d97c0", "#2369ab", "#243f93", "#0b1d58")
 LEVELS = 16  # steps of a heat ramp: more would only cost styles
+READABLE = 4.5  # contrast of text that can be read (WCAG 2.2, level AA)
 SHADES = " ░▒▓█"  # a heat ramp without colour
 NEGATIVE_SHADES = " -=≡#"  # the same below 0
 BLUE, ORANGE = "#4f8fe6", "#e6944a"  # the ends of the diverging ramp: distinguishable for colour-blind users too
@@ -31,9 +34,23 @@ def ramp(stops: tuple[str, ...], count: int) -> tuple[str, ...]:
     return tuple(colours)
 
 
+def luminance(colour: str) -> float:
+    """The relative luminance of "#rrggbb", 0..1, as WCAG defines it."""
+    parts = [int(colour[at : at + 2], 16) / 255 for at in (1, 3, 5)]
+    red, green, blue = (part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts)
+    return 0.2126 * red + 0.7152 * green + 0.0722 * blue
+
+
+@lru_cache(maxsize=1024)
+def contrast(a: str, b: str) -> float:
+    """The contrast of two colours, 1..21, as WCAG defines it."""
+    low, high = sorted((luminance(a), luminance(b)))
+    return (high + 0.05) / (low + 0.05)
+
+
 @dataclass(frozen=True)
 class Palette:
-    """One look. The names are roles; `heat` runs from low to high, `tint` is the same as a background that text can be read on."""
+    """One look. The names are roles; `heat` runs from low to high, evenly in lightness and away from the ground."""
 
     name: str
     color: bool  # False: attributes and glyphs only
@@ -52,19 +69,17 @@ class Palette:
     entropy: str
     residual: str
     heat: tuple[str, ...]
-    tint: tuple[str, ...]
     diverging: tuple[str, ...]  # from far below 0 over 0 in the middle to far above
+
+    @property
+    def surprise(self) -> tuple[str, ...]:
+        """The colours of the steps of surprise: every other one of `heat`."""
+        return self.heat[1::2]
 
 
 def _diverging(middle: str) -> tuple[str, ...]:
     """Blue, the quiet colour of 0, orange."""
     return ramp((BLUE, middle, ORANGE), LEVELS + 1)
-
-
-def _tint(ground: str, strength: float) -> tuple[str, ...]:
-    """Backgrounds for text by surprise: the first is the ground itself, so that expected tokens are not highlighted."""
-    warm = ramp(CIVIDIS, 8)
-    return (ground, *(mix(ground, colour, strength) for colour in warm[1:]))
 
 
 DARK = Palette(
@@ -84,8 +99,7 @@ DARK = Palette(
     attention="#d19a66",
     entropy="#7aa2f7",
     residual="#8b949e",
-    heat=ramp(CIVIDIS, LEVELS),
-    tint=_tint("#0f1419", 0.55),
+    heat=ramp(ON_DARK, LEVELS),
     diverging=_diverging("#242a32"),
 )
 LIGHT = Palette(
@@ -105,8 +119,7 @@ LIGHT = Palette(
     attention="#b5651d",
     entropy="#3b68d6",
     residual="#6e7781",
-    heat=ramp(CIVIDIS, LEVELS),
-    tint=_tint("#fbfaf7", 0.35),
+    heat=ramp(ON_LIGHT, LEVELS),
     diverging=_diverging("#ecebe6"),
 )
 CONTRAST = Palette(
@@ -126,8 +139,7 @@ CONTRAST = Palette(
     attention="#ffb066",
     entropy="#8fb8ff",
     residual="#c6ced6",
-    heat=ramp(CIVIDIS, LEVELS),
-    tint=_tint("#000000", 0.6),
+    heat=ramp(ON_DARK, LEVELS),
     diverging=_diverging("#1c1c1c"),
 )
 MONO = Palette(
@@ -137,7 +149,6 @@ MONO = Palette(
         "color": False,
         "dark": True,
         "heat": ("",) * LEVELS,
-        "tint": ("",) * 8,
         "diverging": ("",) * (LEVELS + 1),
     }
 )
@@ -171,3 +182,9 @@ def ink(palette: Palette, role: str = "text", on: str = "", bold: bool = False, 
         return (name if name.startswith("#") else str(getattr(palette, name))) if name else None
 
     return Style(color=colour(role), bgcolor=colour(on), bold=bold or None, underline=underline or None)
+
+
+@lru_cache(maxsize=1024)
+def readable(palette: Palette, on: str) -> str:
+    """The colour of text on a ground "#rrggbb": the palette's own where it can be read there, else black or white."""
+    return palette.text if contrast(palette.text, on) >= READABLE else max(("#000000", "#ffffff"), key=lambda colour: contrast(colour, on))

@@ -12,6 +12,7 @@ what is normal), `data(view)` and `render(data, box)`. It may have:
     heading(data, box) -> str       a title that depends on what is shown
     note(data, box) -> str          a line for the lower edge of the frame; parts are separated by " · "
     legend(data, box) -> Line       what the colours mean, for the right end of the frame's upper edge
+    pointer(data, box) -> int       the column of the token under the cursor, which the frame's edges point at; None: out of sight
     MODES = ("a", "b")              modes of the panel; view.mode(panel, MODES) is the one that the user chose with the key v
     MODE_NEEDS = {"b": ("m",)}      measures that a mode needs besides NEEDS; computed while it is chosen
     needs(view) -> ("measure",)     measures that it needs besides NEEDS for what the user set, for example watches

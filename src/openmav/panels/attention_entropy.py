@@ -9,9 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.segment import Segment
 
-from openmav.paint import Line, Palette, heat_runs, ink, level, number_text, shares
-from openmav.paint.marks import shade
+from openmav.paint import Line, Palette, cells, ink, line_width, number_text, shares, surprise
 from openmav.panels.base import Box
+from openmav.panels.widgets import heat_grid
+from openmav.panels.widgets.heat_grid import fitting
 from openmav.panels.widgets.layer_rows import (
     LayerData,
     gutter_width,
@@ -32,16 +33,16 @@ LAYERS = True
 WEIGHT = 1.5  # of its width beside other layer panels
 HELP = """\
 What it shows: one row a layer, the highest layer on top: the mean attention entropy of its heads as a bar and a
-number, and beside it one cell for each head, from head 0 on the left. Dark cells are low, bright cells are high;
-without colour, denser cells are higher.
+number, and beside it one cell for each head, from head 0 on the left. Its colour is that of its step in nats, as the
+legend on the frame says; without colour, denser cells are higher.
 
 How to read it: low entropy means that a head looks at one or two tokens only; high entropy means that it spreads its
 attention over many. The selected head is marked; [ ] and { } select layer and head. Maximise the panel (m) to read
 each head's number.
 
 Formula: -sum over keys j of a_j ln a_j, where a is the attention row of the last query; in nats, 0 ln 0 = 0. It lies
-between 0 (all on one token) and ln(number of tokens that the head can see). Bars and cells are scaled to the largest
-of this token; --scale changes them, never the numbers.
+between 0 (all on one token) and ln(number of tokens that the head can see). Bars are scaled to the largest of this token,
+cells have the fixed steps of the text's colours; --scale log or minmax scales both to the largest, never the numbers.
 
 Source: the model's own attention weights at the last position, in 32-bit floating point, for the token under the
 cursor.
@@ -90,67 +91,59 @@ def _split(data: EntropyData, width: int) -> tuple[int, int, int]:
 
 
 def heading(data: EntropyData, box: Box) -> str:
+    """Leaves room for the legend where a short title does."""
     full = "Attention entropy, nats"
-    options = ([f"{full} · heads 0–{data.heads - 1}"] if data.heads > 1 else []) + [full, "Attention entropy", "Attn. entropy"]
-    return next((option for option in options if len(option) <= box.width), options[-1])
+    options = [*([f"{full} · heads 0–{data.heads - 1}"] if data.heads > 1 else []), full, "Attention entropy", "Attn. entropy", "Entropy"]
+    shown = legend(data, box)
+    beside = box.width - line_width(shown) - 4 if shown else box.width
+    return fitting([option for option in options[:-1] if cells(option) <= beside] or options, box.width)
+
+
+def legend(data: EntropyData, box: Box) -> Line | None:
+    if data.values is None or data.empty is not None:
+        return None
+    if box.scale == "linear":
+        return surprise.map_legend(box.palette)
+    finite = data.values[np.isfinite(data.values)]
+    low = float(finite.min()) if finite.size and box.scale == "minmax" else 0.0
+    return heat_grid.legend(box.palette, low, float(finite.max(initial=0.0)), "nats", decimals=1)
 
 
 def note(data: EntropyData, box: Box) -> str:
     together = _split(data, box.width - gutter_width(data, box))[2]
     parts = [hidden_note(data, box), f"cell: mean of {together} heads" if together > 1 else ""]
     values = data.values
-    if values is not None and data.layers:
-        if 0 <= data.layer < len(values) and data.head < values.shape[1] and np.isfinite(values[data.layer, data.head]):
-            parts.append(f"layer {data.layer} head {data.head}: {values[data.layer, data.head]:.2f}")
-        finite = values[np.isfinite(values)]
-        parts += [f"cells 0 to {finite.max():.2f}"] if finite.size and box.scale == "linear" else []
+    known = values is not None and 0 <= data.layer < len(values) and data.head < values.shape[1]
+    if values is not None and known and np.isfinite(values[data.layer, data.head]):
+        parts.append(f"layer {data.layer} head {data.head}: {values[data.layer, data.head]:.2f}")
     return " · ".join(part for part in parts if part)
 
 
-def _cells(row: NDArray[np.float64], together: int) -> list[float]:
-    """Shares of the cells: the heads themselves, or means of neighbours; NaN where a head has none."""
-    return [float(row[at : at + together].mean()) for at in range(0, len(row), together)]
+def _means(row: Array, together: int) -> NDArray[np.float64]:
+    """The values of the cells: the heads themselves, or means of neighbours; NaN where a head has none."""
+    return np.array([row[at : at + together].mean() for at in range(0, len(row), together)], dtype=np.float64)
 
 
-def _plain(values: list[float], wide: int, marked: int, palette: Palette) -> Line:
-    """Heat cells; equal neighbours are one segment. `marked` is the selected head's cell, or -1."""
-    steps = len(palette.heat) if palette.color else 5
-    levels = [-1 if math.isnan(value) else level(value, steps) * 2 + (at == marked) for at, value in enumerate(values)]
-    line: Line = []
-    for code, count in heat_runs(levels):
-        which, mark = divmod(code, 2)
-        share = (which + 0.5) / steps
-        if code < 0:
-            line.append(Segment("!" * count * wide, ink(palette, "warning", bold=True)))
-        elif palette.color:
-            text = "◆".center(wide) if mark else " " * (count * wide)
-            line.append(Segment(text, ink(palette, "#000000" if share > 0.5 else "#ffffff", palette.heat[which])))
-        else:
-            line.append(Segment(shade(share) * count * wide, ink(palette, "text", underline=bool(mark))))
-    return line
-
-
-def _numbered(values: list[float], heads: Array, marked: int, palette: Palette) -> Line:
+def _numbered(colours: NDArray[np.float64], heads: Array, marked: int, palette: Palette) -> Line:
     """Heat cells that are wide enough to hold their numbers."""
     line: Line = []
-    for at, (share, value) in enumerate(zip(values, heads)):
-        text = number_text(float(value), DECIMALS).rjust(NUMBER_CELL - 1) + ("◂" if at == marked else " ")
+    for at, (share, value) in enumerate(zip(colours, heads)):
+        text = number_text(float(value), DECIMALS).rjust(NUMBER_CELL - 1 - (not palette.color)) + ("◂" if at == marked else " ")
         if not math.isfinite(value):
             line.append(Segment(text, ink(palette, "warning", bold=True)))
-            continue
-        on = palette.heat[level(share, len(palette.heat))]
-        line.append(Segment(text, ink(palette, "#000000" if share > 0.5 else "#ffffff", on, bold=at == marked)))
+        else:
+            line.append(heat_grid.text_cell(palette, text, float(share), NUMBER_CELL, at == marked))
     return line
 
 
-def _head_cells(data: EntropyData, box: Box, layer: int, lengths: NDArray[np.float64], heads: Array, wide: int, together: int) -> Line:
+def _head_cells(data: EntropyData, box: Box, layer: int, colours: NDArray[np.float64], wide: int, together: int) -> Line:
+    heads = data.values[layer] if data.values is not None else np.empty(0, dtype=np.float32)
     if data.missing[layer] is not None and not np.isfinite(heads).any():
         return [Segment("·" * (math.ceil(len(heads) / together) * wide), ink(box.palette, "frame"))]
-    shown = _cells(np.where(np.isfinite(heads), lengths, np.nan), together)
     marked = data.head // together if layer == data.layer else -1
     if wide == NUMBER_CELL and together == 1:
-        return _numbered(shown, heads, marked, box.palette)
-    return _plain(shown, wide, marked, box.palette)
+        return _numbered(colours, heads, marked, box.palette)
+    return heat_grid.heat_line(box.palette, colours.tolist(), wide, marked)
 
 
 def render(data: EntropyData, box: Box) -> list[Line]:
@@ -158,12 +151,14 @@ def render(data: EntropyData, box: Box) -> list[Line]:
     if data.empty is not None or values is None:
         return message(box, data.empty or "")
     means = values.mean(axis=1)
-    bars, heat = shares(means, box.scale), shares(values, box.scale)
+    bars = shares(means, box.scale)
+    together = _split(data, box.width - gutter_width(data, box))[2]
+    colours = surprise.map_shares(np.array([_means(row, together) for row in values]), box.scale)
 
     def cell(layer: int, width: int) -> Line:
         main, wide, together = _split(data, width)
         left = value_cell(data, box, layer, float(means[layer]), float(bars[layer]), "entropy", DECIMALS, DIGITS, main)
-        return [*left, Segment(" "), *_head_cells(data, box, layer, heat[layer], values[layer], wide, together)]
+        return [*left, Segment(" "), *_head_cells(data, box, layer, colours[layer], wide, together)]
 
     return layer_lines(data, box, cell)
 

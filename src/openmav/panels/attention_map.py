@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from rich.segment import Segment
 
-from openmav.paint import Line, cells, fit, ink, line_width, number_text, shares
+from openmav.paint import Line, cells, fit, ink, line_width, number_text, surprise
 from openmav.panels.base import Box
 from openmav.panels.widgets import heat_grid
 from openmav.panels.widgets.heat_grid import Columns, condensed, fitting, heat_line, text_cell
@@ -46,9 +46,9 @@ MODES = tuple(KINDS)
 LAYERS = True
 WEIGHT = 1.5
 HELP = """\
-What it shows: one row a layer, the highest layer on top, and in it one cell for each head, from head 0 on the left. Dark
-cells are low, bright cells are high; the ramp on the upper edge says how much. The selected head is marked with ◆, and
-its number stands on the lower edge (short: L5.H3); in a wide panel each cell holds its number.
+What it shows: one row a layer, the highest layer on top, and in it one cell for each head, from head 0 on the left. The
+ramp on the upper edge says which colour is how much: entropy has the steps of the text's colours. The selected head is
+marked with ◆, and its number stands on the lower edge (short: L5.H3); in a wide panel each cell holds its number.
 
 How to read it: the key v goes through three kinds. Entropy: how widely a head spreads its attention, in nats; low is one
 or two tokens, high is many. Relative entropy: the same as a share of the widest possible (0 = one token, 1 = all alike),
@@ -99,10 +99,10 @@ def _columns(data: MapData, width: int) -> Columns:
 
 
 def _shares(kind: Kind, values: Array, scale: str) -> Array:
-    """0..1 of the largest possible, or of the largest of this token where there is none or another scale is chosen."""
+    """0..1 of the largest possible; of what is in nats, the fixed steps; of the largest of this token where another scale is chosen."""
     if kind.top is not None and scale == "linear":
         return np.asarray(np.clip(values / kind.top, 0, 1), dtype=np.float32)
-    return np.where(np.isfinite(values), shares(values, scale), values).astype(np.float32)
+    return surprise.map_shares(values, scale).astype(np.float32)
 
 
 def _ends(kind: Kind, values: Array, scale: str) -> tuple[float, float]:
@@ -111,7 +111,7 @@ def _ends(kind: Kind, values: Array, scale: str) -> tuple[float, float]:
     if kind.top is not None and scale == "linear":
         return 0.0, kind.top
     low = float(finite.min()) if finite.size and scale == "minmax" else 0.0
-    return low, float(finite.max()) if finite.size else 0.0
+    return low, float(finite.max(initial=0.0))
 
 
 def heading(data: MapData, box: Box) -> str:
@@ -125,6 +125,8 @@ def heading(data: MapData, box: Box) -> str:
 
 def legend(data: MapData, box: Box) -> Line | None:
     kind, values = KINDS[data.mode], data.values
+    if values is not None and kind.top is None and box.scale == "linear":
+        return surprise.map_legend(box.palette)
     return None if values is None else heat_grid.legend(box.palette, *_ends(kind, values, box.scale), unit=kind.unit)
 
 

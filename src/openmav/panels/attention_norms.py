@@ -15,8 +15,8 @@ What it shows: one row a layer, the highest layer on top. The bar and the number
 layer's attention adds to the residual stream at this position.
 
 How to read it: a long bar means that the layer brings in much from other tokens (or from the first one, where many
-heads rest). Compare it with the MLP of the same row. The longest bar is the largest of this token; --scale changes
-the bars, never the numbers.
+heads rest). Compare it with the MLP of the same row: bars are scaled to the largest of this token, the MLP's included;
+--scale changes the bars, never the numbers.
 
 Formula: the L2 norm, sqrt(sum of x squared), of what the attention sub-block ADDS, after its output projection and
 any post-norm or residual multiplier; with --aggregation max_abs the largest |x|. No unit. Computed in 32-bit floating

@@ -58,12 +58,13 @@ class Panel(Protocol[D]):
 
 @dataclass(frozen=True)
 class PanelOutput:
-    """A panel in a box: its title, the note and the legend on its frame, its lines."""
+    """A panel in a box: its title, the note and the legend on its frame, the column that the frame points at, its lines."""
 
     title: str
     note: str
     legend: Line | None
     lines: Iterable[Any]  # each a text or a list of Rich segments; those of somebody else's panel are not checked yet
+    pointer: int | None = None
 
 
 def draw(module: ModuleType, view: View, width: int, height: int, title_width: int | None = None) -> PanelOutput:
@@ -86,6 +87,7 @@ def draw(module: ModuleType, view: View, width: int, height: int, title_width: i
         note=module.note(data, box) if hasattr(module, "note") else "",
         legend=module.legend(data, box) if hasattr(module, "legend") else None,
         lines=module.render(data, box),
+        pointer=module.pointer(data, box) if hasattr(module, "pointer") else None,
     )
 
 

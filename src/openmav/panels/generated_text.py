@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from rich.segment import Segment
 from rich.style import Style
 
-from openmav.paint import Line, fit, ink, one_line, percent, printable, visible
+from openmav.paint import Line, fit, ink, level, one_line, percent, printable, surprise, visible
 from openmav.paint.wrap import Glyph, Row, row_of, wrap
 from openmav.panels.base import Box
 from openmav.panels.widgets.sequence import prompt_length
@@ -26,13 +26,14 @@ ROWS = 7
 MODE_NEEDS = {"attention": ("attention_rows",)}
 HELP = """\
 What it shows: the prompt in grey, then the generated text. The token under the cursor (the newest one,
-unless you selected another) is amber; tokens that you forced are underlined. A newline is shown as ⏎.
+unless you selected another) is reversed; tokens that you forced are underlined. A newline is shown as ⏎.
 
-How to read it: the background says how surprised the model was by each token: none for what it expected, from blue
-over grey to yellow for what it considered unlikely, a step for each nat, the brightest for 7 nats and more. Without colour,
-3 nats and more are underlined and 5 and more bold. Click on a token to see what the model did when it generated it. The key v
-colours by entropy instead (how unsure the model was before it chose, a step for each nat), or by attention: where the
-selected head attended when the token under the cursor was generated; [ ] and { } select layer and head.
+How to read it: the background says how surprised the model was by each token, in the steps that the legend on the frame
+names (each cell holds the nats at which it begins): none for what it expected, stronger for what it considered unlikely.
+The timeline has the same colours. Without colour, 3 nats and more are underlined and 5 and more bold. Click on a token to
+see what the model did when it generated it. The key v colours by entropy instead (how unsure the model was before it
+chose, in the same steps), or by attention: where the selected head attended when the token under the cursor was generated;
+[ ] and { } select layer and head.
 
 Formula: surprisal = -ln p of the chosen token under the model's raw distribution, in nats: 0.7 nats is a coin toss, 7
 nats is about one in a thousand. Entropy = -sum p ln p. Attention: a_j as a share of the most that goes to any token but
@@ -46,11 +47,8 @@ text is shown.
 """
 
 NOWHERE = -(10**9)  # the token of what stands for hidden text
+EIGHTHS = ("0", "⅛", "¼", "⅜", "½", "⅝", "¾", "⅞")  # of the most attention: where each step begins
 BLOCK = 256  # steps; the wrap of a long text starts at a multiple of it, so that it seldom moves
-
-
-TINTS = 8  # steps of the background
-NOT_FINITE = -1
 
 
 @dataclass(frozen=True)
@@ -211,30 +209,33 @@ def _layout(data: TextData, width: int, height: int) -> tuple[list[Row], int]:
     return rows[first : first + height], -1 if cut else first
 
 
-def _tint(data: TextData, token: int) -> int:
-    """The step of a token's background: 0, the ground, to TINTS - 1; -1 for a number that is not finite."""
+def _step(data: TextData, token: int) -> int:
+    """The step of a token's background; -1 for a number that is not finite."""
     if data.mode == "attention":
         at = token - data.first
         kept, at = (data.values, at) if token >= 0 else (data.prompt_values, token + len(data.prompt_values))
         share = kept[at] if 0 <= at < len(kept) else math.nan
-        return min(int(share / data.most * TINTS), TINTS - 1) if share == share and data.most > 0 else 0
-    if token < 0:
-        return 0
-    nats = data.values[token - data.first]
-    return min(int(nats), TINTS - 1) if math.isfinite(nats) else NOT_FINITE
+        return level(share / data.most, surprise.STEPS) if share == share and data.most > 0 else 0
+    return 0 if token < 0 else surprise.step_of(float(data.values[token - data.first]))
 
 
 def _token_style(data: TextData, box: Box, token: int) -> Style:
-    palette, tint = box.palette, _tint(data, token) if token != NOWHERE else 0
+    palette, step = box.palette, _step(data, token) if token != NOWHERE else 0
     forced = token >= 0 and data.forced[token - data.first]
     if token >= 0 and token == data.cursor:
-        return ink(palette, palette.ground or "text", "accent", bold=True, underline=forced)
-    if tint == NOT_FINITE:
+        return surprise.cursor(palette, underline=forced)
+    if step == surprise.NOT_FINITE:
         return ink(palette, "warning", bold=True)
-    role = "secondary" if token < 0 and not tint else "text"
-    if not palette.color:
-        return ink(palette, role, bold=tint >= 5, underline=tint >= 3 or forced)
-    return ink(palette, role, palette.tint[tint] if tint else "", underline=forced)
+    return surprise.tinted(palette, step, "secondary" if token < 0 and not step else "text", underline=forced)
+
+
+def legend(data: TextData, box: Box) -> Line | None:
+    """The steps of nats; of attention, the share of the most that each step begins with."""
+    if not data.has_token or not data.has_values:
+        return None
+    if data.mode != "attention":
+        return surprise.legend(box.palette)
+    return surprise.legend(box.palette, f"of {percent(data.most).strip()}", EIGHTHS)
 
 
 def note(data: TextData, box: Box) -> str:

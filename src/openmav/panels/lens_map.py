@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.segment import Segment
 
-from openmav.paint import Line, fit, ink, line_width, percent, visible
+from openmav.paint import Line, fit, ink, line_width, percent, surprise, visible
 from openmav.panels.base import Box
 from openmav.panels.widgets import heat_grid
 from openmav.panels.widgets.heat_grid import Columns, fitting, heat_line, text_cell, windowed
@@ -35,12 +35,12 @@ WEIGHT = 3.0
 FOOT = 1  # the text itself
 HELP = """\
 What it shows: one row a layer, the highest on top, and one column for each generated token, the newest on the right. A
-cell holds the token that this layer predicts next; its colour is the probability there, from dark (0) to bright
-(1), as the ramp on the upper edge shows. Where there is room, the lowest row is the text that was generated.
+cell holds the token that this layer predicts next; its colour is the probability there, from 0 to 1, as the ramp on the
+upper edge shows. Where there is room, the lowest row is the text that was generated.
 
 How to read it: go up a column to see the answer to one token form. ◇ marks the first layer where the final answer is
-top-1, ◆ the layer from which it is stable, │ the layers above. Columns that turn bright far down were easy; those that turn bright
-only at the top were hard. The column under the cursor begins with an amber stripe; click a cell to go there. The key v
+top-1, ◆ the layer from which it is stable, │ the layers above. Columns that turn strong far down were easy; those that do so
+only at the top were hard. The column under the cursor begins with a reversed stripe; click a cell to go there. The key v
 shows narrow cells without text, and so more tokens.
 
 Formula: the largest entry of softmax(unembed(final norm(x_l))), with x_l the residual stream after layer l.
@@ -48,7 +48,7 @@ Formula: the largest entry of softmax(unembed(final norm(x_l))), with x_l the re
 Source: nostalgebraist, "interpreting GPT: the logit lens" (2020). The lens is computed for a token while a panel of it is
 shown; columns of tokens that were made before stay empty (·), and the lower edge says how many they are.
 
-What is normal: a bright band on top whose lower edge goes up and down with how hard each token was; dark nonsense below.
+What is normal: a strong band on top whose lower edge goes up and down with how hard each token was; quiet nonsense below.
 """
 WIDE = 10  # cells of a column with text
 LEAST_WIDE = 7
@@ -203,7 +203,7 @@ def _token_row(data: LensMapData, box: Box, columns: Columns, layer: int) -> Lin
         shown = data.marks[kept][layer] if data.marks[kept] else " "
         text = "·" if share is None else _cell_text(box, data.tops[kept][layer], wide - 1)
         if at == data.cursor and wide > 1:
-            stripe = ink(box.palette, box.palette.ground or "text", "accent", bold=True)
+            stripe = surprise.cursor(box.palette)
             line += [Segment(shown, stripe), text_cell(box.palette, text, share, wide - 1, True)]
         else:
             line.append(text_cell(box.palette, shown + text, share, wide))
@@ -219,8 +219,8 @@ def _foot(data: LensMapData, box: Box, columns: Columns) -> Line:
     """The generated tokens themselves."""
     line: Line = [Segment(fit("", gutter_width(data, box)))]
     for at in columns.shown:
-        role = "accent" if at == data.cursor else "text"
-        line.append(Segment(" " + fit(data.written[at - data.start], columns.wide - 1), ink(box.palette, role, bold=True)))
+        style = surprise.cursor(box.palette) if at == data.cursor else ink(box.palette, "text", bold=True)
+        line += [Segment(" "), Segment(fit(data.written[at - data.start], columns.wide - 1), style)]
     return line
 
 

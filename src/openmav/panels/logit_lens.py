@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from rich.segment import Segment
 
-from openmav.paint import Line, bar, fit, ink, percent, shares, visible
+from openmav.paint import Line, bar, fit, ink, percent, probability_shares, visible
 from openmav.panels.base import Box
 from openmav.panels.widgets.heat_grid import fitting
 from openmav.panels.widgets.layer_rows import (
@@ -35,8 +35,8 @@ newline as ⏎. The chosen token is amber.
 
 How to read it: read from below to see the answer form. ◇ marks the first layer where the final answer is
 top-1, ◆ the layer from which it is stable, │ the layers above, ◦ one where it is top-1 for a while; the lower edge
-says it in words. The highest row is the model's own output. The longest bar is the largest of this token; --scale changes
-the bars, never the numbers.
+says it in words. The highest row is the model's own output. Bars go from 0 to 100 %; --scale changes the bars, never the
+numbers.
 
 Formula: softmax(unembed(final norm(x_l))), with x_l the residual stream after layer l, through the model's own final norm
 and head; in 32-bit floating point, over the whole vocabulary.
@@ -115,7 +115,7 @@ def render(data: LensData, box: Box) -> list[Line]:
     probs, ids = data.probs, data.ids
     if data.empty is not None or probs is None or ids is None:
         return message(box, data.empty or "")
-    lengths = shares(probs[:, 0], box.scale)
+    lengths = probability_shares(probs[:, 0], box.scale)
     widths = _widths(box, ids.shape[1], box.width - gutter_width(data, box))
 
     def cell(layer: int, width: int) -> Line:

@@ -15,8 +15,8 @@ What it shows: one row a layer, the highest layer on top. The bar and the number
 layer's MLP (the feed-forward part) adds to the residual stream at this position.
 
 How to read it: a long bar means that this layer's MLP changes the running representation a lot; a short one means
-that it hardly takes part in this token. The longest bar is the largest of this token; --scale log or minmax changes
-the bars, never the numbers.
+that it hardly takes part in this token. Bars are scaled to the largest of this token, attention's included, so that the
+two panels can be compared; --scale log or minmax changes the bars, never the numbers.
 
 Formula: the L2 norm, sqrt(sum of x squared), of what the MLP sub-block ADDS, after any post-norm or residual
 multiplier; with --aggregation max_abs the largest |x|. No unit. Computed in 32-bit floating point.

@@ -35,12 +35,12 @@ LAYERS = True
 WEIGHT = 2.0
 HELP = """\
 What it shows: one row a layer, the highest on top, and one column for each generated token, the newest on the right. A
-cell's colour says how large the vector was that the layer's MLP added to the residual stream, from dark (small) to bright
-(large), as the ramp on the upper edge shows; without colour, denser is larger. The key v goes on to what attention added,
+cell's colour says how large the vector was that the layer's MLP added to the residual stream, as the ramp on the upper
+edge shows; without colour, denser is larger. The key v goes on to what attention added,
 and to the residual stream itself. On the right stand the numbers of the token under the cursor.
 
-How to read it: a bright row is a layer that always works hard; a bright column is a token that moved the whole model; a
-single bright cell is a layer that has something to say about this token only. Walk with the left and right keys or click a
+How to read it: a strong row is a layer that always works hard; a strong column is a token that moved the whole model; a
+single strong cell is a layer that has something to say about this token only. Walk with the left and right keys or click a
 cell: the marked column is the token that all panels show.
 
 Formula: the L2 norm, sqrt(sum of x squared), of what the sub-block adds to the residual stream, or of the residual stream
@@ -56,7 +56,7 @@ token was made before the map was shown.
 MEASURES = dict(zip(MODES, NEEDS))
 WIDE = 2  # characters of a cell
 COLUMN = "·"  # the cursor's column beside the selected layer
-RANGE = 1000.0  # between the brightest colour and the darkest, at most
+RANGE = 1000.0  # between the values of the ramp's two ends, at most
 SHORT = 48  # cells below which the lower edge is brief
 LEAST_MAP = 12  # characters that the cells keep before the numbers get a place
 

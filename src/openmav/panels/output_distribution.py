@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.segment import Segment
 
-from openmav.paint import Line, bar, ink, number_text, percent, shares
+from openmav.paint import Line, bar, ink, number_text, percent, probability_axis, probability_shares
 from openmav.panels.base import Box
 from openmav.panels.widgets.layer_rows import message, not_captured, that_fit, why_no_step
 from openmav.record import RANK_EDGES, Array
@@ -27,7 +27,7 @@ without a filter would often draw a rare token. When sampling is on, the right c
 after temperature and filters; "cut" means that nothing is.
 
 Formula: p = softmax(logits) over the whole vocabulary, in 32-bit floating point; the mass of a bin is the sum of its
-p, in percent. Entropy, on the lower edge, is -sum p ln p, in nats; exp(entropy) is the number of equally likely
+p, in percent; bars go from 0 to 100 %. Entropy, on the lower edge, is -sum p ln p, in nats; exp(entropy) is the number of equally likely
 tokens that would be as uncertain.
 
 Source: the model's own logits for the token under the cursor, before any change by sampling.
@@ -85,10 +85,11 @@ def render(data: DistributionData, box: Box) -> list[Line]:
     sampled = not data.greedy and box.width >= 28
     heading = box.height > len(RANK_EDGES) + 1
     rows = bins(data.mass, box.height - heading)
-    lengths = shares([raw for _, raw, _ in rows], box.scale)
+    lengths = probability_shares([raw for _, raw, _ in rows], box.scale)
     longest = box.longest(max(0, box.width - LABEL - 1 - 7 - (8 if sampled else 0) - 1))
     quiet = ink(box.palette, "secondary")
-    lines: list[Line] = [[Segment(f"{'rank':>{LABEL}} {'mass':>7}" + (f"{'sampled':>8}" if sampled else ""), quiet)]] if heading else []
+    names = f"{'rank':>{LABEL}} {'mass':>7}" + (f"{'sampled':>8}" if sampled else "")
+    lines: list[Line] = [[Segment(f"{names} {probability_axis(longest, box.scale)}", quiet)]] if heading else []
     for (label, raw, left), share in zip(rows, lengths):
         line = [Segment(f"{label:>{LABEL}} ", quiet), Segment(percent(raw), ink(box.palette, "text" if np.isfinite(raw) else "warning"))]
         if sampled:

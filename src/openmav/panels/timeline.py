@@ -8,9 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 from rich.segment import Segment
-from rich.style import Style
 
-from openmav.paint import Line, columns, heat_runs, ink, level, number_text, one_line, shares, visible, widened
+from openmav.paint import Line, columns, heat_runs, ink, number_text, one_line, shares, surprise, visible, widened
 from openmav.panels.base import Box
 from openmav.panels.widgets.layer_rows import message, why_no_step
 from openmav.panels.widgets.sequence import tokens_in_sight
@@ -23,11 +22,12 @@ NEEDS = ()
 STRIP = True  # it lies across the whole screen, few rows high
 HELP = """\
 What it shows: one column for each generated token, the oldest on the left; its height and colour say how surprised
-the model was by the token that was chosen. The column under the cursor is amber.
+the model was by the token that was chosen. The frame points at the column under the cursor (▼ ▲).
 
-How to read it: low and dark is what the model expected; a tall bright column is a token that it considered unlikely: often
-the first word of a new thought, or a name. Walk with the left and right keys, home and end, or click: all panels then
-show that token. Columns are scaled to the tallest in sight; --scale changes them, never the numbers.
+How to read it: low and quiet is what the model expected; a tall column in a strong colour is a token that it considered
+unlikely: often the first word of a new thought, or a name. The colours are those of the text, in fixed steps of nats.
+Walk with the left and right keys, home and end, or click: all panels then show that token. Columns are scaled to the
+tallest in sight; --scale changes them, never the numbers.
 
 A row below the columns marks events: ┬ a branch starts here, ◆ the sampling changed, ✎ a forced token, ◉ a breakpoint was
 hit, ▾ interventions apply from here on, ▴ interventions removed.
@@ -134,13 +134,13 @@ def note(data: TimelineData, box: Box) -> str:
     return " · ".join(parts)
 
 
-def _codes(box: Box, cursor: int, heights: NDArray[np.float64], finite: NDArray[np.bool_]) -> list[int]:
-    """What each column looks like: a level of the ramp, -1 the cursor, -2 not finite, -3 both."""
-    levels = len(box.palette.heat)
-    codes = [level(float(share), levels) if good else -2 for share, good in zip(heights, finite)]
-    if 0 <= cursor < len(codes):
-        codes[cursor] = -1 if codes[cursor] >= 0 else -3
-    return codes
+def legend(data: TimelineData, box: Box) -> Line | None:
+    return surprise.legend(box.palette) if box.palette.color and data.empty is None else None
+
+
+def pointer(data: TimelineData, box: Box) -> int | None:
+    first, last = window(data, box.width)
+    return (data.cursor - first) * roomy(data.tokens, box.width) if data.empty is None and first <= data.cursor < last else None
 
 
 def render(data: TimelineData, box: Box) -> list[Line]:
@@ -152,27 +152,19 @@ def render(data: TimelineData, box: Box) -> list[Line]:
     heights = shares(surprisals, box.scale)
     marked = box.height > 1 and any(marks)
     rows = columns([float(share) if good else 1.0 for share, good in zip(heights, finite)], max(1, box.height - marked))
-    runs = heat_runs(_codes(box, data.cursor - first, heights, finite))
-    styles = {code: _style(box, code) for code, _ in runs}
+    here = data.cursor - first
+    runs = heat_runs([2 * surprise.step_of(float(nats)) + (at == here) for at, nats in enumerate(surprisals)])
+    styles = {code: surprise.column(box.palette, code // 2, "select" if code % 2 else "") for code, _ in runs}
     lines: list[Line] = []
     for row in rows:
         at, line = 0, []
         for code, count in runs:
-            line.append(Segment(widened(row[at : at + count] if code > -2 else "!" * count, wide), styles[code]))
+            line.append(Segment(widened(row[at : at + count] if code >= 0 else "!" * count, wide), styles[code]))
             at += count
         lines.append(line)
     if marked:
         lines.append([Segment("".join(f"{sign:{wide}}" for sign in marks), ink(box.palette, "key"))])
     return lines
-
-
-def _style(box: Box, code: int) -> Style:
-    """Of a column; low ones in a quiet grey: the darkest steps of the ramp are hard to see on the ground."""
-    palette = box.palette
-    if code < 0:
-        selected = "" if code == -2 else "select"
-        return ink(palette, "accent" if code == -1 else "warning", selected, bold=code <= -2)
-    return ink(palette, "text" if not palette.color else "residual" if code < 4 else palette.heat[code])
 
 
 def pick(data: TimelineData, box: Box, x: int, y: int) -> Selection | None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from rich.segment import Segment
 
-from openmav.paint import Line, bar, fit, ink, number, number_text, percent, shares, visible
+from openmav.paint import Line, bar, fit, ink, number, number_text, percent, probability_axis, probability_shares, visible
 from openmav.panels.base import Box
 from openmav.panels.widgets.layer_rows import message, that_fit, why_no_step
 from openmav.record import Array, Ids
@@ -26,7 +26,7 @@ left nothing of a token. Select another one with the up and down keys or a click
 from there with that token instead.
 
 Formula: p = softmax(logits), in 32-bit floating point, over the whole vocabulary, before any change by sampling. The
-bar is scaled to the largest p; --scale changes the bars, never the numbers. Entropy is -sum p ln p over the whole
+bars have one axis for all tokens, 0 to 100 %; --scale changes the bars, never the numbers. Entropy is -sum p ln p over the whole
 vocabulary, in nats (0 = certain).
 
 Source: the model's own output for this position.
@@ -112,8 +112,8 @@ def _widths(data: PredictionsData, box: Box) -> tuple[int, bool, bool, int]:
 
 
 def _heading(data: PredictionsData, box: Box) -> Line:
-    token, sampled, logit, _ = _widths(data, box)
-    left = f"  {'token':<{token}} {'p':>7}" + (f"{'sampled':>8}" if sampled else "")
+    token, sampled, logit, longest = _widths(data, box)
+    left = f"  {'token':<{token}} {'p':>7}" + (f"{'sampled':>8}" if sampled else "") + " " + probability_axis(longest, box.scale)
     right = f"{'logit':>9}" if logit else ""
     return [Segment(left + " " * max(0, box.width - len(left) - len(right)) + right, ink(box.palette, "secondary"))]
 
@@ -142,7 +142,7 @@ def render(data: PredictionsData, box: Box) -> list[Line]:
     probs, sampled, logits = data.probs, data.sampled_probs, data.logits
     if data.empty is not None or probs is None or sampled is None or logits is None:
         return message(box, data.empty or "")
-    heading, lengths = _has_heading(box), shares(probs, box.scale)
+    heading, lengths = _has_heading(box), probability_shares(probs, box.scale)
     lines = [_heading(data, box)] * heading
     for row in shown_rows(data, box.height - heading):
         lines.append(_row(data, box, row, float(probs[row]), float(sampled[row]), float(logits[row]), float(lengths[row])))

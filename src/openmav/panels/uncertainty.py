@@ -23,7 +23,7 @@ ROWS = 8
 HELP = """\
 What it shows: two rows of columns, one column for each generated token, the oldest on the left: above the entropy, how
 unsure the model was before it chose; below the surprisal, how unlikely the chosen token was. The numbers on the right are
-those of the token under the cursor, whose column is amber.
+those of the token under the cursor, whose column the frame points at (▼ ▲).
 
 How to read it: both rows have the same scale, so they can be compared. High entropy and low surprisal: many ways to go on,
 and a common one was taken. Low entropy and high surprisal: the model was sure, and something else was chosen, by sampling
@@ -92,6 +92,14 @@ def note(data: UncertaintyData, box: Box) -> str:
     means = " and ".join(_mean(_shown(data, values, columns)) for values in (data.entropy, data.surprisal))
     parts = (columns.note("tokens", box.width < 48), f"token {data.cursor} {data.token}", f"mean {means}")
     return " · ".join(part for part in parts if part)
+
+
+def pointer(data: UncertaintyData, box: Box) -> int | None:
+    if data.empty is not None or box.width < LEAST or box.height < 2:
+        return None
+    columns = _columns(data, box)
+    at = columns.cell(data.cursor)
+    return None if at < 0 else _label(box) + at * columns.wide
 
 
 def _shown(data: UncertaintyData, values: NDArray[np.float64], columns: Columns) -> NDArray[np.float64]:

@@ -108,6 +108,14 @@ def note(data: WatchesData, box: Box) -> str:
     return " · ".join(part for part in parts if part)
 
 
+def pointer(data: WatchesData, box: Box) -> int | None:
+    if not data.rows or box.width < LEAST:
+        return None
+    text, value, window = _parts(data, box)
+    at = window.cell(data.cursor)
+    return 4 + text + value + at if window.count and at >= 0 else None
+
+
 def render(data: WatchesData, box: Box) -> list[Line]:
     if not data.rows:
         return _nothing(box)[: max(box.height, 0)]
@@ -174,10 +182,10 @@ def _heights(values: Sequence[Value], scale: str) -> list[str]:
 
 
 def _style(box: Box, value: Value, sign: str, here: bool) -> Style:
-    on = "select" if here else ""
+    on = "select" if here and box.palette.color else ""
     if sign == "!":
         return ink(box.palette, "warning", on, bold=True)
-    return ink(box.palette, "accent" if here or value is True else "secondary" if sign in "▁·▏ " else "entropy", on)
+    return ink(box.palette, "accent" if value is True else "secondary" if sign in "▁·▏ " else "entropy", on)
 
 
 def pick(data: WatchesData, box: Box, x: int, y: int) -> Selection | None:

@@ -43,7 +43,7 @@ def ground(view: View) -> Style:
 def draw_panel(module: ModuleType, view: View, place: Tile, focused: bool) -> list[Line]:
     """The whole tile of a panel. An error in the panel is shown in it and affects nothing else."""
     width, height = place.inner
-    title, note, legend = one_line(str(module.TITLE)), "", None
+    title, note, legend, pointer = one_line(str(module.TITLE)), "", None, None
     if is_own(module):
         try:
             drawn = draw_own(module, view, place)
@@ -53,10 +53,10 @@ def draw_panel(module: ModuleType, view: View, place: Tile, focused: bool) -> li
         return tile(lines, place.width, place.height, view.palette, title, note, focused, place.edges, legend)
     try:
         own = draw(module, view, width, height, place.width - 5)
-        title, note, lines, legend = own.title, own.note, list(own.lines), own.legend
+        title, note, lines, legend, pointer = own.title, own.note, list(own.lines), own.legend, own.pointer
     except Exception as error:
-        lines, legend = failure_lines(view, error, width), None
-    return tile(lines, place.width, place.height, view.palette, title, note, focused, place.edges, legend)
+        lines, legend, pointer = failure_lines(view, error, width), None, None
+    return tile(lines, place.width, place.height, view.palette, title, note, focused, place.edges, legend, pointer)
 
 
 def failure_lines(view: View, error: BaseException, width: int) -> list[Line]:

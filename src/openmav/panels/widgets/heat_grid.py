@@ -1,7 +1,7 @@
 """Heat grids: rows of cells over columns that are condensed or scrolled where they are too many, and a legend for the frame.
 
-A cell's value is a share: 0..1 on cividis, or -1..1 on blue (below 0) and orange (above); None is a cell that has no value, NaN and
-infinity are flagged. Equal neighbours are one segment, and all styles come from the palette's ramps.
+A cell's value is a share: 0..1 on the theme's ramp, or -1..1 on blue (below 0) and orange (above); None is a cell that has no value,
+NaN and infinity are flagged. Equal neighbours are one segment, and all styles come from the palette's ramps.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from rich.segment import Segment
 from rich.style import Style
 
-from openmav.paint import Line, Palette, cells, fit, heat_runs, ink, level, number_text
+from openmav.paint import Line, Palette, cells, fit, heat_runs, ink, level, number_text, readable
 from openmav.paint.theme import NEGATIVE_SHADES, SHADES
 
 MARK = "◆"  # the selected cell, where it is wide enough to hold text
@@ -119,12 +119,7 @@ def heat_style(palette: Palette, code: int, diverging: bool = False, bold: bool 
     """The ground of a level, and ink that can be read on it."""
     ramp = palette.diverging if diverging else palette.heat
     on = ramp[code]
-    return ink(palette, "#000000" if _light(on) else "#ffffff", on, bold=bold)
-
-
-def _light(colour: str) -> bool:
-    red, green, blue = (int(colour[at : at + 2], 16) for at in (1, 3, 5))
-    return 0.299 * red + 0.587 * green + 0.114 * blue > 120
+    return ink(palette, readable(palette, on), on, bold=bold)
 
 
 def heat_line(

@@ -18,6 +18,7 @@ from openmav.view import Selection, View
 SHORT_TITLE = 5  # letters of a title where there is no space for more
 NUMBER_WIDTH = 5  # cells that a number takes at least
 NO_TOKEN = "no token yet"
+ADDED = ("mlp_norm", "attention_norm")  # what layers add to the residual stream: their bars have one scale
 Missing = tuple[str | None, ...]  # [layers], why a layer has no value; None where it has one
 
 
@@ -37,6 +38,7 @@ class NormData(LayerData):
 
     values: Array | None  # [layers]
     first_largest: float  # the largest of the run's first token: it sets the decimals for all tokens
+    largest: float  # of all measures that this one shares its bars' scale with, at this token
     aggregation: Aggregation
 
 
@@ -91,8 +93,13 @@ def norm_data(view: View, measure: str) -> NormData:
         missing=missing_of(view, measure),
         values=values,
         first_largest=first_largest(view, measure),
+        largest=max((_largest(view.values(name)) for name in (ADDED if measure in ADDED else (measure,))), default=0.0),
         aggregation=view.options.aggregation,
     )
+
+
+def _largest(values: Array | None) -> float:
+    return 0.0 if values is None else float(values[np.isfinite(values)].max(initial=0.0))
 
 
 # ---- drawing -------------------------------------------------------------------------------------------------------------
@@ -192,7 +199,7 @@ def norm_lines(data: NormData, box: Box, hue: str) -> list[Line]:
     values = data.values
     if data.empty is not None or values is None:
         return message(box, data.empty or "")
-    lengths = shares(values, box.scale)
+    lengths = shares(values, box.scale, data.largest)
     decimals, digits = decimals_for(data.first_largest)
 
     def cell(layer: int, width: int) -> Line:

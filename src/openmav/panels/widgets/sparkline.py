@@ -1,4 +1,4 @@
-"""Sparklines: a value a token as upright bars, the cursor's in amber, what is not finite flagged."""
+"""Sparklines: a value a token as upright bars, the cursor's on a ground of its own, what is not finite flagged."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ def spark_lines(
         at, line = 0, []
         for code, count in runs:
             cursor, bad = divmod(code, 2)
-            role = "warning" if bad else "accent" if cursor else hue
+            role, on = "warning" if bad else hue, "select" if cursor and palette.color else ""
             text = "!" * count if bad else row[at : at + count]
-            line.append(Segment(widened(text, wide), ink(palette, role, "select" if cursor else "", bold=bool(bad))))
+            line.append(Segment(widened(text, wide), ink(palette, role, on, bold=bool(bad))))
             at += count
         lines.append(line)
     return lines
