@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from openmav.backends.base import Backend, LoadOptions
+from openmav.generation.detokenize import TokenStrings
 from openmav.plugins import registry
 
 MODELS = {"transformers": "demo", "toy": "toy?endless=1"}
@@ -33,6 +34,12 @@ def test_it_describes_itself(backend: Backend) -> None:
     assert min(info.layers, info.heads, info.vocab, info.width) > 0
     assert backend.end_ids
     assert all(0 <= i < info.vocab for i in backend.end_ids)
+
+
+def test_a_part_of_a_character_is_named_by_its_bytes(backend: Backend) -> None:
+    strings = TokenStrings.of(backend, backend.encode("a"))
+    parts = backend.encode("\U0001f995")  # a character that no vocabulary here holds whole
+    assert "".join(strings[i] for i in parts) == "".join(f"<0x{byte:02X}>" for byte in "\U0001f995".encode())
 
 
 def test_text_goes_there_and_back(backend: Backend) -> None:

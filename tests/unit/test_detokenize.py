@@ -61,3 +61,15 @@ def test_a_piece_keeps_the_space_that_a_lone_decode_would_strip() -> None:
 
     assert sentencepiece_like([1]) == "Paris"
     assert TokenStrings(sentencepiece_like, anchor=0)[1] == " Paris"
+
+
+def test_a_part_of_a_character_is_named_by_its_bytes() -> None:
+    words = {0: b"a", 1: b"\xf0", 2: b" \xe2\x80", 3: "\ufffd".encode(), 4: b"\x80!"}
+
+    def decode(ids) -> str:
+        return b"".join(words[i] for i in ids).decode(errors="replace")
+
+    known = TokenStrings(decode, 0, words.get)
+    assert [known[i] for i in (0, 1, 2, 3, 4)] == ["a", "<0xF0>", " <0xE2><0x80>", BROKEN, "<0x80>!"]
+    assert TokenStrings(decode, 0)[1] == TokenStrings(decode, 0, lambda _: None)[1] == BROKEN
+    assert TokenStrings(decode, 0, lambda _: b"abc")[1] == BROKEN, "bytes that the decoder does not agree with"

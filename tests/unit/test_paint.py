@@ -145,7 +145,8 @@ def test_candidates_show_their_spaces() -> None:
     assert visible("\t") == "⇥"
     assert visible("") == "∅"
     assert visible("\u202e") == "⟨202E⟩"
-    assert visible("\x1b[2J") == "␛[2J"
+    assert visible("\x1b[2J") == "<ESC>[2J"
+    assert [visible(char) for char in "\0\a\r\x1f\x7f"] == ["<NUL>", "<BEL>", "<CR>", "<US>", "<DEL>"]
     assert visible("\u0301") == "◌\u0301"
 
 

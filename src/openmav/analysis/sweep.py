@@ -98,7 +98,7 @@ class Sweep:
         if not isinstance(backend, Intervening):
             raise UsageError(f"the backend {backend.info.backend} does not support interventions")
         self._backend = backend
-        pieces = TokenStrings(backend.decode, (backend.encode("a") or prompt.token_ids)[-1])
+        pieces = TokenStrings.of(backend, prompt.token_ids)
         named, against = (None if text is None else _token(session, pieces, text) for text in (target, minus))
         logits = backend.prefill(prompt.token_ids, frozenset()).logits
         top = int(logits.argmax())

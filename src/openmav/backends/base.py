@@ -229,6 +229,14 @@ class Spelling(Protocol):
 
 
 @runtime_checkable
+class NamedBytes(Protocol):
+    """A backend that can name a token that is a part of a character by its bytes."""
+
+    def bytes_of(self, token_id: int) -> bytes | None:
+        """The bytes of a token; None where they are not known."""
+
+
+@runtime_checkable
 class Configured(Protocol):
     """A backend whose models have their own generation settings."""
 

@@ -132,6 +132,10 @@ class Toy:
         """See backends.base.Spelling."""
         return TokenBytes(([b"", *VOCABULARY[1:]],))
 
+    def bytes_of(self, token_id: int) -> bytes:
+        """See backends.base.NamedBytes."""
+        return VOCABULARY[token_id]
+
     def is_special(self, token_id: int) -> bool:
         return token_id == END
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from openmav.backends.base import Backend, NamedBytes
+
 BROKEN = "\ufffd"
 HOLD = 8  # tokens that may wait for the rest of a character; no character takes more
 CONTEXT = 32  # tokens without text that are looked past for one with text to decode after
@@ -39,16 +41,33 @@ class Detokenizer:
 
 
 class TokenStrings(dict[int, str]):
-    """The text of single tokens as they read inside a text (with their leading space), remembered: look one up by its id."""
+    """The text of single tokens as they read inside a text (with their leading space), remembered: look one up by its id.
 
-    def __init__(self, decode: Callable[[Sequence[int]], str], anchor: int) -> None:
+    A token that is a part of a character is named by its bytes, such as "<0xF0>", where `bytes_of` knows them and the decoder agrees.
+    """
+
+    def __init__(self, decode: Callable[[Sequence[int]], str], anchor: int, bytes_of: Callable[[int], bytes | None] | None = None) -> None:
         super().__init__()
-        self._decode = decode
+        self._decode, self._bytes_of = decode, bytes_of
         self._anchor = [anchor]
         self._before = decode(self._anchor)
+
+    @classmethod
+    def of(cls, backend: Backend, prompt_ids: Sequence[int]) -> TokenStrings:
+        """Those of a backend; tokens are decoded after one letter, or after the prompt's last token where that is none."""
+        bytes_of = backend.bytes_of if isinstance(backend, NamedBytes) else None
+        return cls(backend.decode, (backend.encode("a") or prompt_ids)[-1], bytes_of)
 
     def __missing__(self, token_id: int) -> str:
         whole = self._decode([*self._anchor, token_id])
         follows = whole.startswith(self._before)
-        self[token_id] = whole[len(self._before) :] if follows else self._decode([token_id])
+        text = whole[len(self._before) :] if follows else self._decode([token_id])
+        known = self._bytes_of(token_id) if BROKEN in text and self._bytes_of is not None else None
+        self[token_id] = text if known is None or known.decode(errors="replace") != text else spelled(known)
         return self[token_id]
+
+
+def spelled(text: bytes) -> str:
+    """The text of these bytes, with each that is no whole character by its number: "<0xF0>"."""
+    chars = text.decode(errors="surrogateescape")
+    return "".join(f"<0x{ord(char) - 0xDC00:02X}>" if "\udc80" <= char <= "\udcff" else char for char in chars)

@@ -51,7 +51,7 @@ class Session:
         self._tree: BranchTree[Tensor] = BranchTree(prompt, self._stopping.begin(prompt.token_ids))
         self._sampler = Sampler(self._defaults.sampling, lambda sampling: self._defaults.processors(sampling, self.prompt.token_ids))
         self._runs = ModelRuns(backend)
-        strings = TokenStrings(backend.decode, (backend.encode("a") or prompt.token_ids)[-1])
+        strings = TokenStrings.of(backend, prompt.token_ids)
         self._runner = MeasureRunner(backend, settings, strings)
         self.break_at(settings.breakpoints)
         self._maker = StepMaker(self._tree, self._runs, self._sampler, self._runner, self._stopping)

@@ -18,6 +18,12 @@ from openmav.system.terminal import has_power, picture
 JOINERS = frozenset(f"{terminal.JOINERS}\ufe0e\ufe0f")  # they only affect how neighbours are drawn; terminals disagree on their width
 DOTTED_CIRCLE = "\u25cc"  # carries a combining mark without a base character
 VISIBLE_SPACE, VISIBLE_NEWLINE, VISIBLE_TAB = "·", "⏎", "⇥"
+CONTROL_NAMES = (  # of U+0000 to U+001F, as ISO 646 has them
+    *("NUL", "SOH", "STX", "ETX", "EOT", "ENQ", "ACK", "BEL", "BS", "HT", "LF", "VT", "FF", "CR", "SO", "SI"),
+    *("DLE", "DC1", "DC2", "DC3", "DC4", "NAK", "SYN", "ETB", "CAN", "EM", "SUB", "ESC", "FS", "GS", "RS", "US"),
+)
+_NAMED = {chr(code): f"<{name}>" for code, name in enumerate(CONTROL_NAMES)} | {"\x7f": "<DEL>"}
+_NAMED |= {" ": VISIBLE_SPACE, "\n": VISIBLE_NEWLINE, "\t": VISIBLE_TAB, "\u00a0": "⍽"}
 
 
 @lru_cache(maxsize=8192)
@@ -46,9 +52,8 @@ def printable(text: str) -> str:
 
 @lru_cache(maxsize=8192)
 def visible(text: str) -> str:
-    """One token on its own: every character shows, spaces and newlines too."""
-    named = {" ": VISIBLE_SPACE, "\n": VISIBLE_NEWLINE, "\t": VISIBLE_TAB, "\u00a0": "⍽"}
-    shown = "".join(named.get(char) or (f"⟨{ord(char):04X}⟩" if char in JOINERS else _symbol(char)) for char in text)
+    """One token on its own: every character shows, spaces and newlines too, control characters by their names."""
+    shown = "".join(_NAMED.get(char) or (f"⟨{ord(char):04X}⟩" if char in JOINERS else _symbol(char)) for char in text)
     if shown and (unicodedata.combining(shown[0]) or cells(shown[0]) == 0):
         return DOTTED_CIRCLE + shown
     return shown or "∅"

@@ -156,7 +156,7 @@ class Step:
     index: int  # 0 is the first generated token
     position: int  # of the token in the whole sequence, prompt included
     token_id: int
-    token: str  # the token on its own; U+FFFD where it is a part of a character
+    token: str  # the token on its own; a part of a character by its bytes, "<0xF0>", or U+FFFD where they are not known
     text: str  # what it adds to the visible text: "" until a split character is whole
     logprob: float  # natural log of its raw probability
     entropy: float  # nats, of the raw next-token distribution

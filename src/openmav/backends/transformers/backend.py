@@ -158,6 +158,10 @@ class TransformersBackend(OnTextRun):
         """See backends.base.Spelling."""
         return spelling(self.tokens.tokenizer, self.tokens.special_ids, self.tokens.decode, self.info.vocab)
 
+    def bytes_of(self, token_id: int) -> bytes | None:
+        """See backends.base.NamedBytes."""
+        return self.tokens.bytes_of(token_id)
+
     def explain(
         self, method: str, ids: Sequence[int], target_id: int | None, minus_id: int | None, progress: Progress | None = None
     ) -> tuple[Explanation, int]:

@@ -88,14 +88,16 @@ def _bytes_of(piece: str, added: str | None, alone: bool) -> bytes | None:
     """The bytes of the text that a token adds, or of its name where that is a part of a character. `alone`: whatever precedes it."""
     if added is None or BROKEN not in added:
         return None if added is None else added.encode()
+    spelled = bytes_of_name(piece)
+    return spelled if alone and spelled is not None and spelled.decode(errors="replace") == added else None
+
+
+def bytes_of_name(piece: str) -> bytes | None:
+    """The bytes that a token's name in the vocabulary spells: "<0xF0>", or a character a byte; None where it is neither."""
     byte = _BYTE.fullmatch(piece)
     if byte:
-        spelled = bytes([int(byte[1], 16)])
-    elif piece and all(char in _BYTE_OF for char in piece):
-        spelled = bytes(_BYTE_OF[char] for char in piece)
-    else:
-        return None
-    return spelled if alone and spelled.decode(errors="replace") == added else None
+        return bytes([int(byte[1], 16)])
+    return bytes(_BYTE_OF[char] for char in piece) if piece and all(char in _BYTE_OF for char in piece) else None
 
 
 def _classes(decode_all: DecodeAll, anchor: int, plain: Ids, every: Ids) -> tuple[list[int], list[int | None]]:

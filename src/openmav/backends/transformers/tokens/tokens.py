@@ -11,6 +11,7 @@ from transformers import PreTrainedTokenizerBase
 from transformers.utils import cached_file
 
 from openmav.backends.transformers.tokens import chat_rendering
+from openmav.backends.transformers.tokens.token_bytes import bytes_of_name
 from openmav.backends.transformers.tokens.tokenizer_limits import PanicError, panics_as_errors
 from openmav.errors import UsageError
 
@@ -84,6 +85,12 @@ class Tokens:
         if type(self.tokenizer).apply_chat_template is PreTrainedTokenizerBase.apply_chat_template:
             return chat_rendering.render(template, messages, self.tokenizer.special_tokens_map)
         return str(self.tokenizer.apply_chat_template(messages, chat_template=template, tokenize=False, add_generation_prompt=True))
+
+    def bytes_of(self, token_id: int) -> bytes | None:
+        """The bytes of a token, as its name in the vocabulary spells them; None where it does not."""
+        convert = getattr(self.tokenizer, "convert_ids_to_tokens", None)
+        name = None if convert is None else convert(token_id)
+        return bytes_of_name(name) if isinstance(name, str) else None
 
     def decode(self, ids: Sequence[int]) -> str:
         try:
