@@ -63,6 +63,7 @@ def make_view(
     """A view at the newest of the steps."""
     info = info or make_info()
     made = make_steps(steps, info) if isinstance(steps, int) else tuple(steps)
+    made = made if sampling is None else tuple(replace(step, sampling=sampling) for step in made)
     now = Snapshot(version=1, status="paused", info=info, prompt=make_prompt(), sampling=sampling or Sampling(), steps=made)
     view = View(options=options or AppOptions()).updated(now)
     return replace(view, **changes)  # type: ignore[arg-type]

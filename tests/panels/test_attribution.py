@@ -106,8 +106,10 @@ def test_what_a_layer_above_hides_is_none_and_stays_out_of_the_sum() -> None:
     assert rows[3].split()[-2:] == ["none", "embedding"]
     assert "embedding none" in note("attribution", view, 90, 3)
     whole = parts[2].sum(dtype=np.float64) + step.values["attribution.bias"][0]
-    assert f"sum {whole:.2f} = logit" in note("attribution", view, 90, 20)
-    assert "2.50 not explained" in note("attribution", view, 90, 20)
+    assert f"sum {whole:.2f} = logit" in note("attribution", view, 90, 3)
+    assert "2.50 not explained" in note("attribution", view, 90, 3)
+    assert rows[-1].count("= logit") == 1
+    assert "logit" not in note("attribution", view, 90, 20), "the rows below the layers say it already"
 
 
 def test_what_reads_as_nothing_has_no_bar() -> None:

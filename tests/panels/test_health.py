@@ -30,7 +30,7 @@ def test_a_run_that_is_fine() -> None:
     view = make_view(steps_of(), INFO)
     rows = draw("health", view, 110, 5)
     assert [line[0] for line in rows] == ["✓"] * 5
-    assert "all fine" in note("health", view)
+    assert "all checks passed" in note("health", view)
 
 
 def test_the_number_of_a_sink_is_the_mean_share() -> None:
@@ -118,7 +118,7 @@ def test_where_not_all_fit_what_is_wrong_comes_first() -> None:
     rows = draw("health", view, 40, 3)
     assert [line[0] for line in rows] == ["!", "!", "!"]
     assert "2 more" in note("health", view, 40, 3)
-    assert "3 not fine" in note("health", view, 40, 3)
+    assert "3 of 5 checks failed" in note("health", view, 40, 3)
 
 
 def test_the_limits_stand_in_the_help() -> None:

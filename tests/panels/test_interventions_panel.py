@@ -75,12 +75,12 @@ def test_what_is_done_stands_above_all_in_the_colour_of_a_warning() -> None:
 
 def test_both_models_and_the_difference() -> None:
     rows = [row for row in draw(NAME, view_of(touched(AFTER, BEFORE)), 70, 20) if "%" in row and "→" not in row]
-    read = [(row[2:].split()[0], *re.findall(r"<?[+-]?[\d.]+ %", row)) for row in rows]
+    read = [(row[2:].split()[0], *re.findall(r"<?[+-]?[\d.]+ (?:%|pp)", row)) for row in rows]
     assert read == [
-        ("·the", "75.0 %", "25.0 %", "-50.0 %"),
-        ("·art", "6.2 %", "50.0 %", "+43.8 %"),
-        ("·t9", "20.0 %", "<12.5 %", "<-7.5 %"),
-        ("·t5", "12.5 %", "12.5 %", "0.0 %"),
+        ("·the", "75.0 %", "25.0 %", "-50.0 pp"),
+        ("·art", "6.2 %", "50.0 %", "+43.8 pp"),
+        ("·t9", "20.0 %", "<12.5 %", "<-7.5 pp"),
+        ("·t5", "12.5 %", "12.5 %", "0.0 pp"),
         ("·t8", "1.0 %", "<12.5 %"),
     ]
     assert [row[0] for row in rows] == ["●", " ", " ", " ", " "]

@@ -79,8 +79,8 @@ def test_why_there_are_none() -> None:
 
 
 def test_how_many_do_not_fit() -> None:
-    assert "5 of 8 neurons more" in note("neurons", view_of(), 50, 9)
-    assert "more" not in note("neurons", view_of(), 140, 8)
+    assert "3 of 8 neurons" in note("neurons", view_of(), 50, 9)
+    assert "of 8" not in note("neurons", view_of(), 140, 8)
 
 
 def test_a_neuron_that_is_not_a_number() -> None:

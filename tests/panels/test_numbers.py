@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -101,6 +102,17 @@ def test_distribution() -> None:
     for row, (raw, _) in zip(rows, values):
         assert float(row.split()[1]) == pytest.approx(raw * 100, abs=0.051)
     assert "cut" in rows[-1]
+
+
+def test_how_a_token_was_chosen_is_that_of_its_step_not_of_the_next() -> None:
+    view = make_view()
+    view = replace(view, sampling=sampled())  # set after this token was chosen
+    for name in ("top_predictions", "output_distribution"):
+        assert "sampled" not in draw(name, view, 80, 21)[0]
+    assert "greedy · from the next token on: T 0.80" in note("top_predictions", view, 80, 21)
+    later = replace(view, steps=tuple(replace(step, sampling=sampled()) for step in view.steps))
+    assert "sampled" in draw("top_predictions", later, 80, 21)[0]
+    assert "next token" not in note("top_predictions", later, 80, 21)
 
 
 def test_a_short_distribution_sums_up_the_rest() -> None:

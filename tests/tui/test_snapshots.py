@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import pytest
@@ -12,6 +12,7 @@ from everything import whole_steps
 from fakes import HOSTILE, ScriptedSource, make_info, make_step, make_steps, sampled, with_nan
 from openmav.apps.tui.app import MavApp
 from openmav.apps.tui.performance import Performance
+from openmav.record import Step
 from openmav.view.layouts import LAYOUTS
 from openmav.view.options import AppOptions
 
@@ -34,9 +35,14 @@ def odd_numbers() -> MavApp:
     return make_app(source=ScriptedSource(steps, info))
 
 
+def drawn(steps: Sequence[Step]) -> list[Step]:
+    """The steps as the sampling of these screens chose them."""
+    return [replace(step, sampling=sampled()) for step in steps]
+
+
 def sampling() -> MavApp:
     info = make_info(6, 8)
-    return make_app(source=ScriptedSource(make_steps(30, info), info, sampling=sampled()))
+    return make_app(source=ScriptedSource(drawn(make_steps(30, info)), info, sampling=sampled()))
 
 
 SCREENS: dict[str, tuple[Callable[[], MavApp], tuple[int, int], list[str]]] = {
@@ -60,7 +66,7 @@ SCREENS: dict[str, tuple[Callable[[], MavApp], tuple[int, int], list[str]]] = {
 def in_layout(name: str) -> MavApp:
     """A layout on a run that has all that there is to measure."""
     info = make_info(12, 8)
-    source = ScriptedSource(whole_steps(48, info), info, sampling=sampled())
+    source = ScriptedSource(drawn(whole_steps(48, info)), info, sampling=sampled())
     return make_app(source=source, options=AppOptions(panels=LAYOUTS[name], aggregation="l2"))
 
 

@@ -17,6 +17,7 @@ from openmav.measures import (
     attention_entropy,
     attention_rows,
     attribution,
+    distribution,
     logit_lens,
     neurons,
     relative_attention_entropy,
@@ -313,3 +314,22 @@ def test_a_model_without_rows_has_none_for_each_of_its_heads() -> None:
     assert attention_entropy.compute(frame, about).shape == (2, 3)
     assert rows_over_tokens(frame).shape == (2, 3, 7)
     assert np.isnan(rows_over_tokens(frame)).all()
+
+
+def spread(logits: Tensor, kept: int) -> np.ndarray:
+    """The bins of a distribution that sampling cut to its `kept` most likely tokens."""
+    order = logits.argsort(descending=True)
+    probs = logits.softmax(-1)
+    left = torch.zeros_like(probs)
+    left[order[:kept]] = probs[order[:kept]] / probs[order[:kept]].sum()
+    return distribution.compute(Frame(logits), Context(logits, probs, left, order, int(order[0])))
+
+
+def test_what_sampling_cut_has_no_mass_left_by_rounding() -> None:
+    for seed in range(40):
+        logits = torch.randn(4000, generator=torch.Generator().manual_seed(seed)) * 3
+        found = spread(logits, 50)
+        assert (found[7:, 1] == 0).all(), "ranks 65 and on"
+        assert found[-1, 0] == pytest.approx(float(logits.softmax(-1).sort(descending=True).values[512:].double().sum()), abs=1e-6)
+        assert (spread(logits[:50], 50)[-1] == 0).all(), "a vocabulary that ends before the last bin"
+    assert spread(logits, 600)[-1, 1] > 0, "what is left of the rest counts"

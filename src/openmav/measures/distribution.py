@@ -26,4 +26,8 @@ def compute(_frame: Frame, context: Context) -> Array:
     masses = np.zeros((len(RANK_EDGES) + 1, 2), dtype=np.float32)
     masses[: len(first)] = np.add.reduceat(ranked, first, axis=1).T
     masses[-1] = np.maximum(1.0 - ranked.sum(axis=1), 0.0)  # NaN stays NaN
+    if len(top) == len(context.probs):
+        masses[-1] = 0.0  # there is no rest, and a difference of floats is none
+    elif np.isfinite(masses[-1, 1]) and int((context.sampled_probs != 0).sum()) == np.count_nonzero(ranked[1]):
+        masses[-1, 1] = 0.0  # sampling left nothing of the rest
     return masses

@@ -169,9 +169,9 @@ def note(data: AttributionData, box: Box) -> str:
     shown, parts = data.sum, [hidden_note(data, box)]
     if shown is None or data.nowhere:
         return parts[0]
-    what = "difference" if data.is_difference else "logit"
-    parts.append(f"sum {number_text(shown.explained, DECIMALS)} = {what} {number_text(shown.logit, DECIMALS)}{_off(shown)}")
     if not _has_foot(data, shown, box):
+        what = "difference" if data.is_difference else "logit"
+        parts.append(f"sum {number_text(shown.explained, DECIMALS)} = {what} {number_text(shown.logit, DECIMALS)}{_off(shown)}")
         parts += [f"embedding {_whole(shown, shown.embedding)}", f"biases {_whole(shown, shown.bias)}"]
     if data.not_comparable:
         parts.insert(0, "no comparison: not among the ten most likely")

@@ -23,7 +23,7 @@ SINK = 0.9  # mean share of attention on the first token, above which attention 
 LOOP, LOOP_TOKENS, PERIOD = 3, 8, 64  # repeats of the same run of tokens in a row, that take so many tokens; the longest run looked for
 REPEATED, NGRAM, NGRAM_TOKENS = 0.5, 4, 128  # share of n-grams that came before, their length, and the newest tokens that are looked at
 HELP = f"""\
-What it shows: five checks of the token under the cursor and those before it. Each row: ✓ fine, ! not fine, – not known;
+What it shows: five checks of the token under the cursor and those before it. Each row: ✓ passed, ! failed, – not known;
 its name; its number; and in grey the limit that it is judged by, and where it was found.
 
 How to read it: a row with ! says what to look at. Not finite: the model computed NaN or infinity, often from 16-bit
@@ -166,7 +166,7 @@ CHECKS: tuple[Callable[[View], HealthCheck], ...] = (not_finite, dead_layers, si
 
 
 def _ordered(checks: Sequence[HealthCheck], height: int) -> list[HealthCheck]:
-    """As many as fit; where not all do, what is not fine comes first."""
+    """As many as fit; where not all do, what failed comes first."""
     if height >= len(checks):
         return list(checks)
     return sorted(checks, key=lambda check: {False: 0, None: 1, True: 2}[check.good])[: max(height, 0)]
@@ -177,7 +177,11 @@ def note(data: HealthData, box: Box) -> str:
         return ""
     wrong = sum(check.good is False for check in data.checks)
     hidden = len(data.checks) - len(_ordered(data.checks, box.height))
-    parts = [f"{wrong} not fine" if wrong else "all fine", f"{hidden} more" if hidden else "", f"token {data.cursor}"]
+    parts = [
+        f"{wrong} of {len(data.checks)} checks failed" if wrong else "all checks passed",
+        f"{hidden} more" if hidden else "",
+        f"token {data.cursor}",
+    ]
     return " · ".join(part for part in parts if part)
 
 

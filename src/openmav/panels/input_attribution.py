@@ -111,8 +111,7 @@ def notes_of(result: InputAttribution) -> list[str]:
     """The sums, and what a reader must know of them, in parts."""
     parts = [f"sum {number_text(result.sum, DECIMALS)}"]
     if math.isnan(result.total):
-        what = "f" if result.minus is None else "the difference"
-        parts[0] += f", {what} is {number_text(result.output, DECIMALS)}"
+        parts[0] += f", {'logit' if result.minus is None else 'difference'} {number_text(result.output, DECIMALS)}"
     else:
         parts[0] += f" of {number_text(result.total, DECIMALS)}"
         parts.append(f"{'off' if result.complete else 'INCOMPLETE: off'} by {percent(result.error).strip()}")

@@ -25,8 +25,8 @@ WEIGHT = 1.3
 HELP = """\
 What it shows: the active interventions (▾), and for the token under the cursor the candidates without and with them.
 Columns: the token (● is the chosen one), its probability in the baseline model and in the modified one, and the
-difference, also as a bar: orange for tokens that became more likely, blue for less likely. Above them, the entropy of both.
-Below, where a logit lens panel is shown too, the layers whose top-1 token differs.
+difference in percentage points (pp), also as a bar: orange for tokens that became more likely, blue for less likely. Above
+them, the entropy of both. Below, where a logit lens panel is shown too, the layers whose top-1 token differs.
 
 How to read it: long bars at the top mean that the intervention matters here; where hardly anything moves, the model does not
 depend on that site. A lens that differs from some layer on shows where the change takes effect. The key a adds, lists and
@@ -231,8 +231,8 @@ def _row(box: Box, token_id: int, row: Row, share: float) -> Line:
 
 
 def _change(row: Row) -> str:
-    """In hundredths, with its sign; · where it is not known."""
-    return "·" if math.isnan(row.change) else f"{'<' * row.bound}{signed(100 * row.change, 1)} %"
+    """In percentage points, with its sign; · where it is not known."""
+    return "·" if math.isnan(row.change) else f"{'<' * row.bound}{signed(100 * row.change, 1)} pp"
 
 
 def _lens(box: Box, result: Comparison, rows: int) -> list[Line]:

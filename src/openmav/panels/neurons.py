@@ -120,7 +120,7 @@ def note(data: NeuronsData, box: Box) -> str:
     if not data.neurons:
         return ""
     hidden = len(data.neurons) - _count(box.height, _rows_each(data, box))
-    more = f"{hidden} of {len(data.neurons)} neurons more" if hidden > 0 else ""
+    more = f"{len(data.neurons) - hidden} of {len(data.neurons)} neurons" if hidden > 0 else ""
     return " · ".join(part for part in (more, data.no_tokens, f"logit changes of token {data.cursor}") if part)
 
 

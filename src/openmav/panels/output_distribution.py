@@ -53,7 +53,7 @@ def data(view: View) -> DistributionData:
         empty=none if none is not None or mass is not None else not_captured(view),
         entropy=view.step.entropy if view.step else None,
         mass=mass,
-        greedy=view.sampling.greedy,
+        greedy=view.step is None or view.step.sampling.greedy,
     )
 
 

@@ -51,7 +51,8 @@ class PredictionsData:
     entropy: float = 0.0  # nats, of the raw distribution
     forced: bool = False
     greedy: bool = False
-    sampling: str = ""  # how tokens are chosen, in words
+    sampling: str = ""  # how the token was chosen, in words
+    coming: str = ""  # how the next ones are, where that is another way
 
 
 def data(view: View) -> PredictionsData:
@@ -71,8 +72,9 @@ def data(view: View) -> PredictionsData:
         selected=view.candidate,
         entropy=step.entropy,
         forced=step.forced,
-        greedy=view.sampling.greedy,
-        sampling=view.sampling.describe(),
+        greedy=step.sampling.greedy,
+        sampling=step.sampling.describe(),
+        coming="" if step.sampling == view.sampling else view.sampling.describe(),
     )
 
 
@@ -95,6 +97,7 @@ def note(data: PredictionsData, box: Box) -> str:
         return ""
     hidden = len(data.tokens) - len(shown_rows(data, box.height - _has_heading(box)))
     parts = [f"entropy {number_text(data.entropy, 2)} nats", "forced by you" if data.forced else data.sampling]
+    parts += [f"from the next token on: {data.coming}"] if data.coming else []
     return " · ".join(parts + ([f"{hidden} more ▼"] if hidden else []))
 
 

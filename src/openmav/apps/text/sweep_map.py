@@ -103,18 +103,18 @@ def _columns(plan: Plan, width: int) -> tuple[int, int]:
 
 
 def _name(head: int, wide: int, palette: Palette) -> str:
-    """A column's name, where it fits; without colour its numbers stand at the left, behind their glyph."""
-    if wide < len(f"H{head}") + 1:
-        return ""
-    return f"H{head}" if palette.color else f" H{head}".ljust(wide)
+    """A column's name, where it fits; without colour, above the last digit of its numbers."""
+    name = f"H{head}" if palette.color else f"H{head} "
+    return "" if wide < len(name) + 1 else name
 
 
 def _cell(effect: Effect | None, top: float, wide: int, palette: Palette) -> Segment:
     if effect is None:
         return text_cell(palette, "·".rjust(wide) if wide > 1 else "·", None, wide)
     text = signed(effect.change, 2) if wide >= WITH_NUMBERS else ""
-    text = fit(text, wide, ">") if palette.color else f" {text}"
-    return text_cell(palette, text, effect.change / top, wide, diverging=True)
+    if not palette.color:  # behind the cell's glyph, and apart from the next one's where it fits
+        text = fit(f"{text} " if len(text) <= wide - 2 else text, wide - 1, ">")
+    return text_cell(palette, fit(text, wide, ">") if palette.color else text, effect.change / top, wide, diverging=True)
 
 
 def _bar_row(layer: int, effect: Effect | None, top: float, room: int, palette: Palette) -> Line:
