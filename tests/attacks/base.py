@@ -6,6 +6,7 @@ an attack costs the command's own time and no more.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import select
 import signal
@@ -17,10 +18,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
+import warm
+
 SECONDS = 10.0  # of the command's own, after its imports; times MAV_TEST_SLOW on a busy machine
 MEMORY = 2_000_000_000  # bytes that a process may hold beyond what its imports take
 POWER = tuple("\x1b\x07\x08\x9b\x9d\u202e\u2066\x7f")  # characters that no terminal may get from somebody else's text
-FORKS = hasattr(os, "fork") and sys.platform != "darwin"
 
 Verdict: TypeAlias = Literal["right", "one line"]
 Make: TypeAlias = Callable[[Path], Any]  # writes the files of an attack into an empty folder
@@ -83,9 +85,9 @@ def limit() -> float:
 
 
 def warm_up() -> None:
-    """Import what every run of the command imports."""
-    import click  # noqa: F401
-    import transformers  # noqa: F401
+    """The command starts at once from here on."""
+    if warm.FORKS:
+        warm.run("--version")
 
 
 def run(attack: Attack, folder: Path) -> Result:
@@ -97,7 +99,7 @@ def run(attack: Attack, folder: Path) -> Result:
         env.pop(name, None)
         if value is not None:
             env[name] = value.replace("{folder}", str(folder))
-    return (_forked if FORKS else _spawned)(attack, args, env, folder)
+    return (_warm if warm.FORKS else _spawned)(attack, args, env, folder)
 
 
 def _spawned(attack: Attack, args: Sequence[str], env: dict[str, str], folder: Path) -> Result:
@@ -118,26 +120,23 @@ def _spawned(attack: Attack, args: Sequence[str], env: dict[str, str], folder: P
     return Result(attack, done.returncode, out, err, min(time.monotonic() - began, limit()), 0)
 
 
-def _forked(attack: Attack, args: Sequence[str], env: dict[str, str], folder: Path) -> Result:
-    import resource
-
+def _warm(attack: Attack, args: Sequence[str], env: dict[str, str], folder: Path) -> Result:
     out, err, given = os.pipe(), os.pipe(), os.pipe()
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    stdout = os.open(attack.stdout, os.O_WRONLY) if attack.stdout else os.dup(out[1])
     began = time.monotonic()
-    child = os.fork()
-    if child == 0:
-        _be_the_command(args, env, folder, given, out, err, attack.stdout)
-    for end in (out[1], err[1], given[0]):
+    process = warm.start(args, (given[0], stdout, err[1]), env=env, cwd=folder)
+    for end in (out[1], err[1], given[0], stdout):
         os.close(end)
-    os.write(given[1], attack.stdin[:60_000])
+    with contextlib.suppress(BrokenPipeError):  # it may have ended without reading
+        os.write(given[1], attack.stdin[:60_000])
     os.close(given[1])
     said, late = _read({out[0]: b"", err[0]: b""}, began + limit())
     if late:
-        os.kill(child, signal.SIGKILL)
-    _, status, usage = os.wait4(child, 0)
+        process.kill()
+    code = -signal.SIGKILL if late else process.wait()
     seconds = float("inf") if late else time.monotonic() - began
     texts = [said[end].decode("utf-8", "replace") for end in (out[0], err[0])]
-    return Result(attack, os.waitstatus_to_exitcode(status), *texts, seconds, 1024 * max(0, usage.ru_maxrss - before))
+    return Result(attack, code, *texts, seconds, process.memory)
 
 
 def _read(said: dict[int, bytes], end: float) -> tuple[dict[int, bytes], bool]:
@@ -155,37 +154,3 @@ def _read(said: dict[int, bytes], end: float) -> tuple[dict[int, bytes], bool]:
     for one in said:
         os.close(one)
     return said, bool(waiting)
-
-
-def _be_the_command(
-    args: Sequence[str],
-    env: dict[str, str],
-    folder: Path,
-    given: tuple[int, int],
-    out: tuple[int, int],
-    err: tuple[int, int],
-    stdout: str | None,
-) -> None:
-    """In the child: its descriptors, its environment, and then the command; never returns."""
-    code = 70
-    try:
-        os.setsid()
-        os.dup2(given[0], 0)
-        os.dup2(os.open(stdout, os.O_WRONLY) if stdout else out[1], 1)
-        os.dup2(err[1], 2)
-        os.closerange(3, 256)
-        os.chdir(folder)
-        os.environ.clear()
-        os.environ.update(env)
-        sys.stdin, sys.stdout, sys.stderr = open(0, encoding="utf-8"), open(1, "w", encoding="utf-8"), open(2, "w", encoding="utf-8")  # noqa: SIM115
-        from openmav.cli.main import main
-
-        code = main(args)
-        for stream in (sys.stdout, sys.stderr):
-            stream.flush()
-    except BaseException:
-        import traceback
-
-        os.write(2, traceback.format_exc().encode())
-    finally:
-        os._exit(code)

@@ -7,12 +7,13 @@ from pathlib import Path
 
 import pytest
 
+import warm
 from attacks import fuzz
-from attacks.base import FORKS, Attack, Result, run, warm_up
+from attacks.base import Attack, Result, run, warm_up
 from attacks.models import original
 from attacks.table import KINDS
 
-pytestmark = pytest.mark.skipif(not FORKS, reason="without fork each attack would import the libraries anew; make attacks runs them there")
+pytestmark = pytest.mark.skipif(not warm.FORKS, reason="without fork each would import the libraries anew; make attacks runs them")
 AT_ONCE = 60  # attacks of a test
 LEAST = 300  # attacks that the table holds
 
@@ -24,7 +25,7 @@ def chunks() -> Iterator[tuple[str, int]]:
 
 
 @pytest.fixture(scope="module", autouse=True)
-def warm() -> None:
+def warmed() -> None:
     warm_up()
     original()
 

@@ -15,6 +15,8 @@ from typing import Any
 import fastjsonschema
 import pytest
 
+import warm
+
 MAV = [sys.executable, "-m", "openmav"]
 TOY = ["--backend", "toy", "--prompt", "Hi", "--model"]
 SCHEMA = json.loads((Path(__file__).parents[2] / "docs" / "json.schema.json").read_text(encoding="utf-8"))
@@ -30,7 +32,11 @@ def own_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "mav" / "log" / "mav.log"
 
 
-def mav(*args: str, **options: Any) -> subprocess.CompletedProcess[str]:
+mav = warm.run
+
+
+def cold(*args: str, **options: Any) -> subprocess.CompletedProcess[str]:
+    """As a user starts it, imports and all."""
     return subprocess.run([*MAV, *args], capture_output=True, text=True, encoding="utf-8", timeout=WAIT, check=False, **options)
 
 
@@ -41,7 +47,7 @@ def shell(line: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_a_pipe_gets_the_text_and_stderr_one_line() -> None:
-    done = mav(*TOY, "toy")
+    done = cold(*TOY, "toy")
     assert done.returncode == 0
     assert done.stdout.startswith(" it is a truth [bold] [/][red]red[/red]\x1b[2J")
     assert "😀中文字宽" in done.stdout
@@ -63,7 +69,7 @@ def test_json_lines_are_what_the_documentation_says() -> None:
 
 
 def test_the_bundled_model_says_nothing_but_its_text() -> None:
-    done = mav("--max-new-tokens", "3", "--json", stdin=subprocess.DEVNULL)
+    done = cold("--max-new-tokens", "3", "--json", stdin=subprocess.DEVNULL)
     assert (done.returncode, done.stderr) == (0, "")
     head, *steps, end = [json.loads(line) for line in done.stdout.splitlines()]
     assert head["model"]["name"] == "demo"
@@ -194,7 +200,7 @@ def test_an_internal_error_leaves_its_traceback_in_the_log(own_log: Path) -> Non
 def test_output_is_utf_8_whatever_the_locale(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYTHONIOENCODING", "ascii")
     monkeypatch.setenv("LC_ALL", "C")
-    done = mav(*TOY, "toy")
+    done = cold(*TOY, "toy")
     assert done.returncode == 0
     assert "文字" in done.stdout
 

@@ -10,9 +10,7 @@ import json
 import os
 import re
 import select
-import signal
 import struct
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -20,9 +18,10 @@ from pathlib import Path
 
 import pytest
 
+import warm
 from attacks.models import sound, with_json
 
-pytestmark = [pytest.mark.skipif(os.name == "nt", reason="needs a pseudo-terminal"), pytest.mark.slow]
+pytestmark = [pytest.mark.skipif(not warm.FORKS, reason="needs a pseudo-terminal, and fork for its many commands"), pytest.mark.slow]
 WAIT = float(os.environ.get("MAV_TEST_WAIT", "90"))
 OURS = re.compile(r"\x1b\[[0-9;?<>=$ ]*[a-zA-Z]|\x1b\]22;[a-z-]+\x07|\x1b[=>78]|\x1b\(B")  # what Textual and rich write themselves
 EVIL = re.compile(r"\x1b\[[0-9;]*(?:7777)[0-9;]*[a-zA-Z]")  # a sequence of the attack's own
@@ -64,11 +63,10 @@ def screen_of(row: Row, folder: Path) -> tuple[int, str]:
     env = {**os.environ, "TERM": "xterm-256color", "HF_HUB_OFFLINE": "1", "XDG_STATE_HOME": str(folder / "state"), "MAV_CONFIG": os.devnull}
     env.pop("COLUMNS", None)
     env |= {name: value.replace("{folder}", str(folder)) for name, value in row.env.items()}
-    child, terminal = pty.fork()
-    if child == 0:
-        os.chdir(folder)
-        os.execve(sys.executable, [sys.executable, "-m", "openmav", *args], env)
-    fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 45, 160, 0, 0))
+    terminal, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 45, 160, 0, 0))
+    process = warm.start(args, (theirs, theirs, theirs), env=env, cwd=folder, terminal=True)
+    os.close(theirs)
     seen, end, keys, leaving = b"", time.monotonic() + WAIT, list(row.keys), ["\x1b", *"qqqqqqqq"]
     waiting = list(row.seen) if row.app else []
     quiet = time.monotonic() + QUIET
@@ -88,11 +86,11 @@ def screen_of(row: Row, folder: Path) -> tuple[int, str]:
                 os.write(terminal, (keys or leaving).pop(0).encode())
                 quiet = time.monotonic() + QUIET
         else:
-            os.kill(child, signal.SIGKILL)
+            process.kill()
             pytest.fail(f"no end; {shown(seen)[-3000:]}")
     finally:
         os.close(terminal)
-    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), seen.decode("utf-8", "replace")
+    return process.wait(), seen.decode("utf-8", "replace")
 
 
 def shown(data: bytes) -> str:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
 import time
 
 import numpy as np
 import pytest
 
+import warm
 from openmav.cli.main import main
 from openmav.engine import EngineSource
 from openmav.errors import UsageError
@@ -141,7 +141,7 @@ def test_the_command_says_it_as_text() -> None:
 
 
 def _run(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, "-m", "openmav", "attribute", *arguments], capture_output=True, text=True, timeout=120)
+    return warm.run("attribute", *arguments)
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,6 @@ import json
 import re
 import string
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import GPT2Config, GPT2LMHeadModel
 
+import warm
 from openmav.backends.base import TokenBytes
 from openmav.backends.transformers import wrap
 from openmav.errors import UsageError
@@ -458,4 +458,4 @@ def test_the_flags_reach_the_text(tmp_path: Path) -> None:
 
 
 def _mav(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, "-m", "openmav", "--plain", *arguments], capture_output=True, text=True, timeout=120)
+    return warm.run("--plain", *arguments)

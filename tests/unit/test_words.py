@@ -5,11 +5,11 @@ from __future__ import annotations
 import ast
 import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+
+import warm
 
 ROOT = Path(__file__).parents[2]
 COMMANDS = ("run", "panels", "measures", "tour", "doctor", "sweep", "attribute", "config", "new")
@@ -88,8 +88,7 @@ def test_no_page_says_it(phrase: str) -> None:
 @pytest.mark.parametrize("command", ["", *COMMANDS])
 def test_no_help_says_it(command: str) -> None:
     environment = {**os.environ, "COLUMNS": "200", "NO_COLOR": "1"}
-    args = [sys.executable, "-m", "openmav", *command.split(), "--help"]
-    shown = subprocess.run(args, capture_output=True, text=True, encoding="utf-8", env=environment, timeout=60, check=True).stdout
+    shown = warm.run(*command.split(), "--help", env=environment).stdout
     assert "Usage" in shown
     assert [line for phrase in PHRASES for line in said(f"mav {command} --help", shown, phrase)] == []
 
