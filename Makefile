@@ -1,12 +1,14 @@
-# Every target sets up all that it needs. PYTHON: the interpreter that the environment is made with; VENV: where it is.
+# Every target sets up all that it needs. PYTHON: the interpreter that the environment is made with; VENV: where it is; WORKERS: tests
+# at a time, one more than there are cores, since those of the real terminal mostly wait.
 PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 PIP = $(BIN)/python -m pip --disable-pip-version-check install --quiet
 EXACTNESS = $(VENV)-exactness
-PYTEST = $(BIN)/python -m pytest -q -n auto --dist loadfile --no-loadscope-reorder
+WORKERS ?= $(shell $(PYTHON) -c "import os; print((os.cpu_count() or 1) + 1)")
+PYTEST = $(BIN)/python -m pytest -q -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 CORE = tests/backends/test_contract.py tests/e2e/test_command.py tests/panels/test_every_panel.py tests/tui/test_app.py \
-	$(addprefix tests/unit/test_,session.py cli.py jsonl.py plain.py measures.py sampler.py conditions.py mav.py)
+	$(addprefix tests/unit/test_,session.py cli.py jsonl.py plain.py measures.py sampler.py mav.py)
 REAL = models/SmolLM2-135M-Instruct/tokenizer.json
 
 unexport PYTHONDONTWRITEBYTECODE  # else each process that a test starts would compile all of mav anew
