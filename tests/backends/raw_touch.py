@@ -1,7 +1,8 @@
-"""Interventions written a second time: plain hooks on a raw transformers model, one full forward pass, nothing of mav's."""
+"""Interventions written a second time: plain hooks on a raw transformers model, one full pass; and how mav's are held against them."""
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -9,7 +10,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from openmav.backends.transformers import TransformersBackend
+from openmav.settings.interventions import parse
+
+EXACT = 1e-5  # of the largest logit
+TEXT = "The capital of France is"  # what `check` reads
 Change = Callable[[Tensor], Tensor]  # [tokens, columns] -> the same
+Changes = list[tuple[str, Change]]
 Place = tuple[str, str, slice]  # module, "in" | "out" | "layer", columns
 
 
@@ -101,3 +108,34 @@ def _first_changed(output: object, change: Change) -> object:
         return (_first_changed(output[0], change), *output[1:])
     assert isinstance(output, Tensor)
     return change(output.reshape(-1, output.shape[-1])).view_as(output)
+
+
+def relative(found: Tensor, expected: Tensor) -> float:
+    return float((found - expected).abs().max() / expected.abs().max())
+
+
+def near(raw: Raw, mine: Tensor, ids: list[int], make: Callable[[Raw], Changes], rows: int = 1) -> bool:
+    """Whether `mine` [n, vocab], of a pass over so many rows, are the raw model's last n logits, changed as `make` says for a raw model.
+
+    Where fp32 itself is not that exact, mav may be twice as far from a run in double precision as transformers' own run of as many rows.
+    """
+    truth = raw.logits(ids, make(raw))[-len(mine) :]
+    if relative(mine, truth) < EXACT:
+        return True
+    model = Raw(copy.deepcopy(raw.model).double(), raw.paths, raw.head_width)
+    exact = model.logits(ids, make(model))[-len(mine) :]
+    rounding = relative(raw.logits(ids, make(raw), rows)[-len(mine) :], exact)
+    return rounding > EXACT / 2 and relative(mine, exact) < 2 * rounding
+
+
+def check(raw: Raw, backend: TransformersBackend, specs: list[str], make: Callable[[Raw], Changes]) -> None:
+    """The prompt and four decoded tokens; the untouched model's logits are the same bits afterwards."""
+    ids = backend.encode(TEXT)
+    text = [*ids, *backend.encode(" Paris, and it is")[:4]]
+    before = backend.prefill(ids, frozenset()).logits
+    touched = backend.intervened([parse(spec) for spec in specs], ids)
+    mine = [touched.prefill(ids, frozenset()).logits, *(touched.decode_one_token(i, frozenset()).logits for i in text[len(ids) :])]
+    touched.close()
+    assert near(raw, torch.stack(mine), text, make), specs
+    assert float((mine[0] - before).abs().max()) > 1e-3, f"{specs} changed nothing"
+    assert torch.equal(backend.prefill(ids, frozenset()).logits, before)

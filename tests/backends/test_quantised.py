@@ -18,6 +18,7 @@ import pytest
 import torch
 
 from backends.families import build
+from backends.raw_touch import PATHS, Changes, Raw, check
 from openmav.backends.base import LoadOptions
 from openmav.backends.sites import SITES
 from openmav.backends.transformers import TransformersBackend, load, wrap
@@ -172,17 +173,24 @@ def unpacked(gguf: Path) -> dict[str, torch.Tensor]:
     return found
 
 
+@pytest.fixture(scope="module")
+def unpacked_folder(tmp_path_factory: pytest.TempPathFactory, real_folder: Path) -> Path:
+    """The GGUF file's weights as a folder of transformers."""
+    from safetensors.torch import save_file
+
+    folder = tmp_path_factory.mktemp("unpacked") / "model"
+    shutil.copytree(real_folder, folder, ignore=shutil.ignore_patterns("*.safetensors"))
+    save_file(unpacked(GGUF), folder / "model.safetensors", metadata={"format": "pt"})
+    return folder
+
+
 @needs("gguf", "accelerate")
 @pytest.mark.real
 @pytest.mark.slow
-def test_a_gguf_file_equals_its_unpacked_weights(tmp_path: Path, real_folder: Path, gguf: TransformersBackend) -> None:
-    from safetensors.torch import save_file
-
-    shutil.copytree(real_folder, tmp_path / "model", ignore=shutil.ignore_patterns("*.safetensors"))
-    save_file(unpacked(GGUF), tmp_path / "model" / "model.safetensors", metadata={"format": "pt"})
+def test_a_gguf_file_equals_its_unpacked_weights(unpacked_folder: Path, gguf: TransformersBackend) -> None:
     measures = ("mlp_norm", "attention_norm", "residual_norm", "attention_entropy", "logit_lens", "attribution")
     settings = Settings(prompt="The capital of France is", measures=measures, max_new_tokens=12)
-    packed, plain = (list(Session(backend, settings)) for backend in (gguf, load(str(tmp_path / "model"), LoadOptions())))
+    packed, plain = (list(Session(backend, settings)) for backend in (gguf, load(str(unpacked_folder), LoadOptions())))
     assert [s.token_id for s in packed] == [s.token_id for s in plain]
     assert [s.text for s in packed] == [s.text for s in plain]
     for a, b in zip(packed, plain, strict=True):
@@ -191,6 +199,26 @@ def test_a_gguf_file_equals_its_unpacked_weights(tmp_path: Path, real_folder: Pa
             assert a.values[measure] == pytest.approx(b.values[measure], rel=1e-4, abs=1e-5)
         assert a.values["logit_lens.token_ids"][:, 0].tolist() == b.values["logit_lens.token_ids"][:, 0].tolist()
         assert a.values["attribution"] == pytest.approx(b.values["attribution"], rel=1e-3, abs=1e-4)
+
+
+@needs("gguf", "accelerate")
+@pytest.mark.real
+@pytest.mark.slow
+@pytest.mark.changes_model
+def test_interventions_on_a_gguf_file(unpacked_folder: Path, gguf: TransformersBackend) -> None:
+    from transformers import AutoModelForCausalLM
+
+    model = AutoModelForCausalLM.from_pretrained(unpacked_folder, attn_implementation="eager", dtype=torch.float32).eval()
+    raw = Raw(model, PATHS["llama"], gguf.info.width // gguf.info.heads)
+    specs = ["ablate L11.H7", "ablate L3.mlp", "amplify L20.attn=2", "ablate L8", "amplify L9.N3=9"]
+    changes: Changes = [
+        ("L11.H7", torch.zeros_like),
+        ("L3.mlp", torch.zeros_like),
+        ("L20.attn", lambda x: 2 * x),
+        ("L8", torch.zeros_like),
+        ("L9.N3", lambda x: 9 * x),
+    ]
+    check(raw, gguf, specs, lambda _: changes)
 
 
 @needs("gguf", "accelerate")
