@@ -92,3 +92,14 @@ def test_a_click_puts_a_branch_beside() -> None:
     picked = panel("branches").pick(start, 100, 30, 5, 2)
     assert picked.other == "branch 2"
     assert panel("branches").pick(start, 100, 30, 5, 0).other is None
+
+
+def test_no_two_columns_touch_however_long_the_tokens_are() -> None:
+    ends = (*TRUNK[:12], replace(TRUNK[12], token="<|endoftext|>", logprob=-1.5), *TRUNK[13:])
+    other = Branch("branch 1", make_prompt(), (*SIDE[:12], replace(SIDE[12], token="<|endoftext|>", logprob=-1.5)), "main", 8)
+    for width in range(34, 120):
+        rows = text(view(steps=ends, branches={"branch 1": other}), width, 30).splitlines()
+        row = next(row for row in rows if row.startswith("at token"))
+        assert row.count("22.3 %") == 2, (width, row)
+        assert "%<" not in row
+        assert width < 60 or all("…" in part or "<|endoftext|>" in part for part in row.split("22.3 %")[:2])

@@ -274,8 +274,9 @@ def _numbers(data: BranchesData, sides: tuple[Side, Side], box: Box, rows: int) 
     if data.at < 0:
         return [[Segment(fit("no token of both to compare yet", box.width), ink(box.palette, "secondary"))]]
     a, b = sides
+    room = _room(box)[1] - 1
     table = [
-        (f"at token {data.at}", f"{a.token} {percent(a.prob).strip()}", f"{b.token} {percent(b.prob).strip()}", ""),
+        (f"at token {data.at}", _choice(a, room), _choice(b, room), ""),
         ("entropy, nats", number_text(a.entropy, 2), number_text(b.entropy, 2), f"{a.entropy - b.entropy:+.2f}"),
     ]
     for share, measure, layer, x, y in data.differences:
@@ -288,20 +289,26 @@ def _numbers(data: BranchesData, sides: tuple[Side, Side], box: Box, rows: int) 
     return [_number_row(box, row, i == 0) for i, row in enumerate(table[:rows])]
 
 
+def _choice(side: Side, room: int) -> str:
+    """The token and its probability; where both do not fit, the token is cut, or left out."""
+    chance = percent(side.prob).strip()
+    left = min(cells(side.token), room - cells(chance) - 1)
+    return f"{fit(side.token, left)} {chance}" if left >= min(3, cells(side.token)) else chance
+
+
+def _room(box: Box) -> tuple[int, int]:
+    """(cells of the names, of each of the three columns beside them)."""
+    names = min(24, box.width // 3)
+    return names, max(0, box.width - names) // 3
+
+
 def _number_row(box: Box, row: tuple[str, str, str, str], first: bool) -> Line:
-    label_width = min(24, box.width // 3)
-    room = max(0, (box.width - label_width) // 3)
-    name, a, b, delta = row
+    names, room = _room(box)
+    name, *numbers = row
     palette = box.palette
-    return fit_line(
-        [
-            Segment(fit(name, label_width), ink(palette, "secondary")),
-            Segment(fit(a, room, ">"), ink(palette, "accent", bold=first)),
-            Segment(fit(b, room, ">"), ink(palette, "text", bold=first)),
-            Segment(fit(delta, room, ">"), ink(palette, "text" if delta else "secondary")),
-        ],
-        box.width,
-    )
+    styles = (ink(palette, "accent", bold=first), ink(palette, "text", bold=first), ink(palette, "text"))
+    columns = [Segment(" " + fit(text, room - 1, ">"), style) for text, style in zip(numbers, styles)]
+    return fit_line([Segment(fit(name, names), ink(palette, "secondary")), *columns], box.width)
 
 
 def pick(data: BranchesData, box: Box, x: int, y: int) -> Selection | None:

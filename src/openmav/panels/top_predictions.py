@@ -36,6 +36,9 @@ differences count.
 """
 
 
+LOGIT, LEAST_BAR = 9, 8  # cells of a logit, and of the longest bar beside it; where there are fewer, the bar alone
+
+
 @dataclass(frozen=True)
 class PredictionsData:
     """The candidates of the shown step, most likely first; arrays are [k]."""
@@ -108,16 +111,16 @@ def _has_heading(box: Box) -> int:
 def _widths(data: PredictionsData, box: Box) -> tuple[int, bool, bool, int]:
     """(cells of the token, sampled column?, logit column?, cells of the longest bar)."""
     sampled = not data.greedy and box.width >= 34
-    logit = box.width >= 30 + (10 if sampled else 0)
     token = max(4, min(24, box.width * 3 // 10))
-    longest = max(0, box.width - 2 - token - 1 - 7 - (8 if sampled else 0) - 1 - (9 if logit else 0))
-    return token, sampled, logit, box.longest(longest)
+    longest = max(0, box.width - 2 - token - 1 - 7 - (8 if sampled else 0) - 1)
+    logit = longest >= LOGIT + LEAST_BAR
+    return token, sampled, logit, box.longest(longest - LOGIT * logit)
 
 
 def _heading(data: PredictionsData, box: Box) -> Line:
     token, sampled, logit, longest = _widths(data, box)
     left = f"  {'token':<{token}} {'p':>7}" + (f"{'sampled':>8}" if sampled else "") + " " + probability_axis(longest, box.scale)
-    right = f"{'logit':>9}" if logit else ""
+    right = f"{'logit':>{LOGIT}}" if logit else ""
     return [Segment(left + " " * max(0, box.width - len(left) - len(right)) + right, ink(box.palette, "secondary"))]
 
 
@@ -137,7 +140,7 @@ def _row(data: PredictionsData, box: Box, row: int, p: float, left: float, logit
     shown = bar(share, longest)
     line.append(Segment(" " + shown, ink(box.palette, "accent" if chosen else "probability", on if box.palette.color else "")))
     used = 2 + token_width + 1 + 7 + (8 if has_sampled else 0) + 1 + len(shown)
-    end = number(logit, 2, 9) if has_logit else ""
+    end = number(logit, 2, LOGIT) if has_logit else ""
     return [*line, Segment(" " * max(0, box.width - used - len(end)) + end, quiet)]
 
 

@@ -13,8 +13,11 @@ Group: TypeAlias = Literal["top", "layers", "side", "strip"]
 SMALL = (72, 20)  # below this width or height: one panel at a time
 TOP = ("generated_text", "top_predictions")
 NARROW = 24  # cells that a panel beside the layers needs at least
-SIDE_ROWS = 12  # rows that suffice for most of them
+SIDE_ROWS = 10  # rows that suffice for most of them
+ASIDE = 120  # cells of a screen from which on text and candidates may stand beside the layers
+SMALL_ROWS = 16  # frame included, of a panel that has little to show
 STACKED_ROWS = 14  # that must be left below the layers for other panels
+ALONE_ROWS = 8  # the same where neither text nor candidates are shown
 WIDE = 200  # cells from which few layer panels leave half of the width to others
 LEAST_ROWS = 3  # of a tile: its frame and one line
 
@@ -88,15 +91,46 @@ def arrange(
     has_middle = bool(groups["layers"] or groups["side"])
     strip = _strip_height(kinds, groups["strip"], height, not has_middle and not groups["top"])
     rest = height - strip
-    top = rest if not has_middle else _top_height(kinds, rest, layers, groups, width) if groups["top"] else 0
-    if has_middle and groups["strip"]:
-        spare = max(0, min(rest - top - _wanted(kinds, rest, layers, groups, width), 2 * strip))
-        strip, rest = strip + spare, rest - spare
+    if _is_aside(kinds, groups, layers, width, rest):
+        return _in_order(kinds, _aside(kinds, groups, layers, width, height, strip))
+    if not has_middle and groups["top"] and groups["strip"]:  # what text and candidates have no use for
+        strip += max(0, rest - max(_most(kinds, groups["top"], rest), rest * 2 // 3))
+        rest = height - strip
+    stacked = _is_stacked(kinds, groups, layers, width, rest)
+    wanted = _wanted(kinds, rest, layers, groups, stacked)
+    top = rest if not has_middle else _top_height(kinds, rest, wanted, groups) if groups["top"] else 0
+    if has_middle:
+        spare = max(0, rest - top - wanted)
+        if groups["strip"]:
+            strip, rest = strip + spare, rest - spare
+        elif groups["top"]:
+            top += spare
     tiles = _row(kinds, groups["top"], 0, 0, width, top)
-    tiles += _middle(kinds, groups, layers, top, width, rest - top)
+    tiles += _middle(kinds, groups, layers, top, width, rest - top, stacked)
     tiles += _stack(kinds, [[name] for name in groups["strip"]], 0, rest, width, strip)
+    return _in_order(kinds, tiles)
+
+
+def _in_order(kinds: Mapping[str, Kind], tiles: Sequence[Tile]) -> list[Tile]:
     order = list(kinds)
     return sorted(tiles, key=lambda tile: order.index(tile.name))
+
+
+def _is_aside(kinds: Mapping[str, Kind], groups: Mapping[str, Sequence[str]], layers: int, width: int, rest: int) -> bool:
+    """Whether text and candidates stand beside the layer panels rather than above them: those need the height, and there is the width."""
+    needed = _layer_rows(kinds, groups["layers"], layers)
+    return bool(layers and groups["top"] and groups["layers"]) and not groups["side"] and width >= ASIDE and needed > rest * 2 // 3
+
+
+def _aside(kinds: Mapping[str, Kind], groups: Mapping[str, Sequence[str]], layers: int, width: int, height: int, strip: int) -> list[Tile]:
+    """Text above candidates in a column on the left, the layer panels beside it as high as they need."""
+    high = min(_layer_rows(kinds, groups["layers"], layers), height - strip)
+    column = round(width * 0.3)
+    tiles = _stack(kinds, [[name] for name in groups["top"]], 0, 0, column, high)
+    tiles += [replace(tile, x=tile.x + column) for tile in _layer_row(kinds, groups["layers"], 0, width - column, high)]
+    if not groups["strip"]:
+        tiles = [replace(tile, height=tile.height + (height - high) * (tile.y + tile.height == high)) for tile in tiles]
+    return tiles + _stack(kinds, [[name] for name in groups["strip"]], 0, high, width, height - high)
 
 
 def _strip_height(kinds: Mapping[str, Kind], names: Sequence[str], height: int, alone: bool) -> int:
@@ -106,9 +140,9 @@ def _strip_height(kinds: Mapping[str, Kind], names: Sequence[str], height: int, 
     return min(sum(max(LEAST_ROWS, round((5 if height >= 34 else 3) * kinds[name].tall)) for name in names), height // 2)
 
 
-def _top_height(kinds: Mapping[str, Kind], rest: int, layers: int, groups: Mapping[str, Sequence[str]], width: int) -> int:
+def _top_height(kinds: Mapping[str, Kind], rest: int, wanted: int, groups: Mapping[str, Sequence[str]]) -> int:
     """A good third for text and predictions; more where what is below needs less, or where the user made it taller."""
-    height = max(min(6, rest // 2), round(rest * 0.36), rest - _wanted(kinds, rest, layers, groups, width))
+    height = max(min(6, rest // 2), round(rest * 0.36), rest - wanted)
     height = min(height, _most(kinds, groups["top"], rest))
     below = max(kinds[name].tall for name in (*groups["layers"], *groups["side"]))
     height = round(height * max(kinds[name].tall for name in groups["top"]) / below)
@@ -126,24 +160,30 @@ def _layer_rows(kinds: Mapping[str, Kind], names: Sequence[str], layers: int) ->
     return layers + 2 + max(kinds[name].foot for name in names) if names else 0
 
 
-def _wanted(kinds: Mapping[str, Kind], rest: int, layers: int, groups: Mapping[str, Sequence[str]], width: int) -> int:
+def _wanted(kinds: Mapping[str, Kind], rest: int, layers: int, groups: Mapping[str, Sequence[str]], stacked: bool) -> int:
     """Rows that the layer panels and those beside or below them can use."""
     needed, side = _layer_rows(kinds, groups["layers"], layers or rest), _most(kinds, groups["side"], rest)
-    if _is_stacked(kinds, groups, needed, width, rest):
-        return needed + side
-    column = sum(_most(kinds, [name], rest) for name in groups["side"])  # beside layers, one below the other
-    return max(needed, column if groups["layers"] else side)
+    if not needed:
+        return side
+    return needed + side if stacked else needed
 
 
-def _is_stacked(kinds: Mapping[str, Kind], groups: Mapping[str, Sequence[str]], needed: int, width: int, height: int) -> bool:
-    """Whether few layers leave so much room below them that the other panels go there rather than beside them.
+def _is_stacked(kinds: Mapping[str, Kind], groups: Mapping[str, Sequence[str]], count: int, width: int, rest: int) -> bool:
+    """Whether `count` layers leave so much room below them and text and candidates that the other panels go there rather than beside them.
 
-    Not so where the layer panels take half of a wide screen at most, and more than half of its height.
+    Not so where the layer panels take half of a wide screen at most and more than half of its height, nor for a single small panel,
+    unless there is room for two.
     """
-    if not (groups["layers"] and groups["side"]) or height - needed < STACKED_ROWS:
+    layers, top, side = groups["layers"], groups["top"], groups["side"]
+    needed = _layer_rows(kinds, layers, count or rest)
+    left = rest - needed - (min(_most(kinds, top, rest), max(rest // 3, 9)) if top else 0)
+    most = _most(kinds, side, rest)
+    if not (layers and side) or left < min(STACKED_ROWS if top else ALONE_ROWS, most):
+        return False
+    if top and len(side) == 1 and most <= SMALL_ROWS and rest - needed - _most(kinds, top, rest) < 2 * STACKED_ROWS:
         return False
     narrow = _side_width(width, sum(kinds[name].weight for name in groups["layers"])) * 2 >= width
-    return not (narrow and width >= WIDE and needed * 2 > height)
+    return not (narrow and width >= WIDE and needed * 2 > rest)
 
 
 def _split(total: int, weights: Sequence[float]) -> list[int]:
@@ -170,11 +210,13 @@ def _stack(kinds: Mapping[str, Kind], rows: Sequence[Sequence[str]], x: int, y: 
     return tiles
 
 
-def _middle(kinds: Mapping[str, Kind], groups: Mapping[str, Sequence[str]], count: int, y: int, width: int, height: int) -> list[Tile]:
-    """The layer panels in one row and the others beside them; below them where `count` layers leave the room."""
+def _middle(
+    kinds: Mapping[str, Kind], groups: Mapping[str, Sequence[str]], count: int, y: int, width: int, height: int, stacked: bool
+) -> list[Tile]:
+    """The layer panels in one row and the others beside them, or `stacked` below them."""
     layers, side = groups["layers"], groups["side"]
     needed = _layer_rows(kinds, layers, count or height)
-    if not layers or _is_stacked(kinds, groups, needed, width, height):
+    if not layers or stacked:
         high = _layer_share(kinds, layers, side, needed, height) if layers else 0
         rows = _in_rows(side, math.ceil(len(side) / 3), height - high)
         return _layer_row(kinds, layers, y, width, high) + _stack(kinds, rows, 0, y + high, width, height - high)

@@ -15,7 +15,7 @@ from openmav.record import Array
 from openmav.settings.run import Aggregation
 from openmav.view import Selection, View
 
-SHORT_TITLE = 5  # letters of a title where there is no space for more
+SHORT_TITLES = {"Attention": "Attn.", "Residual": "Res."}  # where there is no space for more
 NUMBER_WIDTH = 5  # cells that a number takes at least
 NO_TOKEN = "no token yet"
 ADDED = ("mlp_norm", "attention_norm")  # what layers add to the residual stream: their bars have one scale
@@ -217,4 +217,4 @@ def pick_layer(data: LayerData, box: Box, x: int, y: int) -> Selection | None:
 def norm_title(data: NormData, box: Box, what: str) -> str:
     """The title of a norm, with how the chosen aggregation is written where there is space."""
     full = f"{what} {'‖x‖₂' if data.aggregation == 'l2' else 'max |x|'}"
-    return next((title for title in (full, what) if cells(title) <= box.width), what[:SHORT_TITLE])
+    return next((title for title in (full, what) if cells(title) <= box.width), SHORT_TITLES.get(what, what))
