@@ -9,7 +9,7 @@ from typing import Any
 
 from fakes import make_info, make_prompt, make_steps
 from openmav import panels
-from openmav.paint import PALETTES, Line, line_text, line_width
+from openmav.paint import Line, line_text, line_width
 from openmav.plugins import registry
 from openmav.protocol.snapshot import Snapshot
 from openmav.record import ModelInfo, Step
@@ -38,13 +38,13 @@ class OnView:
     def legend(self, view: View, width: int) -> Line | None:
         return panels.draw(self.module, view, width, 1).legend
 
-    def render(self, view: View, width: int, height: int) -> list[Line]:
-        return list(panels.draw(self.module, view, width, height).lines)
+    def render(self, view: View, width: int, height: int, gutter: bool = True) -> list[Line]:
+        return list(panels.draw(self.module, view, width, height, gutter=gutter).lines)
 
-    def pick(self, view: View, width: int, height: int, x: int, y: int) -> View:
+    def pick(self, view: View, width: int, height: int, x: int, y: int, gutter: bool = True) -> View:
         if not hasattr(self.module, "pick"):
             return view
-        picked = panels.pick(self.module, view, width, height, x, y)
+        picked = panels.pick(self.module, view, width, height, x, y, gutter=gutter)
         assert isinstance(picked, View)
         return picked
 
@@ -70,12 +70,12 @@ def make_view(
 
 
 def without_colour(view: View) -> View:
-    return replace(view, palette=PALETTES["mono"])
+    return replace(view, theme="mono")
 
 
-def draw(name: str, view: View, width: int = 60, height: int = 12) -> list[str]:
+def draw(name: str, view: View, width: int = 60, height: int = 12, gutter: bool = True) -> list[str]:
     """What the panel says, a string a row; checks that no row leaves the box."""
-    lines = panel(name).render(view, width, height)
+    lines = panel(name).render(view, width, height, gutter)
     assert len(lines) <= height, "more rows than the box has"
     assert all(line_width(line) <= width for line in lines), "a row is wider than the box"
     return [line_text(line).rstrip() for line in lines]

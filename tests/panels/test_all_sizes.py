@@ -14,7 +14,7 @@ from everything import spoilt, whole_steps
 from fakes import HOSTILE, make_info
 from openmav import panels
 from openmav.apps.tui.layout import Tile, kind_of, place_all
-from openmav.paint import Edges, line_text, line_width, tile
+from openmav.paint import PALETTES, Edges, line_text, line_width, tile
 from openmav.plugins import registry
 from openmav.view import View
 from openmav.view.layouts import LAYOUTS
@@ -58,12 +58,11 @@ def boxes(name: str, layers: int) -> list[Tile]:
 def framed(module: OnView, view: View, place: Tile) -> str:
     """All that the panel's tile says, a row a line; fails where the panel does, or where it leaves its box."""
     width, height = place.inner
-    view = replace(view, gutter=place.gutter)
-    found = panels.draw(module.module, view, width, height, place.width - 5)
+    found = panels.draw(module.module, view, width, height, place.width - 5, gutter=place.gutter)
     lines = list(found.lines)
     assert len(lines) <= height, "more rows than the box has"
     assert all(line_width(line) <= width for line in lines), "a row is wider than the box"
-    drawn = tile(lines, place.width, place.height, view.palette, found.title, found.note, True, place.edges, found.legend)
+    drawn = tile(lines, place.width, place.height, PALETTES[view.theme], found.title, found.note, True, place.edges, found.legend)
     assert [line_width(line) for line in drawn] == [place.width] * place.height
     text = "\n".join(map(line_text, drawn))
     assert not [char for char in text if char != "\n" and unicodedata.category(char) in ("Cc", "Cf", "Cs")]
@@ -74,9 +73,8 @@ def reached(module: OnView, view: View, place: Tile) -> tuple[set[int], set[int]
     """The layers and the tokens that a click in the box can reach."""
     width, height = place.inner
     pick = module.pick
-    local = replace(view, gutter=place.gutter)
-    below = [pick(local, width, height, width // 2, y) for y in range(height)]
-    beside = [pick(local, width, height, x, height // 2) for x in range(0, width, max(1, width // 4))]
+    below = [pick(view, width, height, width // 2, y, place.gutter) for y in range(height)]
+    beside = [pick(view, width, height, x, height // 2, place.gutter) for x in range(0, width, max(1, width // 4))]
     return {one.layer for one in below}, {one.cursor for one in beside}
 
 

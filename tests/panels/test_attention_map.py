@@ -11,7 +11,7 @@ from deep import deep_steps, deepen
 from drawing import draw, make_view, note, panel, without_colour
 
 from fakes import make_info, make_step, with_values
-from openmav.paint import line_text, surprise
+from openmav.paint import PALETTES, line_text, surprise
 from openmav.record import Step
 from openmav.view import View
 
@@ -67,7 +67,7 @@ def test_shares_are_seen_against_one_and_entropy_in_the_steps_of_the_text() -> N
         line_text(panel("attention_map").legend(kind(view, name), 80)).split()[i] for name, i in (("sink share", 0), ("sink share", 1))
     )
     assert (low, high) == ("0.00", "1.00")
-    assert panel("attention_map").legend(view, 80) == panel("generated_text").legend(view, 80) == surprise.legend(view.palette)
+    assert panel("attention_map").legend(view, 80) == panel("generated_text").legend(view, 80) == surprise.legend(PALETTES[view.theme])
 
 
 def test_heads_that_do_not_fit_are_averaged_and_said() -> None:

@@ -11,6 +11,7 @@ from deep import deep_steps, rows_of
 from drawing import draw, make_view, note, panel, without_colour
 
 from fakes import make_info, make_prompt, make_step, with_values
+from openmav.paint import PALETTES
 from openmav.panels import needs
 from openmav.panels.widgets.sequence import token_at
 from openmav.view import View
@@ -158,7 +159,7 @@ def test_the_text_is_coloured_by_where_the_head_looks() -> None:
     row[0], row[3], row[PROMPT] = 0.5, 0.4, 0.1
     view = coloured(row)
     found = backgrounds(view)
-    tint = view.palette.surprise
+    tint = PALETTES[view.theme].surprise
     assert found[" France"] == tint[7], "the most of all but the first"
     assert found["The"] == tint[7], "clipped"
     assert found[view.steps[0].text] == tint[2], "a quarter of the most"
@@ -177,7 +178,7 @@ def test_what_stands_for_hidden_text_has_no_colour() -> None:
 def test_the_text_says_where_there_is_no_row() -> None:
     view = make_view(3, modes={"generated_text": "attention"})
     assert "not captured for this token" in note("generated_text", view, 100, 5)
-    assert set(backgrounds(view).values()) <= {None, view.palette.text}
+    assert set(backgrounds(view).values()) <= {None, PALETTES[view.theme].text}
 
 
 def test_the_text_reads_the_same_in_every_colouring() -> None:
@@ -191,7 +192,7 @@ def test_the_text_is_coloured_by_entropy() -> None:
     steps = [make_step(0, " calm", entropy=0.4), make_step(1, " unsure", entropy=3.2), make_step(2, " lost", entropy=99.0), make_step(3)]
     view = make_view(steps, modes={"generated_text": "entropy"}, prompt=None)
     found = backgrounds(view)
-    assert (found[" calm"], found[" unsure"], found[" lost"]) == (None, view.palette.surprise[4], view.palette.surprise[7])
+    assert (found[" calm"], found[" unsure"], found[" lost"]) == (None, PALETTES[view.theme].surprise[4], PALETTES[view.theme].surprise[7])
     assert "coloured by entropy" in note("generated_text", view, 60, 5)
 
 

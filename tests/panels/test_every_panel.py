@@ -14,7 +14,7 @@ from drawing import SIZES, draw, make_view, note, panel, without_colour
 
 from everything import whole_step, whole_steps
 from fakes import HOSTILE, make_info, make_step, sampled, with_nan, with_values
-from openmav.paint import PALETTES, line_width
+from openmav.paint import line_width
 from openmav.panels import needs
 from openmav.plugins import registry
 from openmav.record import Step
@@ -120,7 +120,7 @@ def test_without_colour_nothing_has_one(name: str, mode: str) -> None:
 @every
 def test_all_looks_draw_the_same_text(name: str, mode: str) -> None:
     view = usual(name, mode)
-    assert draw(name, replace(view, palette=PALETTES["light"])) == draw(name, view)
+    assert draw(name, replace(view, theme="light")) == draw(name, view)
 
 
 @every
@@ -176,7 +176,7 @@ def test_rows_out_of_sight_are_announced(name: str) -> None:
 @layered
 def test_a_neighbour_may_have_drawn_the_labels(name: str) -> None:
     assert any(row.startswith((" 29", "▸29")) for row in draw(name, make_view(steps(3)), 40, 5))
-    assert not any(row.startswith((" 29", "▸29")) for row in draw(name, make_view(steps(3), gutter=False), 40, 5))
+    assert not any(row.startswith((" 29", "▸29")) for row in draw(name, make_view(steps(3)), 40, 5, gutter=False))
 
 
 @layered

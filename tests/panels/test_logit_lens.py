@@ -11,6 +11,7 @@ from deep import deep_steps
 from drawing import draw, make_view, note, panel, without_colour
 
 from fakes import make_info, make_step, with_values
+from openmav.paint import PALETTES
 from openmav.panels.widgets.lens import lens_of, mark, piece, summary
 from openmav.record import Step
 from openmav.view import View
@@ -92,7 +93,7 @@ def test_the_chosen_token_is_amber() -> None:
     top, below, *_ = panel("logit_lens").render(view, 60, 3)
 
     def amber(line: list) -> bool:
-        return any("·" in s.text and s.style and s.style.color and s.style.color.name == view.palette.accent for s in line)
+        return any("·" in s.text and s.style and s.style.color and s.style.color.name == PALETTES[view.theme].accent for s in line)
 
     assert amber(top)
     assert not amber(below)
@@ -130,7 +131,7 @@ def test_colours_follow_the_probability() -> None:
         share = float(lens[2 - at, 0])
         assert found.style is not None
         assert found.style.bgcolor is not None
-        assert found.style.bgcolor.name == view.palette.heat[min(int(share * 16), 15)]
+        assert found.style.bgcolor.name == PALETTES[view.theme].heat[min(int(share * 16), 15)]
 
 
 def test_without_colour_a_glyph_says_how_likely() -> None:

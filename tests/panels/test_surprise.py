@@ -25,7 +25,7 @@ themes = pytest.mark.parametrize("palette", COLOURED, ids=lambda palette: palett
 def run_of(palette: Palette, nats: list[float] = NATS, cursor: int = 0) -> View:
     """A token for each number, each a word of its own; the first one under the cursor."""
     steps = [make_step(at, f" word{at}", logprob=-one) for at, one in enumerate(nats)]
-    return make_view(steps, prompt=None, palette=palette).at_step(cursor)
+    return make_view(steps, prompt=None, theme=palette.name).at_step(cursor)
 
 
 def in_the_text(view: View) -> dict[str, str | None]:
@@ -72,7 +72,7 @@ def test_steps_begin_at_their_edges() -> None:
 
 @themes
 def test_text_and_timeline_agree_for_every_token(palette: Palette) -> None:
-    for view in (run_of(palette), make_view(30, palette=palette).at_step(0)):
+    for view in (run_of(palette), make_view(30, theme=palette.name).at_step(0)):
         ramp = palette.surprise
         drawn, columns = in_the_text(view), on_the_timeline(view)
         assert len(columns) == len(view.steps)
@@ -89,7 +89,7 @@ def test_a_map_has_the_colours_of_the_text(palette: Palette) -> None:
     info = make_info(1, len(NATS))
     for name in ("attention_entropy", "attention_map"):
         step = with_values(make_step(0, info=info), attention_entropy=np.array([NATS]))
-        (line,) = panel(name).render(make_view([step], info, palette=palette, layer=-1), 200, 1)
+        (line,) = panel(name).render(make_view([step], info, theme=palette.name, layer=-1), 200, 1)
         found = [s.style.bgcolor.name for s in line if s.style and s.style.bgcolor]
         expected = [palette.surprise[surprise.step_of(one)] for one in NATS]
         assert [a for a, b in pairwise([*found, ""]) if a != b] == [a for a, b in pairwise([*expected, ""]) if a != b], name
@@ -136,7 +136,10 @@ def test_without_colour_the_cursors_column_keeps_its_height() -> None:
 def test_the_frame_points_at_the_cursors_column() -> None:
     view = run_of(PALETTES["mono"], cursor=14)
     found = panels.draw(registry.load("panels", "timeline"), view, 60, 2)
-    drawn = [line_text(line) for line in tile(list(found.lines), 64, 4, view.palette, "T", "", legend=found.legend, pointer=found.pointer)]
+    drawn = [
+        line_text(line)
+        for line in tile(list(found.lines), 64, 4, PALETTES[view.theme], "T", "", legend=found.legend, pointer=found.pointer)
+    ]
     assert found.pointer == 28
     assert drawn[0].index("▼") == drawn[-1].index("▲") == 2 + 28
 
@@ -146,5 +149,5 @@ def test_the_pointer_is_seen_wherever_the_cursor_is() -> None:
     for cursor in range(len(NATS)):
         found = panels.draw(registry.load("panels", "timeline"), view.at_step(cursor), 36, 1)
         assert found.pointer is not None
-        drawn = tile(list(found.lines), 40, 3, view.palette, found.title, found.note, legend=found.legend, pointer=found.pointer)
+        drawn = tile(list(found.lines), 40, 3, PALETTES[view.theme], found.title, found.note, legend=found.legend, pointer=found.pointer)
         assert [line_text(line)[2 + found.pointer] in "▼▲" for line in (drawn[0], drawn[2])].count(True) >= 1

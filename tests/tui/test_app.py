@@ -256,10 +256,10 @@ async def test_themes_go_round() -> None:
     async with app.run_test(size=COMPACT) as pilot:
         seen = []
         for _ in range(3):
-            seen.append(app.view.palette.name)
+            seen.append(app.view.theme)
             await pilot.press("t")
         assert seen == ["dark", "light", "contrast"]
-        assert app.view.palette.name == "dark"
+        assert app.view.theme == "dark"
 
 
 async def test_the_screen_is_saved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

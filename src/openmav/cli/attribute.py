@@ -79,13 +79,13 @@ def _as_text(result: InputAttribution, model: str, terminal: bool) -> str:
     from rich.console import Console
     from rich.segment import Segment, Segments
 
-    from openmav.paint import PALETTES, one_line
+    from openmav.paint import one_line
     from openmav.panels import draw, input_attribution
     from openmav.view import View
 
     coloured = terminal and not os.environ.get("NO_COLOR")
     width = shutil.get_terminal_size((WIDTH, ROWS)).columns if terminal else WIDTH
-    view = View(attribution=result, palette=PALETTES["dark" if coloured else "mono"])
+    view = View(attribution=result, theme="dark" if coloured else "mono")
     console = Console(
         width=width, color_system="auto" if coloured else None, force_terminal=terminal, legacy_windows=False, highlight=False
     )

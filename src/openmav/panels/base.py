@@ -29,13 +29,13 @@ class Box:
     palette: Palette = PALETTES["dark"]
     scale: Scale = "linear"
     max_bar_length: int | None = None  # cells; None: as long as the panel allows
-    gutter: bool = True  # a layer panel draws the layers' numbers
+    gutter: bool = True  # a layer panel draws the layers' numbers; a neighbour on the left may have done it
     scroll: int = 0  # layer rows hidden above
 
     @classmethod
-    def of(cls, view: View, width: int, height: int) -> Box:
+    def of(cls, view: View, width: int, height: int, gutter: bool = True) -> Box:
         options = view.options
-        return cls(width, height, view.palette, options.scale, options.max_bar_length, view.gutter, view.scroll)
+        return cls(width, height, PALETTES[view.theme], options.scale, options.max_bar_length, gutter, view.scroll)
 
     def longest(self, room: int) -> int:
         """Cells of the longest bar where there is room for `room`."""
@@ -67,8 +67,8 @@ class PanelOutput:
     pointer: int | None = None
 
 
-def draw(module: ModuleType, view: View, width: int, height: int, title_width: int | None = None) -> PanelOutput:
-    """All that a panel shows in `width` x `height` cells, its title in `title_width`. Raises whatever the panel raises.
+def draw(module: ModuleType, view: View, width: int, height: int, title_width: int | None = None, *, gutter: bool = True) -> PanelOutput:
+    """All that a panel shows in `width` x `height` cells, its title in `title_width`; `gutter` as in Box. Raises whatever the panel raises.
 
     A panel without `data` gets the view itself: render(view, width, height), heading(view, width) and so on.
     """
@@ -80,7 +80,7 @@ def draw(module: ModuleType, view: View, width: int, height: int, title_width: i
             legend=module.legend(view, width) if hasattr(module, "legend") else None,
             lines=module.render(view, width, height),
         )
-    box = Box.of(view, width, height)
+    box = Box.of(view, width, height, gutter)
     data = module.data(replace(view, size=(width, height)))
     return PanelOutput(
         title=module.heading(data, replace(box, width=title_width)) if hasattr(module, "heading") else module.TITLE,
@@ -91,11 +91,11 @@ def draw(module: ModuleType, view: View, width: int, height: int, title_width: i
     )
 
 
-def pick(module: ModuleType, view: View, width: int, height: int, x: int, y: int) -> Any:
+def pick(module: ModuleType, view: View, width: int, height: int, x: int, y: int, *, gutter: bool = True) -> Any:
     """The View after a click in the panel at cell `x`, `y`; whatever a panel without `data` returns."""
     if not has_data(module):
         return module.pick(view, width, height, x, y)
-    selection = module.pick(module.data(replace(view, size=(width, height))), Box.of(view, width, height), x, y)
+    selection = module.pick(module.data(replace(view, size=(width, height))), Box.of(view, width, height, gutter), x, y)
     if selection is None or selection == Selection():
         return view
     return view.selecting(selection) if isinstance(selection, Selection) else selection

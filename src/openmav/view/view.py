@@ -1,4 +1,4 @@
-"""What a panel draws: one frozen View holds all that is known and all that the user selected."""
+"""What a panel shows: one frozen View holds all that is known and all that the user selected."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from dataclasses import dataclass, field, fields, replace
 
 import numpy as np
 
-from openmav.paint import PALETTES, Palette
 from openmav.protocol.snapshot import Snapshot
 from openmav.record import Array, Branch, Step
 from openmav.record.nonfinite import nonfinite
@@ -44,9 +43,8 @@ class View(Snapshot):
     draw_seconds: float | None = None  # what the app took lately to make all lines of a frame
     memory: Mapping[str, int] = field(default_factory=dict)  # resident bytes of the processes "app" and "engine", where known
     size: tuple[int, int] | None = None  # cells of the box that a panel's data is for; None: all tokens are needed
-    gutter: bool = True  # layer panels draw the layer's number; a neighbour on the left may have done it
     options: AppOptions = field(default_factory=AppOptions)
-    palette: Palette = PALETTES["dark"]
+    theme: str = "dark"  # the name of the palette that it is drawn with; "mono" has no colour
 
     # ---- reading ----
 

@@ -39,11 +39,12 @@ from openmav.apps.tui.performance import Performance
 from openmav.apps.tui.safe_panel import is_under_way
 from openmav.apps.tui.terminal_signals import TerminalGuard
 from openmav.apps.tui.themes import register
-from openmav.apps.tui.tiles import palette_of
+from openmav.apps.tui.tiles import theme_of
 from openmav.apps.tui.widgets.bars import Footer, Header, Notice
 from openmav.apps.tui.widgets.messages import Clicked, Wheeled
 from openmav.apps.tui.widgets.neutral_filter import NeutralFilter
 from openmav.apps.tui.widgets.panel_tile import PanelTile
+from openmav.paint import PALETTES
 from openmav.protocol.source import Source
 from openmav.view import View
 from openmav.view.options import AppOptions
@@ -81,7 +82,7 @@ class MavApp(App[None]):
         super().__init__(ansi_color=True if not options.color else None)
         options = replace(options, keys=current_ids(options.keys))
         self.source = source
-        self.context = context = Context(source, View(options=options, palette=palette_of(options), watches=options.watches), self)
+        self.context = context = Context(source, View(options=options, theme=theme_of(options), watches=options.watches), self)
         self.panels = panels = PanelsController(context)
         self.measures = self.make_measures()
         self.controllers = Controllers(
@@ -104,7 +105,7 @@ class MavApp(App[None]):
         leaving = keys_of(options.keys)
         self._flood = Flood({key for name in ("quit", "interrupt", "escape") for key in leaving[name].split(",")})
         self._performance = Performance(getattr(source, "pid", None))
-        register(self, self.view.palette)
+        register(self, PALETTES[self.view.theme])
 
     def make_measures(self) -> MeasureRequests:
         return MeasureRequests(self.context, self.panels)
@@ -185,7 +186,7 @@ class MavApp(App[None]):
             for tile in self._tiles(base):
                 place = panels.places.get(tile.panel)
                 tile.move_to(place)
-                tile.show(replace(self.view, gutter=place is None or place.gutter), tile.panel == panels.focused)
+                tile.show(self.view, tile.panel == panels.focused)
         self.context.view = self._performance.updated(self.view, time.perf_counter() - began)
 
     def _tiles(self, base: Screen) -> Iterable[PanelTile]:

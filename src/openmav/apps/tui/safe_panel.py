@@ -71,7 +71,7 @@ def draw_own(module: ModuleType, view: View, place: Tile) -> DrawnPanel:
 
 def _draw(module: ModuleType, view: View, place: Tile) -> DrawnPanel:
     width, height = place.inner
-    drawn = panels.draw(module, view, width, height, place.width - 5)
+    drawn = panels.draw(module, view, width, height, place.width - 5, gutter=place.gutter)
     legend = checked_line(drawn.legend) if drawn.legend is not None else None
     return DrawnPanel(_flat(str(drawn.title)), _flat(str(drawn.note)), checked_lines(drawn.lines, height), legend)
 
@@ -95,12 +95,12 @@ def failure(module: ModuleType, view: View, width: int, height: int) -> str:
     return ""
 
 
-def picked(module: ModuleType, view: View, width: int, height: int, x: int, y: int) -> tuple[View, str]:
+def picked(module: ModuleType, view: View, place: Tile, x: int, y: int) -> tuple[View, str]:
     """The View after a click inside of the panel, and what failed in one line; the same View if the panel takes no clicks."""
     if not hasattr(module, "pick"):
         return view, ""
     try:
-        picked_view = runner_of(module).once(lambda: panels.pick(module, view, width, height, x, y))
+        picked_view = runner_of(module).once(lambda: panels.pick(module, view, *place.inner, x, y, gutter=place.gutter))
     except BaseException as error:
         return view, f"the panel '{one_line(str(module.TITLE))}' failed at a click: {type(error).__name__}: {one_line(str(error))}"
     return (

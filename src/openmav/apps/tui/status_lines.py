@@ -9,7 +9,7 @@ from rich.segment import Segment
 
 from openmav.apps.tui import keys as table
 from openmav.apps.tui.keys import Hint
-from openmav.paint import Line, cells, fit, fit_line, ink, line_width, one_line
+from openmav.paint import PALETTES, Line, cells, fit, fit_line, ink, line_width, one_line
 from openmav.record import TRUNK, ModelInfo
 from openmav.view import View
 
@@ -65,7 +65,7 @@ def _about(info: ModelInfo) -> list[str]:
 
 def header(view: View, width: int) -> Line:
     """Name and model on the left; state, speed and context on the right. On narrow screens whole facts are left out."""
-    palette = view.palette
+    palette = PALETTES[view.theme]
     chip = Segment(" mav ", ink(palette, palette.ground or "text", "key", bold=True))
     mark = [Segment(f"  {state(view)} ", ink(palette, "secondary")), Segment(f"{GLYPHS[view.status]} ", ink(palette, "accent", bold=True))]
     facts = _facts(view)
@@ -126,9 +126,9 @@ def _hint_width(hint: Hint, running: bool) -> int:
 def footer(view: View, can: frozenset[str], width: int) -> Line:
     """Keys and their hints."""
     line: Line = [Segment(" ")]
-    running = view.running
+    running, palette = view.running, PALETTES[view.theme]
     for hint, _ in hints(can, running, width, view.options.keys):
         what = _what(hint, running)
         gap = _hint_width(hint, running) - cells(hint.keys) - 1 - cells(what)
-        line += [Segment(hint.keys, ink(view.palette, "key", bold=True)), Segment(f" {what}{' ' * gap}", ink(view.palette, "secondary"))]
+        line += [Segment(hint.keys, ink(palette, "key", bold=True)), Segment(f" {what}{' ' * gap}", ink(palette, "secondary"))]
     return fit_line(line, width)

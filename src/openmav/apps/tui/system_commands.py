@@ -12,7 +12,7 @@ from openmav.apps.tui.controllers.display import DisplayController
 from openmav.apps.tui.controllers.layouts import LayoutsController
 from openmav.apps.tui.controllers.panels import PanelsController
 from openmav.apps.tui.tiles import THEMES
-from openmav.paint import one_line
+from openmav.paint import PALETTES, one_line
 from openmav.plugins import registry
 from openmav.view import View
 
@@ -33,6 +33,6 @@ def commands(
     for name in registry.names("panels"):
         if name not in panels.modules:
             yield SystemCommand(f"Add panel: {name}", "show this panel", partial(panels.add, name))
-    if view.palette.color:
+    if PALETTES[view.theme].color:
         for theme in THEMES:
             yield SystemCommand(f"Theme: {theme}", "change the theme", partial(display.set_theme, theme))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from types import ModuleType
 
 from rich.segment import Segment
@@ -14,7 +13,7 @@ from openmav.apps.tui.keys import key_of
 from openmav.apps.tui.layout import Tile
 from openmav.apps.tui.safe_panel import draw_own, is_own
 from openmav.errors import UsageError
-from openmav.paint import PALETTES, Line, Palette, fit, ink, one_line, tile
+from openmav.paint import PALETTES, Line, fit, ink, one_line, tile
 from openmav.panels import draw
 from openmav.plugins.registry import unknown
 from openmav.view import View
@@ -23,21 +22,21 @@ from openmav.view.options import AppOptions
 THEMES = [name for name, palette in PALETTES.items() if palette.color]
 
 
-def palette_of(options: AppOptions) -> Palette:
-    """The palette of the requested theme; there is only one without colour.
+def theme_of(options: AppOptions) -> str:
+    """The name of the requested theme; there is only one without colour.
 
     Raises UsageError for an unknown theme.
     """
     if not options.color:
-        return PALETTES["mono"]
+        return "mono"
     if options.theme is not None and options.theme not in THEMES:
         raise UsageError(unknown("theme", options.theme, THEMES))
-    return PALETTES[options.theme or THEMES[0]]
+    return options.theme or THEMES[0]
 
 
 def ground(view: View) -> Style:
     """The background of all lines; empty if the terminal's own colours are kept."""
-    return ink(view.palette, "text", view.palette.ground) if view.palette.color else Style.null()
+    return ink(PALETTES[view.theme], "text", PALETTES[view.theme].ground) if PALETTES[view.theme].color else Style.null()
 
 
 def draw_panel(module: ModuleType, view: View, place: Tile, focused: bool) -> list[Line]:
@@ -50,20 +49,20 @@ def draw_panel(module: ModuleType, view: View, place: Tile, focused: bool) -> li
             title, note, lines, legend = drawn.title, drawn.note, drawn.lines, drawn.legend
         except BaseException as error:  # SystemExit and KeyboardInterrupt too: they are the panel's own
             lines = failure_lines(view, error, width)
-        return tile(lines, place.width, place.height, view.palette, title, note, focused, place.edges, legend)
+        return tile(lines, place.width, place.height, PALETTES[view.theme], title, note, focused, place.edges, legend)
     try:
-        own = draw(module, view, width, height, place.width - 5)
+        own = draw(module, view, width, height, place.width - 5, gutter=place.gutter)
         title, note, lines, legend, pointer = own.title, own.note, list(own.lines), own.legend, own.pointer
     except Exception as error:
         lines, legend, pointer = failure_lines(view, error, width), None, None
-    return tile(lines, place.width, place.height, view.palette, title, note, focused, place.edges, legend, pointer)
+    return tile(lines, place.width, place.height, PALETTES[view.theme], title, note, focused, place.edges, legend, pointer)
 
 
 def failure_lines(view: View, error: BaseException, width: int) -> list[Line]:
     """What a panel that failed shows."""
     text = f"this panel failed: {type(error).__name__}: {one_line(str(error))}  ({key_of('help', view.options.keys)}: details)"
     rows = [text[at : at + max(width, 1)] for at in range(0, len(text), max(width, 1))]
-    return [[Segment(fit(row, width), ink(view.palette, "warning"))] for row in rows]
+    return [[Segment(fit(row, width), ink(PALETTES[view.theme], "warning"))] for row in rows]
 
 
 def draw_screen(
@@ -72,8 +71,7 @@ def draw_screen(
     """The first line, all tiles, the last line: every row of the screen."""
     rows: dict[int, list[tuple[int, Line]]] = {}
     for place in places:
-        local = replace(view, gutter=place.gutter)
-        for y, line in enumerate(draw_panel(modules[place.name], local, place, place.name == focused), place.y):
+        for y, line in enumerate(draw_panel(modules[place.name], view, place, place.name == focused), place.y):
             rows.setdefault(y, []).append((place.x, line))
     body = [[segment for _, line in sorted(rows[y], key=_left) for segment in line] for y in sorted(rows)]
     return [status_lines.header(view, width), *body, status_lines.footer(view, status_lines.abilities(can, modules[focused]), width)]

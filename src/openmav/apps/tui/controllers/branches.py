@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from openmav.apps.tui.controllers.context import Context
 from openmav.apps.tui.screens.modal import Field
+from openmav.paint import PALETTES
 from openmav.panels.branches import branch_rows, label
 from openmav.protocol.commands import Rename, Switch
 
@@ -31,7 +32,7 @@ class BranchesController:
             for row in branch_rows(context.view.all_branches(), LABEL_WIDTH)
         ]
         keys = {"n": ("name", "rename"), "c": ("compare", "compare")}
-        context.open(ListScreen("Branches", rows, keys, context.view.palette, now, "switch"), self._chosen)
+        context.open(ListScreen("Branches", rows, keys, PALETTES[context.view.theme], now, "switch"), self._chosen)
 
     def _chosen(self, answer: tuple[str, str] | None) -> None:
         if answer is None:

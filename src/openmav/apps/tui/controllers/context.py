@@ -11,6 +11,7 @@ from openmav.apps.tui import status_lines
 from openmav.apps.tui.keys import key_of
 from openmav.apps.tui.screens.modal import Field
 from openmav.errors import UsageError
+from openmav.paint import PALETTES
 from openmav.protocol.commands import Command
 from openmav.protocol.source import Source
 from openmav.view import View
@@ -126,7 +127,7 @@ class Context:
             if values is not None:
                 take(values)
 
-        self.open(FormScreen(title, fields, check, self.view.palette, about), done)
+        self.open(FormScreen(title, fields, check, PALETTES[self.view.theme], about), done)
 
     def quit(self) -> None:
         self._host.exit()

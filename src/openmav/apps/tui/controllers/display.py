@@ -30,7 +30,7 @@ class DisplayController:
 
     def next_theme(self) -> None:
         """The next theme; there is only one without colour."""
-        palette = self._context.view.palette
+        palette = PALETTES[self._context.view.theme]
         if not palette.color:
             self._context.notify("NO_COLOR is set: there are no themes to choose from")
             return
@@ -38,7 +38,7 @@ class DisplayController:
 
     def set_theme(self, name: str) -> None:
         self._use_theme(name)
-        self._context.show(replace(self._context.view, palette=PALETTES[name]))
+        self._context.show(replace(self._context.view, theme=name))
 
     def save(self) -> None:
         """Saves the screen as an SVG file in the working directory."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from openmav.apps.tui.controllers.context import Context, error_of
 from openmav.apps.tui.screens.modal import Field
+from openmav.paint import PALETTES
 from openmav.protocol.commands import Intervene
 from openmav.settings import interventions
 
@@ -28,7 +29,7 @@ class InterventionsController:
             self._add()
             return
         keys = {"a": ("add", "add"), "d": ("drop", "remove"), "0": ("none", "remove all")}
-        context.open(ListScreen("Interventions", [(one, one) for one in now], keys, context.view.palette), self._chosen)
+        context.open(ListScreen("Interventions", [(one, one) for one in now], keys, PALETTES[context.view.theme]), self._chosen)
 
     def _chosen(self, answer: tuple[str, str] | None) -> None:
         what, name = answer or ("", "")

@@ -105,9 +105,8 @@ class PanelsController:
         context, place = self._context, self.places.get(name)
         self.focused = name
         if place is not None:
-            local = replace(context.view, gutter=place.gutter)
-            view, failed = picked(self.modules[name], local, *place.inner, x, y)
-            context.view, context.note = replace(view, gutter=True), failed or context.note
+            context.view, failed = picked(self.modules[name], context.view, place, x, y)
+            context.note = failed or context.note
         context.redraw()
 
     # ---- where ----

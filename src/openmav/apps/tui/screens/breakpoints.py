@@ -16,7 +16,7 @@ from textual.widgets.option_list import Option
 from openmav.apps.tui.screens.modal import Modal
 from openmav.apps.tui.widgets.text_input import TextInput
 from openmav.conditions import ConditionError, parse
-from openmav.paint import fit, ink, one_line
+from openmav.paint import PALETTES, fit, ink, one_line
 from openmav.panels.widgets.watched import Watched, watched
 from openmav.view import View
 
@@ -61,7 +61,7 @@ class BreakpointsScreen(Modal[None]):
         self.editing: str | None = None  # the text that is being edited
 
     def compose(self) -> ComposeResult:
-        palette = self.watches.view.palette
+        palette = PALETTES[self.watches.view.theme]
         quiet = ink(palette, "secondary")
         with Vertical(classes="form"):
             yield Static(Text.assemble(("Breakpoints and watches", ink(palette, "accent", bold=True)), (" · docs/conditions.md", quiet)))
@@ -71,7 +71,7 @@ class BreakpointsScreen(Modal[None]):
             yield Static(self._actions(), id="actions")
 
     def _actions(self) -> Text:
-        quiet = ink(self.watches.view.palette, "secondary")
+        quiet = ink(PALETTES[self.watches.view.theme], "secondary")
         hints = [Text(words, style=quiet).on(click=f"screen.{action}") for action, words in ACTIONS.values()]
         leave = Text("escape closes", style=quiet).on(click="screen.leave")
         return Text(" · ", style=quiet).join([Text("enter accepts", style=quiet), *hints, leave])
@@ -115,13 +115,14 @@ class BreakpointsScreen(Modal[None]):
 
     def _line(self, one: Watched) -> Text:
         view, width = self.watches.view, max(20, min(84, self.app.size.width * 9 // 10) - 9)
+        palette = PALETTES[view.theme]
         value = one.why if one.condition is None else one_line(one.shown(view, view.cursor)) if view.step is not None else "–"
         holds = view.step is not None and one.value(view, view.cursor) is True
         sign = ("◉" if holds else "○") if one.stops else ("●" if holds else "·")
         room = width - 10 - min(20, width // 3)
-        line = Text(f"{sign} {'break' if one.stops else 'watch'} ", style=ink(view.palette, "accent" if holds else "secondary"))
-        line.append(fit(one_line(one.text), room), style=ink(view.palette, "text"))
-        line.append(fit(f" {value}", min(20, width // 3) + 2, ">"), style=ink(view.palette, "warning" if one.condition is None else "text"))
+        line = Text(f"{sign} {'break' if one.stops else 'watch'} ", style=ink(palette, "accent" if holds else "secondary"))
+        line.append(fit(one_line(one.text), room), style=ink(palette, "text"))
+        line.append(fit(f" {value}", min(20, width // 3) + 2, ">"), style=ink(palette, "warning" if one.condition is None else "text"))
         line.no_wrap, line.overflow = True, "ellipsis"
         return line
 
@@ -153,7 +154,7 @@ class BreakpointsScreen(Modal[None]):
         error = self.wrong() if self._input.value else None
         spot = Text()
         if error is not None:
-            style = ink(self.watches.view.palette, "secondary" if error.column >= len(self._input.value.rstrip()) else "warning")
+            style = ink(PALETTES[self.watches.view.theme], "secondary" if error.column >= len(self._input.value.rstrip()) else "warning")
             if len(self._input.value) < self._input.size.width:
                 spot.append(f"{' ' * error.column}▲\n", style=style)
             spot.append(error.why, style=style)
@@ -194,7 +195,7 @@ class BreakpointsScreen(Modal[None]):
                 if self.watches.can_break
                 else "this source does not support breakpoints"
             )
-            self.query_one("#spot", Static).update(Text(why, style=ink(self.watches.view.palette, "warning")))
+            self.query_one("#spot", Static).update(Text(why, style=ink(PALETTES[self.watches.view.theme], "warning")))
             return
         self.texts[text] = not self.texts[text]
         self._set()

@@ -12,7 +12,7 @@ from textual.widgets import Static
 
 from openmav.apps.tui.keys import key_lines
 from openmav.apps.tui.screens.modal import Modal
-from openmav.paint import ink, one_line
+from openmav.paint import PALETTES, ink, one_line
 from openmav.view import View
 
 
@@ -23,7 +23,7 @@ class HelpScreen(Modal[None]):
 
     def __init__(self, title: str, text: str, view: View, failure: str = "") -> None:
         super().__init__()
-        self._title, self._text, self._palette, self._keys, self._failure = title, text, view.palette, view.options.keys, failure
+        self._title, self._text, self._palette, self._keys, self._failure = title, text, PALETTES[view.theme], view.options.keys, failure
         self._notes = view.info.notes if view.info else ()
 
     def compose(self) -> ComposeResult:

@@ -10,7 +10,7 @@ from openmav.apps.tui import keys as table
 from openmav.apps.tui.tiles import ground
 from openmav.apps.tui.tour.steps import TOUR_STEPS
 from openmav.apps.tui.widgets.lines import Lines
-from openmav.paint import Line, ink, tile, wrap_words
+from openmav.paint import PALETTES, Line, ink, tile, wrap_words
 from openmav.view import View
 
 
@@ -25,7 +25,7 @@ class TourBox(Lines):
 
     def show(self, view: View, at: int, answer: str | None, width: int, keys: Mapping[str, str]) -> int:
         """Shows a step of the tour, with the result if there is one; returns the rows that it takes. `keys` are those of all bindings."""
-        step, palette = TOUR_STEPS[at], view.palette
+        step, palette = TOUR_STEPS[at], PALETTES[view.theme]
         room, names = max(1, width - 4), {name: first_key(own) for name, own in keys.items()}
         text = [(row, ink(palette, "text")) for row in wrap_words(step.text.format_map(names), room)]
         if view.status in ("loading", "prefill"):

@@ -12,7 +12,7 @@ from openmav.apps.tui import status_lines
 from openmav.apps.tui.keys import key_of
 from openmav.apps.tui.tiles import ground
 from openmav.apps.tui.widgets.lines import Lines
-from openmav.paint import fit, ink, printable, wrap_words
+from openmav.paint import PALETTES, fit, ink, printable, wrap_words
 from openmav.view import View
 
 
@@ -58,7 +58,7 @@ class Notice(Lines):
         most = 6 if failed else 2
         if len(rows) > most:
             rows[most - 1 :] = [f"{fit(rows[most - 1], max(0, width - 2)).rstrip()} …"]
-        style = ink(view.palette, "warning" if failed else "accent", bold=failed)
+        style = ink(PALETTES[view.theme], "warning" if failed else "accent", bold=failed)
         self.display = bool(rows)
         self.styles.height = len(rows)
         self.show_lines([[Segment(fit(row, width), style)] for row in rows], width, ground(view))
