@@ -38,7 +38,9 @@ OF_ANY_TOKEN = {  # these show what needs no measure
     *("top_predictions", "watches"),
 }
 BLOCKS = str.maketrans(dict.fromkeys(" ▏▎▍▌▋▊▉█▁▂▃▄▅▆▇░▒▓▐▕│-=≡#", None))  # what a scale may change
-AXES = re.compile(r"0( +50)? +100 %|0\.01 % +100 %")  # above bars of probability: they say how long the bars of a scale are
+AXES = re.compile(
+    r" *(0( +50)? +100 %|0\.01 % +100 %) *|^ *\d+\.\d (?=[▁▂▃▄▅▆▇█ ]*$)"
+)  # above and beside bars: they say how long those of a scale are
 name_only = pytest.mark.parametrize("name", NAMES)
 every = pytest.mark.parametrize(("name", "mode"), KINDS)
 layered = pytest.mark.parametrize("name", LAYERED)
@@ -126,7 +128,7 @@ def test_all_looks_draw_the_same_text(name: str, mode: str) -> None:
 @every
 def test_a_scale_changes_no_number(name: str, mode: str) -> None:
     plain, *scaled = (
-        [AXES.sub("", row).translate(BLOCKS) for row in draw(name, usual(name, mode, options=AppOptions(scale=scale)))]  # type: ignore[arg-type]
+        [AXES.sub("", f"{row} ").translate(BLOCKS) for row in draw(name, usual(name, mode, options=AppOptions(scale=scale)))]  # type: ignore[arg-type]
         for scale in ("linear", "log", "minmax")
     )
     assert scaled == [plain, plain]

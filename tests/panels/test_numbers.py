@@ -139,8 +139,8 @@ def test_timeline() -> None:
 
 def test_a_long_timeline_shows_a_window_and_says_which() -> None:
     view = make_view(100)
-    assert "◂ 40–99 of 100" in note("timeline", view, 60)
-    assert "0–59 of 100 ▸" in note("timeline", view.at_step(3), 60)
+    assert "◂ 40–99 of 100" in note("timeline", view, 60, 3)
+    assert "0–59 of 100 ▸" in note("timeline", view.at_step(3), 60, 3)
 
 
 def test_perplexity_of_the_impossible() -> None:

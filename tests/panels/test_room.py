@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import replace
 from functools import cache
 from itertools import product
 
@@ -15,7 +14,7 @@ from everything import whole_steps
 from fakes import make_info, sampled
 from openmav import panels
 from openmav.apps.tui.layout import Tile, kind_of, place_all
-from openmav.paint import line_text, line_width, tile
+from openmav.paint import PALETTES, line_text, line_width, tile
 from openmav.plugins import registry
 from openmav.view import View
 from openmav.view.layouts import LAYOUTS
@@ -45,10 +44,18 @@ def places(layout: str, layers: int, terminal: tuple[int, int], alone: str = "")
 
 def drawn(view: View, place: Tile) -> list[str]:
     width, height = place.inner
-    local = replace(view, gutter=place.gutter)
-    found = panels.draw(panel(place.name).module, local, width, height, place.width - 5)
+    found = panels.draw(panel(place.name).module, view, width, height, place.width - 5, gutter=place.gutter)
     lines = tile(
-        list(found.lines), place.width, place.height, view.palette, found.title, found.note, False, place.edges, found.legend, found.pointer
+        list(found.lines),
+        place.width,
+        place.height,
+        PALETTES[view.theme],
+        found.title,
+        found.note,
+        False,
+        place.edges,
+        found.legend,
+        found.pointer,
     )
     assert [line_width(line) for line in lines] == [place.width] * place.height
     return [line_text(line) for line in lines]

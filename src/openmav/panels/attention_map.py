@@ -22,6 +22,7 @@ from openmav.panels.widgets.layer_rows import (
     shown_layers,
     why_empty,
 )
+from openmav.panels.widgets.sequence import index_axis
 from openmav.record import Array
 from openmav.view import Selection, View
 
@@ -45,6 +46,7 @@ NEEDS = tuple(kind.measure for kind in KINDS.values())
 MODES = tuple(KINDS)
 LAYERS = True
 WEIGHT = 1.5
+FOOT = 1  # the heads' numbers
 HELP = """\
 What it shows: one row a layer, the highest layer on top, and in it one cell for each head, from head 0 on the left. The
 ramp on the upper edge says which colour is how much: entropy has the steps of the text's colours. The selected head is
@@ -165,7 +167,19 @@ def render(data: MapData, box: Box) -> list[Line]:
             return [Segment(fit(f"none: {why}", width), ink(box.palette, "secondary"))]
         return _cells(data, box, layer, values[layer], heat[layer], _columns(data, width))
 
-    return layer_lines(data, box, cell)
+    lines = layer_lines(data, box, cell)
+    return [*lines, _axis(data, box)] if box.height > data.layers else lines
+
+
+def _axis(data: MapData, box: Box) -> Line:
+    """The heads' numbers below their columns: all where they fit, else some."""
+    gutter = gutter_width(data, box)
+    columns = _columns(data, box.width - gutter)
+    if columns.wide >= NUMBER_CELL and columns.together == 1:
+        names = "".join(f"H{head}".center(columns.wide) for head in columns.shown)
+    else:
+        names = index_axis(range(0, columns.count * columns.together, columns.together), columns.wide, 3)
+    return [Segment(fit(" " * gutter + names, box.width), ink(box.palette, "secondary"))]
 
 
 def _cells(data: MapData, box: Box, layer: int, values: Array, heat: Array, columns: Columns) -> Line:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from openmav.paint import Line
 from openmav.panels.base import Box
-from openmav.panels.widgets.layer_rows import NormData, hidden_note, norm_data, norm_lines, norm_title, pick_layer
+from openmav.panels.widgets.layer_rows import NormData, norm_data, norm_legend, norm_lines, norm_note, norm_pick, norm_pointer, norm_title
 from openmav.view import View
 
 TITLE = "Attention norm"
@@ -17,6 +17,7 @@ layer's attention adds to the residual stream at this position.
 How to read it: a long bar means that the layer brings in much from other tokens (or from the first one, where many
 heads rest). Compare it with the MLP of the same row: bars are scaled to the largest of this token, the MLP's included;
 --scale changes the bars, never the numbers.
+Maximised (m), the panel also shows the norms of the tokens before and after, a cell each, on a scale of factors.
 
 Formula: the L2 norm, sqrt(sum of x squared), of what the attention sub-block ADDS, after its output projection and
 any post-norm or residual multiplier; with --aggregation max_abs the largest |x|. No unit. Computed in 32-bit floating
@@ -27,7 +28,10 @@ Source: a hook on the layer, at the last position, for the token under the curso
 What is normal: smaller than the MLP in most layers. "none" means that the layer has no attention.
 """
 
-pick = pick_layer
+pick = norm_pick
+note = norm_note
+legend = norm_legend
+pointer = norm_pointer
 
 
 def data(view: View) -> NormData:
@@ -36,10 +40,6 @@ def data(view: View) -> NormData:
 
 def heading(data: NormData, box: Box) -> str:
     return norm_title(data, box, "Attention")
-
-
-def note(data: NormData, box: Box) -> str:
-    return hidden_note(data, box)
 
 
 def render(data: NormData, box: Box) -> list[Line]:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 from rich.segment import Segment
 
-from openmav.paint import Line, bar, columns, fit, ink, one_line, percent, shares, widened
+from openmav.paint import Line, bar, columns, fit, fit_line, ink, one_line, percent, shares, widened
 from openmav.panels.base import Box
 from openmav.panels.widgets.heat_grid import Columns, condensed, fitting
 from openmav.panels.widgets.layer_rows import message, that_fit, why_empty
@@ -28,7 +28,8 @@ How to read it: the shares say from where the head brings information to the pla
 a layer with [ and ], a head with { and }. The key v goes through four views: strongest first, or in the order of the text,
 each with and without the first token. Many heads rest on the first token when they have nothing to do; left out, the
 others are scaled up to sum to 100 %, and the lower edge says what was left out. A long text in order is drawn as columns;
-where there are more tokens than columns, a column is the sum of neighbours. Click a generated token to go to it.
+where there are more tokens than columns, a column is the sum of neighbours. Maximised (m), the tokens stand in
+several lists with their names. Click a generated token to go to it.
 
 Formula: a_j = softmax over the keys j of (query . key_j, scaled), the model's own weights; without the first token: a_j /
 (sum of all a_j but a_0).
@@ -41,6 +42,7 @@ copies of the same token. A model with a learned sink, or with keys that stand f
 """
 POSITION = 5  # cells of a token's position
 WIDEST = 4  # cells of a column in the order of the text
+LIST, GAP = 44, 2  # cells of a list of several, and between them
 WHOLE = 0.99  # a row that sums to less gives the rest to a learned sink, or to blocks of several tokens
 
 
@@ -94,9 +96,10 @@ def data(view: View) -> RowData:
 
 def _in_sight(view: View, row: NDArray[np.float64], mode: str) -> list[int]:
     """The entries whose tokens a panel of `view.size` can name: those in a list as high as it, and the strongest."""
-    if view.size is None or len(row) <= view.size[1]:
+    most = 0 if view.size is None else view.size[1] * (max(1, view.size[0] // LIST) if view.maximised else 1)
+    if view.size is None or len(row) <= most:
         return list(range(len(row)))
-    return _strongest(row, max(view.size[1], 1)) if mode.startswith("strongest") else [int(np.argmax(row))]
+    return _strongest(row, max(most, 1)) if mode.startswith("strongest") else [int(np.argmax(row))]
 
 
 def _strongest(row: NDArray[np.float64], count: int) -> list[int]:
@@ -133,17 +136,23 @@ def note(data: RowData, box: Box) -> str:
 
 def _extent(data: RowData, row: NDArray[np.float64], box: Box, short: bool) -> str:
     """How many tokens there are, and how many of them are drawn."""
-    count, together = len(row), _columns(row, box).together
+    count, together, rows = len(row), _columns(row, box).together, _across(row, box) * box.height
     if _as_columns(data, row, box):
         return f"{count} tokens" + ((f", {together} a column" if short else f", a column is the sum of {together}") if together > 1 else "")
-    if count <= box.height:
+    if count <= rows:
         return f"{count} tokens"
-    others = percent(float(np.sort(row)[: count - box.height].sum())).strip()
-    return f"{box.height} of {count} tokens" + (f", rest {others}" if short else f", the others take {others}")
+    others = percent(float(np.sort(row)[: count - rows].sum())).strip()
+    return f"{rows} of {count} tokens" + (f", rest {others}" if short else f", the others take {others}")
 
 
 def _as_columns(data: RowData, row: NDArray[np.float64], box: Box) -> bool:
-    return _is_ordered(data) and len(row) > box.height
+    return _is_ordered(data) and len(row) > _across(row, box) * box.height
+
+
+def _across(row: NDArray[np.float64], box: Box) -> int:
+    """Lists side by side: several in a maximised panel whose tokens do not fit in one."""
+    fits = max(1, (box.width + GAP) // (LIST + GAP)) if box.maximised else 1
+    return min(fits, max(1, -(-len(row) // max(box.height, 1))))
 
 
 def _columns(row: NDArray[np.float64], box: Box) -> Columns:
@@ -158,8 +167,15 @@ def render(data: RowData, box: Box) -> list[Line]:
         return [_none(data, box)]
     if _as_columns(data, row, box):
         return _column_lines(data, row, box)
-    lengths = shares(row, box.scale)
-    return that_fit(box, [_token_line(data, row, at, float(lengths[at]), box) for at in _listed(data, row, box)])
+    lengths, across = shares(row, box.scale), _across(row, box)
+    if across == 1:
+        return that_fit(box, [_token_line(data, row, at, float(lengths[at]), box) for at in _listed(data, row, box)])
+    listed, narrow = _listed(data, row, box), replace(box, width=(box.width + GAP) // across - GAP)
+    lines: list[Line] = [[] for _ in range(min(box.height, len(listed)))]
+    for at, entry in enumerate(listed):
+        gap = [Segment(" " * GAP)] if at >= box.height else []
+        lines[at % box.height] += [*gap, *fit_line(_token_line(data, row, entry, float(lengths[entry]), narrow), narrow.width)]
+    return lines
 
 
 def _none(data: RowData, box: Box) -> Line:
@@ -171,7 +187,7 @@ def _none(data: RowData, box: Box) -> Line:
 
 def _listed(data: RowData, row: NDArray[np.float64], box: Box) -> list[int]:
     """Which entries of the row are listed, from the top."""
-    return list(range(len(row))) if _is_ordered(data) else _strongest(row, box.height)
+    return list(range(len(row))) if _is_ordered(data) else _strongest(row, _across(row, box) * box.height)
 
 
 def _token_line(data: RowData, row: NDArray[np.float64], at: int, share: float, box: Box) -> Line:
@@ -221,6 +237,7 @@ def pick(data: RowData, box: Box, x: int, y: int) -> Selection | None:
         at = -1 if column is None else column
     else:
         listed = _listed(data, row, box)
-        at = listed[y] if 0 <= y < len(listed) else -1
+        entry = x // ((box.width + GAP) // _across(row, box)) * box.height + y
+        at = listed[entry] if 0 <= y < box.height and 0 <= entry < len(listed) else -1
     generated = 0 <= at < len(row) and data.is_generated(data.first + at)
     return Selection(step=data.first + at - data.prompt) if generated else None

@@ -31,11 +31,12 @@ class Box:
     max_bar_length: int | None = None  # cells; None: as long as the panel allows
     gutter: bool = True  # a layer panel draws the layers' numbers; a neighbour on the left may have done it
     scroll: int = 0  # layer rows hidden above
+    maximised: bool = False  # it has the whole screen, and tells more than a tile can
 
     @classmethod
     def of(cls, view: View, width: int, height: int, gutter: bool = True) -> Box:
         options = view.options
-        return cls(width, height, PALETTES[view.theme], options.scale, options.max_bar_length, gutter, view.scroll)
+        return cls(width, height, PALETTES[view.theme], options.scale, options.max_bar_length, gutter, view.scroll, view.maximised)
 
     def longest(self, room: int) -> int:
         """Cells of the longest bar where there is room for `room`."""

@@ -43,7 +43,7 @@ Source: the model's own logits, before any change by sampling. The text is decod
 character that is split over several tokens appears once and whole.
 
 What is normal: most tokens quiet, a bright one where something new begins. --limit-chars says how much of the newest
-text is shown.
+text is shown; maximised (m), the panel shows all of it, and the arrow keys or the wheel go through it.
 """
 
 NOWHERE = -(10**9)  # the token of what stands for hidden text
@@ -170,7 +170,7 @@ def _first_allowed(view: View, first: int, last: int) -> int:
 
     A cursor that went back further than that keeps its token and all after it.
     """
-    left = view.options.limit_chars
+    left = 0 if view.maximised else view.options.limit_chars
     if left <= 0:
         return first
     for token in range(last - 1, first - 1, -1):

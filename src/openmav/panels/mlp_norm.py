@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from openmav.paint import Line
 from openmav.panels.base import Box
-from openmav.panels.widgets.layer_rows import NormData, hidden_note, norm_data, norm_lines, norm_title, pick_layer
+from openmav.panels.widgets.layer_rows import NormData, norm_data, norm_legend, norm_lines, norm_note, norm_pick, norm_pointer, norm_title
 from openmav.view import View
 
 TITLE = "MLP norm"
@@ -17,6 +17,7 @@ layer's MLP (the feed-forward part) adds to the residual stream at this position
 How to read it: a long bar means that this layer's MLP changes the running representation a lot; a short one means
 that it hardly takes part in this token. Bars are scaled to the largest of this token, attention's included, so that the
 two panels can be compared; --scale log or minmax changes the bars, never the numbers.
+Maximised (m), the panel also shows the norms of the tokens before and after, a cell each, on a scale of factors.
 
 Formula: the L2 norm, sqrt(sum of x squared), of what the MLP sub-block ADDS, after any post-norm or residual
 multiplier; with --aggregation max_abs the largest |x|. No unit. Computed in 32-bit floating point.
@@ -27,7 +28,10 @@ What is normal: late layers are larger than early ones; one or two layers often 
 has no MLP. "! NaN" means that the model itself computed something that is not a number.
 """
 
-pick = pick_layer
+pick = norm_pick
+note = norm_note
+legend = norm_legend
+pointer = norm_pointer
 
 
 def data(view: View) -> NormData:
@@ -36,10 +40,6 @@ def data(view: View) -> NormData:
 
 def heading(data: NormData, box: Box) -> str:
     return norm_title(data, box, "MLP")
-
-
-def note(data: NormData, box: Box) -> str:
-    return hidden_note(data, box)
 
 
 def render(data: NormData, box: Box) -> list[Line]:

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.segment import Segment
 
-from openmav.paint import Line, ink, number, number_text, shares, visible
+from openmav.paint import Line, ink, number, number_text, visible
 from openmav.panels.base import Box
 from openmav.panels.widgets import heat_grid
 from openmav.panels.widgets.heat_grid import Columns, fitting, heat_line, windowed
@@ -24,7 +24,8 @@ from openmav.panels.widgets.layer_rows import (
     shown_layers,
     why_no_layers,
 )
-from openmav.panels.widgets.sequence import tokens_in_sight
+from openmav.panels.widgets.norm_history import WIDE, NormHistory, history_of, norm_ends, norm_shares
+from openmav.panels.widgets.sequence import index_axis
 from openmav.settings.run import Aggregation
 from openmav.view import Selection, View
 
@@ -33,6 +34,7 @@ NEEDS = ("mlp_norm", "attention_norm", "residual_norm")
 MODES = ("MLP", "attention", "residual")
 LAYERS = True
 WEIGHT = 2.0
+FOOT = 1  # the tokens' indices
 HELP = """\
 What it shows: one row a layer, the highest on top, and one column for each generated token, the newest on the right. A
 cell's colour says how large the vector was that the layer's MLP added to the residual stream, as the ramp on the upper
@@ -54,9 +56,7 @@ where the colour jumps is one that writes a large, fixed vector. "·" means that
 token was made before the map was shown.
 """
 MEASURES = dict(zip(MODES, NEEDS))
-WIDE = 2  # characters of a cell
 COLUMN = "·"  # the cursor's column beside the selected layer
-RANGE = 1000.0  # between the values of the ramp's two ends, at most
 SHORT = 48  # cells below which the lower edge is brief
 LEAST_MAP = 12  # characters that the cells keep before the numbers get a place
 
@@ -64,10 +64,7 @@ LEAST_MAP = 12  # characters that the cells keep before the numbers get a place
 @dataclass(frozen=True, kw_only=True)
 class NormMapData(LayerData):
     mode: str
-    norms: NDArray[np.float64]  # [tokens, layers], no unit, from token `first` on; NaN where a layer has none
-    captured: tuple[bool, ...]  # [tokens]: whether the token was made while the norms were computed
-    first: int
-    tokens: int  # all generated tokens, of which `norms` holds those that can be in sight
+    history: NormHistory
     cursor: int
     following: bool
     token: str  # under the cursor
@@ -77,25 +74,20 @@ class NormMapData(LayerData):
     @property
     def at_cursor(self) -> NDArray[np.float64] | None:
         """[layers] of the token under the cursor; None where it was made without."""
-        at = self.cursor - self.first
-        return self.norms[at] if 0 <= at < len(self.captured) and self.captured[at] else None
+        kept, at = self.history, self.cursor - self.history.first
+        return kept.norms[at] if 0 <= at < len(kept.captured) and kept.captured[at] else None
 
 
 def data(view: View) -> NormMapData:
     mode = view.mode("norm_map", MODES)
-    measure, sight = MEASURES[mode], tokens_in_sight(view, WIDE)
-    rows = [view.steps[at].values.get(measure) for at in sight]
-    none = np.full(view.layers, np.nan)
+    measure = MEASURES[mode]
     return NormMapData(
         empty=why_no_layers(view),
         layers=view.layers,
         layer=view.layer,
         missing=missing_of(view, measure),
         mode=mode,
-        norms=np.array([none if row is None else row for row in rows], dtype=np.float64).reshape(len(rows), view.layers),
-        captured=tuple(row is not None for row in rows),
-        first=sight.start,
-        tokens=len(view.steps),
+        history=history_of(view, measure),
         cursor=view.cursor,
         following=view.following,
         token=visible(view.step.token) if view.step is not None else "",
@@ -111,25 +103,7 @@ def _digits(data: NormMapData, box: Box) -> int:
 
 
 def _columns(data: NormMapData, box: Box) -> Columns:
-    return windowed(data.tokens, box.width - gutter_width(data, box) - _digits(data, box), WIDE, data.cursor)
-
-
-def _table(data: NormMapData, columns: Columns) -> NDArray[np.float64]:
-    """[layers, tokens in sight]: the norms; NaN for tokens that were made without them."""
-    table: NDArray[np.float64] = data.norms[columns.shown.start - data.first : columns.shown.stop - data.first].T
-    return table
-
-
-def _shares(table: NDArray[np.float64], scale: str) -> NDArray[np.float64]:
-    """The colours 0..1: ln(v / low) / ln(high / low), low at least high / RANGE; linear with minmax. What is not finite stays so."""
-    finite = table[np.isfinite(table)]
-    high = float(finite.max(initial=0.0))
-    if scale == "minmax" or high <= 0:
-        return np.where(np.isfinite(table), shares(table, "minmax"), np.nan)
-    low = max(float(finite.min()), high / RANGE)
-    if low >= high:
-        return np.where(np.isfinite(table), 1.0, np.nan)
-    return np.where(np.isfinite(table), np.log(np.clip(table, low, high) / low) / np.log(high / low), np.nan)
+    return windowed(data.history.tokens, box.width - gutter_width(data, box) - _digits(data, box), WIDE, data.cursor)
 
 
 def heading(data: NormMapData, box: Box) -> str:
@@ -141,14 +115,12 @@ def heading(data: NormMapData, box: Box) -> str:
 def legend(data: NormMapData, box: Box) -> Line:
     if data.empty is not None:
         return []
-    table = _table(data, _columns(data, box))
-    finite = table[np.isfinite(table)]
-    if not finite.size:
-        return []
-    low, high, unit = float(finite.min()), float(finite.max()), ""
-    if box.scale != "minmax":
-        low, unit = max(low, high / RANGE), "log"
-    return heat_grid.legend(box.palette, low, high, unit, decimals_for(data.first_largest)[0])
+    low, high = norm_ends(data.history.table(_columns(data, box)), box.scale)
+    return (
+        heat_grid.legend(box.palette, low, high, "" if box.scale == "minmax" else "log", decimals_for(data.first_largest)[0])
+        if high
+        else []
+    )
 
 
 def note(data: NormMapData, box: Box) -> str:
@@ -169,10 +141,10 @@ def render(data: NormMapData, box: Box) -> list[Line]:
     if data.empty is not None:
         return message(box, data.empty)
     columns, digits = _columns(data, box), _digits(data, box)
-    captured = data.captured[columns.shown.start - data.first : columns.shown.stop - data.first]
+    captured = data.history.known(columns)
     if not any(captured):
         return message(box, "not captured for this token")
-    heat = _shares(_table(data, columns), box.scale)
+    heat = norm_shares(data.history.table(columns), box.scale)
 
     def cell(layer: int, width: int) -> Line:
         none = data.missing[layer] is not None
@@ -182,7 +154,13 @@ def render(data: NormMapData, box: Box) -> list[Line]:
         gap = [Segment(" " * (width - columns.room - digits))]
         return [*heat_line(box.palette, row, WIDE, marked, sign=sign), *gap, *_number(data, box, layer, digits)]
 
-    return layer_lines(data, box, cell)
+    lines = layer_lines(data, box, cell)
+    return [*lines, _axis(data, box, columns)] if box.height > data.layers else lines
+
+
+def _axis(data: NormMapData, box: Box, columns: Columns) -> Line:
+    """The indices of the tokens, below their columns."""
+    return [Segment(" " * gutter_width(data, box) + index_axis(columns.shown, WIDE), ink(box.palette, "secondary"))]
 
 
 def _number(data: NormMapData, box: Box, layer: int, digits: int) -> Line:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from openmav.paint import Line
 from openmav.panels.base import Box
-from openmav.panels.widgets.layer_rows import NormData, hidden_note, norm_data, norm_lines, norm_title, pick_layer
+from openmav.panels.widgets.layer_rows import NormData, norm_data, norm_legend, norm_lines, norm_note, norm_pick, norm_pointer, norm_title
 from openmav.view import View
 
 TITLE = "Residual norm"
@@ -17,6 +17,7 @@ residual stream is the vector that runs through the whole model; every layer rea
 How to read it: follow it from the bottom up. Where it grows fast, a layer wrote something large; where it shrinks, a
 layer took something back. A layer whose MLP and attention are small beside it changes little. The longest bar is the
 largest of this token; --scale changes the bars, never the numbers.
+Maximised (m), the panel also shows the norms of the tokens before and after, a cell each, on a scale of factors.
 
 Formula: the L2 norm, sqrt(sum of x squared), of the residual stream after the layer and before the final norm; with
 --aggregation max_abs the largest |x|. No unit. Computed in 32-bit floating point.
@@ -27,7 +28,10 @@ state, which is taken after the final norm.
 What is normal: it grows with the layers, often many times over; the last layer may shrink it.
 """
 
-pick = pick_layer
+pick = norm_pick
+note = norm_note
+legend = norm_legend
+pointer = norm_pointer
 
 
 def data(view: View) -> NormData:
@@ -36,10 +40,6 @@ def data(view: View) -> NormData:
 
 def heading(data: NormData, box: Box) -> str:
     return norm_title(data, box, "Residual")
-
-
-def note(data: NormData, box: Box) -> str:
-    return hidden_note(data, box)
 
 
 def render(data: NormData, box: Box) -> list[Line]:

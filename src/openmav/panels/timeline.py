@@ -12,7 +12,7 @@ from rich.segment import Segment
 from openmav.paint import Line, columns, heat_runs, ink, number_text, one_line, shares, surprise, visible, widened
 from openmav.panels.base import Box
 from openmav.panels.widgets.layer_rows import message, why_no_step
-from openmav.panels.widgets.sequence import tokens_in_sight
+from openmav.panels.widgets.sequence import index_axis, tokens_in_sight
 from openmav.panels.widgets.sparkline import roomy
 from openmav.panels.widgets.watched import held
 from openmav.view import Selection, View
@@ -27,7 +27,7 @@ the model was by the token that was chosen. The frame points at the column under
 How to read it: low and quiet is what the model expected; a tall column in a strong colour is a token that it considered
 unlikely: often the first word of a new thought, or a name. The colours are those of the text, in fixed steps of nats.
 Walk with the left and right keys, home and end, or click: all panels then show that token. Columns are scaled to the
-tallest in sight; --scale changes them, never the numbers.
+tallest in sight, and where there is room an axis says how many nats that is; --scale changes them, never the numbers.
 
 A row below the columns marks events: ┬ a branch starts here, ◆ the sampling changed, ✎ a forced token, ◉ a breakpoint was
 hit, ▾ interventions apply from here on, ▴ interventions removed.
@@ -40,6 +40,7 @@ Source: the model's own logits, before any change by sampling.
 What is normal: greedy text of a fluent model averages below 1 nat, sampled text 2 to 3. A long stretch of zeros is
 often a repetition.
 """
+AXIS, AXIS_ROWS = 5, 8  # cells of the axis at the left; rows from which on there are axes
 
 
 @dataclass(frozen=True)
@@ -114,6 +115,12 @@ def window(data: TimelineData, width: int) -> tuple[int, int]:
     return min(first, count - width), min(first, count - width) + width
 
 
+def _axis(box: Box) -> tuple[int, bool]:
+    """(cells of the axis of nats at the left, is there an axis of tokens below): where there is room for them."""
+    roomy_box = box.height >= AXIS_ROWS and box.width >= 60
+    return AXIS if roomy_box else 0, roomy_box
+
+
 def heading(data: TimelineData, box: Box) -> str:
     return "Timeline · surprisal, nats"
 
@@ -126,7 +133,7 @@ def _perplexity(mean: float) -> str:
 def note(data: TimelineData, box: Box) -> str:
     if data.empty is not None:
         return ""
-    first, last = window(data, box.width)
+    first, last = window(data, box.width - _axis(box)[0])
     parts = [f"token {data.index} {data.token} {number_text(data.surprisal, 2)} nats", *([data.event] if data.event else [])]
     parts.append(f"mean {number_text(data.mean, 2)} · perplexity {_perplexity(data.mean)}")
     if last - first < data.tokens:
@@ -139,36 +146,53 @@ def legend(data: TimelineData, box: Box) -> Line | None:
 
 
 def pointer(data: TimelineData, box: Box) -> int | None:
-    first, last = window(data, box.width)
-    return (data.cursor - first) * roomy(data.tokens, box.width) if data.empty is None and first <= data.cursor < last else None
+    left, _ = _axis(box)
+    first, last = window(data, box.width - left)
+    return (
+        left + (data.cursor - first) * roomy(data.tokens, box.width - left) if data.empty is None and first <= data.cursor < last else None
+    )
 
 
 def render(data: TimelineData, box: Box) -> list[Line]:
     if data.empty is not None:
         return message(box, data.empty)
-    (first, last), wide = window(data, box.width), roomy(data.tokens, box.width)
+    left, below = _axis(box)
+    (first, last), wide = window(data, box.width - left), roomy(data.tokens, box.width - left)
     surprisals, marks = data.surprisals[first - data.first : last - data.first], data.marks[first - data.first : last - data.first]
     finite = np.isfinite(surprisals)
     heights = shares(surprisals, box.scale)
     marked = box.height > 1 and any(marks)
-    rows = columns([float(share) if good else 1.0 for share, good in zip(heights, finite)], max(1, box.height - marked))
+    rows = columns([float(share) if good else 1.0 for share, good in zip(heights, finite)], max(1, box.height - marked - below))
     here = data.cursor - first
     runs = heat_runs([2 * surprise.step_of(float(nats)) + (at == here) for at, nats in enumerate(surprisals)])
     styles = {code: surprise.column(box.palette, code // 2, "select" if code % 2 else "") for code, _ in runs}
+    names = _scale_names(surprisals, box, len(rows)) if left else [""] * len(rows)
     lines: list[Line] = []
-    for row in rows:
-        at, line = 0, []
+    for name, row in zip(names, rows):
+        at, line = 0, [Segment(name.rjust(left), ink(box.palette, "secondary"))] if left else []
         for code, count in runs:
             line.append(Segment(widened(row[at : at + count] if code >= 0 else "!" * count, wide), styles[code]))
             at += count
         lines.append(line)
     if marked:
-        lines.append([Segment("".join(f"{sign:{wide}}" for sign in marks), ink(box.palette, "key"))])
-    return lines
+        lines.append([Segment(" " * left + "".join(f"{sign:{wide}}" for sign in marks), ink(box.palette, "key"))])
+    return [*lines, [Segment(" " * left + index_axis(range(first, last), wide), ink(box.palette, "secondary"))]] if below else lines
+
+
+def _scale_names(surprisals: NDArray[np.float64], box: Box, rows: int) -> list[str]:
+    """What stands beside each row: the nats at the top, in the middle of a linear scale, and at the bottom."""
+    finite = surprisals[np.isfinite(surprisals)]
+    top, names = float(finite.max(initial=0.0)), [""] * rows
+    names[0] = f"{top:.1f} "
+    if box.scale == "linear":
+        names[rows // 2] = f"{top * (1 - (rows // 2) / rows):.1f} "
+    names[-1] = f"{float(finite.min(initial=top)) if box.scale == 'minmax' else 0.0:.1f} "
+    return names
 
 
 def pick(data: TimelineData, box: Box, x: int, y: int) -> Selection | None:
     """The token whose column was clicked."""
-    first, last = window(data, box.width)
-    column = x // roomy(data.tokens, box.width)
+    left, _ = _axis(box)
+    first, last = window(data, box.width - left)
+    column = (x - left) // roomy(data.tokens, box.width - left)
     return Selection(step=first + column) if 0 <= column < last - first else None

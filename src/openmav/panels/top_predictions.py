@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
+import numpy as np
 from rich.segment import Segment
 
 from openmav.paint import Line, bar, fit, ink, number, number_text, percent, probability_axis, probability_shares, visible
@@ -32,10 +34,12 @@ vocabulary, in nats (0 = certain).
 Source: the model's own output for this position.
 
 What is normal: entropies of 1 to 4 nats in running text, near 0 inside words. Logits have no fixed zero: only their
-differences count.
+differences count. Maximised (m), the panel adds each token's rank and id, what all ranks down to it sum to, and its surprisal
+in nats, for all candidates that the step has.
 """
 
 
+EXTRA = 4 + 1 + 7 + 1 + 1 + 7 + 1 + 6  # cells of what only a maximised panel says
 LOGIT, LEAST_BAR = 9, 8  # cells of a logit, and of the longest bar beside it; where there are fewer, the bar alone
 
 
@@ -112,14 +116,35 @@ def _widths(data: PredictionsData, box: Box) -> tuple[int, bool, bool, int]:
     """(cells of the token, sampled column?, logit column?, cells of the longest bar)."""
     sampled = not data.greedy and box.width >= 34
     token = max(4, min(24, box.width * 3 // 10))
-    longest = max(0, box.width - 2 - token - 1 - 7 - (8 if sampled else 0) - 1)
+    longest = max(0, box.width - 2 - token - 1 - 7 - (8 if sampled else 0) - 1 - EXTRA * _more(box))
     logit = longest >= LOGIT + LEAST_BAR
     return token, sampled, logit, box.longest(longest - LOGIT * logit)
 
 
+def _more(box: Box) -> bool:
+    """Whether there is room for what only a maximised panel says: rank, id, what the ranks down to this one sum to, surprisal."""
+    return box.maximised and box.width >= 76
+
+
+def _extra(data: PredictionsData, box: Box, row: int) -> tuple[str, str]:
+    """(what stands before the token, what stands behind its probability) in a maximised panel."""
+    if not _more(box) or data.ids is None or data.probs is None:
+        return "", ""
+    p, total = float(data.probs[row]), float(np.sum(data.probs[: row + 1], dtype=np.float64))
+    ranked = row == 0 or p <= float(data.probs[row - 1])  # what was chosen may stand below those that are more likely
+    nats = number_text(-math.log(p), 2) if p > 0 else number_text(math.inf if p == 0 else p, 0)
+    return f"{row + 1 if ranked else '':>4} {int(data.ids[row]):>7} ", f" {percent(total) if ranked else '':>7} {nats:>6}"
+
+
 def _heading(data: PredictionsData, box: Box) -> Line:
     token, sampled, logit, longest = _widths(data, box)
-    left = f"  {'token':<{token}} {'p':>7}" + (f"{'sampled':>8}" if sampled else "") + " " + probability_axis(longest, box.scale)
+    before, behind = (f"{'rank':>4} {'id':>7} ", f" {'sum':>7} {'nats':>6}") if _more(box) else ("", "")
+    left = (
+        f"  {before}{'token':<{token}} {'p':>7}{behind}"
+        + (f"{'sampled':>8}" if sampled else "")
+        + " "
+        + probability_axis(longest, box.scale)
+    )
     right = f"{'logit':>{LOGIT}}" if logit else ""
     return [Segment(left + " " * max(0, box.width - len(left) - len(right)) + right, ink(box.palette, "secondary"))]
 
@@ -130,16 +155,20 @@ def _row(data: PredictionsData, box: Box, row: int, p: float, left: float, logit
     on = "select" if selected else ""
     main = ink(box.palette, "accent" if chosen else "text", on, bold=chosen)
     quiet = ink(box.palette, "secondary", on)
+    before, behind = _extra(data, box, row)
     mark = "▸" if selected else "●" if chosen else " "
     line = [
-        Segment(f"{mark} {fit(data.tokens[row], token_width)} ", main),
+        Segment(f"{mark} ", main),
+        Segment(before, quiet),
+        Segment(f"{fit(data.tokens[row], token_width)} ", main),
         Segment(percent(p), ink(box.palette, "text", on, bold=chosen)),
+        Segment(behind, quiet),
     ]
     if has_sampled:
         line.append(Segment("     cut" if left == 0 else f" {percent(left)}", quiet))
     shown = bar(share, longest)
     line.append(Segment(" " + shown, ink(box.palette, "accent" if chosen else "probability", on if box.palette.color else "")))
-    used = 2 + token_width + 1 + 7 + (8 if has_sampled else 0) + 1 + len(shown)
+    used = 2 + len(before) + token_width + 1 + 7 + len(behind) + (8 if has_sampled else 0) + 1 + len(shown)
     end = number(logit, 2, LOGIT) if has_logit else ""
     return [*line, Segment(" " * max(0, box.width - used - len(end)) + end, quiet)]
 

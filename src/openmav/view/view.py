@@ -43,6 +43,7 @@ class View(Snapshot):
     draw_seconds: float | None = None  # what the app took lately to make all lines of a frame
     memory: Mapping[str, int] = field(default_factory=dict)  # resident bytes of the processes "app" and "engine", where known
     size: tuple[int, int] | None = None  # cells of the box that a panel's data is for; None: all tokens are needed
+    maximised: bool = False  # the panel that it is drawn for has the whole screen: it tells more
     options: AppOptions = field(default_factory=AppOptions)
     theme: str = "dark"  # the name of the palette that it is drawn with; "mono" has no colour
 

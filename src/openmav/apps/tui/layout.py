@@ -44,6 +44,7 @@ class Tile:
     height: int
     edges: Edges = CLOSED
     gutter: bool = True
+    maximised: bool = False  # the user gave it the whole screen
 
     @property
     def inner(self) -> tuple[int, int]:
@@ -268,4 +269,5 @@ def place_all(
 ) -> list[Tile]:
     """Boxes for a terminal of `width` x `height`: less the first and the last line, and `taken` rows of messages."""
     alone = focused if maximised or single(width, height) else None
-    return arrange(kinds, layers, width, max(1, height - 2 - taken), grid_rows, alone)
+    tiles = arrange(kinds, layers, width, max(1, height - 2 - taken), grid_rows, alone)
+    return [replace(tile, maximised=True) for tile in tiles] if maximised else tiles

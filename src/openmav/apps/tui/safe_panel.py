@@ -99,12 +99,13 @@ def picked(module: ModuleType, view: View, place: Tile, x: int, y: int) -> tuple
     """The View after a click inside of the panel, and what failed in one line; the same View if the panel takes no clicks."""
     if not hasattr(module, "pick"):
         return view, ""
+    local = replace(view, maximised=place.maximised)
     try:
-        picked_view = runner_of(module).once(lambda: panels.pick(module, view, *place.inner, x, y, gutter=place.gutter))
+        picked_view = runner_of(module).once(lambda: panels.pick(module, local, *place.inner, x, y, gutter=place.gutter))
     except BaseException as error:
         return view, f"the panel '{one_line(str(module.TITLE))}' failed at a click: {type(error).__name__}: {one_line(str(error))}"
     return (
-        (picked_view, "")
+        (replace(picked_view, maximised=view.maximised), "")
         if isinstance(picked_view, View)
         else (view, f"the panel '{one_line(str(module.TITLE))}' returned no View after a click")
     )

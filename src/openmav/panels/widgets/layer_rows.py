@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from rich.segment import Segment
 
 from openmav.paint import Line, bar, cells, fit, ink, line_width, number, number_text, one_line, shares
 from openmav.panels.base import Box
+from openmav.panels.widgets import heat_grid
+from openmav.panels.widgets.heat_grid import Columns, windowed
+from openmav.panels.widgets.norm_history import WIDE, NormHistory, history_of, norm_ends, norm_shares
+from openmav.panels.widgets.sequence import index_axis
 from openmav.record import Array
 from openmav.settings.run import Aggregation
 from openmav.view import Selection, View
@@ -18,6 +22,7 @@ from openmav.view import Selection, View
 SHORT_TITLES = {"Attention": "Attn.", "Residual": "Res."}  # where there is no space for more
 NUMBER_WIDTH = 5  # cells that a number takes at least
 NO_TOKEN = "no token yet"
+GAP, LEAST_HISTORY = 2, 30  # cells between bars and tokens of a maximised panel, and that the tokens need
 ADDED = ("mlp_norm", "attention_norm")  # what layers add to the residual stream: their bars have one scale
 Missing = tuple[str | None, ...]  # [layers], why a layer has no value; None where it has one
 
@@ -40,6 +45,8 @@ class NormData(LayerData):
     first_largest: float  # the largest of the run's first token: it sets the decimals for all tokens
     largest: float  # of all measures that this one shares its bars' scale with, at this token
     aggregation: Aggregation
+    history: NormHistory | None  # of the tokens that can be in sight, where the panel is maximised
+    cursor: int
 
 
 # ---- data ----------------------------------------------------------------------------------------------------------------
@@ -95,6 +102,8 @@ def norm_data(view: View, measure: str) -> NormData:
         first_largest=first_largest(view, measure),
         largest=max((_largest(view.values(name)) for name in (ADDED if measure in ADDED else (measure,))), default=0.0),
         aggregation=view.options.aggregation,
+        history=history_of(view, measure) if view.maximised and view.layers else None,
+        cursor=view.cursor,
     )
 
 
@@ -195,17 +204,68 @@ def value_cell(data: LayerData, box: Box, layer: int, value: float, share: float
 
 
 def norm_lines(data: NormData, box: Box, hue: str) -> list[Line]:
-    """Rows of bar and number."""
+    """Rows of bar and number; maximised, beside them the same layer at the tokens before and after, and what stands where."""
     values = data.values
     if data.empty is not None or values is None:
         return message(box, data.empty or "")
     lengths = shares(values, box.scale, data.largest)
     decimals, digits = decimals_for(data.first_largest)
+    columns = norm_columns(data, box)
+    heat = norm_shares(data.history.table(columns), box.scale) if data.history is not None and columns is not None else None
 
     def cell(layer: int, width: int) -> Line:
-        return value_cell(data, box, layer, float(values[layer]), float(lengths[layer]), hue, decimals, digits, width)
+        main = width if columns is None else width - columns.room - GAP
+        line = value_cell(data, box, layer, float(values[layer]), float(lengths[layer]), hue, decimals, digits, main)
+        if columns is None or heat is None or data.history is None:
+            return line
+        none = data.missing[layer] is not None
+        known = data.history.known(columns)
+        row = [None if not there or (none and share != share) else float(share) for share, there in zip(heat[layer], known)]
+        marked = columns.cell(data.cursor) if layer == data.layer else -1
+        return [*line, Segment(" " * GAP), *heat_grid.heat_line(box.palette, row, columns.wide, marked)]
 
-    return layer_lines(data, box, cell)
+    lines = layer_lines(data, box, cell)
+    if columns is None or box.height <= len(lines):
+        return lines
+    left = box.width - columns.room
+    axis = fit(f"token {data.cursor}".rjust(left - GAP), left) + index_axis(columns.shown, columns.wide)
+    return [*lines, [Segment(axis, ink(box.palette, "secondary"))]]
+
+
+def norm_columns(data: NormData, box: Box) -> Columns | None:
+    """The tokens beside the bars of a maximised panel; None where there is no room for them."""
+    room = box.width * 3 // 5
+    return windowed(data.history.tokens, room, WIDE, data.cursor) if data.history is not None and room >= LEAST_HISTORY else None
+
+
+def norm_note(data: NormData, box: Box) -> str:
+    """The layers and the tokens in sight, where not all are."""
+    columns = norm_columns(data, box) if data.empty is None else None
+    return " · ".join(part for part in (hidden_note(data, box), columns.note("tokens") if columns is not None else "") if part)
+
+
+def norm_legend(data: NormData, box: Box) -> Line | None:
+    """The colours of the tokens beside the bars."""
+    columns = norm_columns(data, box) if data.empty is None else None
+    if columns is None or data.history is None:
+        return None
+    low, high = norm_ends(data.history.table(columns), box.scale)
+    unit = "" if box.scale == "minmax" else "log"
+    return heat_grid.legend(box.palette, low, high, unit, decimals_for(data.first_largest)[0]) if high else None
+
+
+def norm_pick(data: NormData, box: Box, x: int, y: int) -> Selection | None:
+    """The layer of the row, and the token of the column beside the bars."""
+    columns, layer = norm_columns(data, box), pick_layer(data, box, x, y)
+    step = None if columns is None else columns.column(x - (box.width - columns.room)) if x >= box.width - columns.room else None
+    return replace(layer, step=step) if layer is not None else None
+
+
+def norm_pointer(data: NormData, box: Box) -> int | None:
+    """Where the token under the cursor stands beside the bars."""
+    columns = norm_columns(data, box) if data.empty is None else None
+    at = -1 if columns is None else columns.cell(data.cursor)
+    return None if columns is None or at < 0 else box.width - columns.room + at * columns.wide
 
 
 def pick_layer(data: LayerData, box: Box, x: int, y: int) -> Selection | None:

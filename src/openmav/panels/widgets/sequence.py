@@ -38,3 +38,18 @@ def tokens_in_sight(view: View, cells_each: int = 1) -> range:
         return range(count)
     reach = max(1, view.size[0] // cells_each)
     return range(max(0, view.cursor - reach), min(count, max(view.cursor, 0) + reach))
+
+
+def index_axis(tokens: range, wide: int, least: int = 8) -> str:
+    """What stands below columns of `wide` cells, one each: the index of every one, every 5th, 10th, 20th ... under its column.
+
+    An index without a space before it, or that would stick out, is left out.
+    """
+    each = tokens.step
+    step = each * next(step for step in (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 10**9) if step * wide >= least)
+    text = ""
+    for column, token in enumerate(tokens):
+        at = column * wide
+        if token % step == 0 and (at > len(text) or not text) and at + len(str(token)) <= len(tokens) * wide:
+            text = text.ljust(at) + str(token)
+    return text
