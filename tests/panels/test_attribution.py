@@ -7,14 +7,20 @@ import re
 import numpy as np
 import pytest
 from deep import deep_steps
-from drawing import draw, make_view, note, panel, without_colour
+from drawing import draw, note, panel, without_colour
+from drawing import make_view as view_with
 
 from fakes import make_info, with_nan, with_values
-from openmav.paint import PALETTES, line_text, line_width
-from openmav.panels.widgets.diverging import diverging_bar, signed, signed_shares
+from openmav.paint import PALETTES, Line, line_text, line_width
+from openmav.panels.widgets.diverging import diverging_bar, floating_bar, signed, signed_shares
 from openmav.view import View
 
 NUMBER = r"[+-]?\d+\.\d\d"
+
+
+def make_view(*steps: object, **changes: object) -> View:
+    """A view that draws bars around 0."""
+    return view_with(*steps, **{"modes": {"attribution": "around 0"}, **changes})  # type: ignore[arg-type]
 
 
 def rivals(view: View) -> tuple[View, int]:
@@ -190,3 +196,62 @@ def test_blue_takes_away_and_orange_adds() -> None:
 
 def test_without_colour_the_side_says_it() -> None:
     assert "█│" in "".join(draw("attribution", without_colour(make_view(deep_steps(4))), 90, 30))
+
+
+# ---- from the embedding to the output --------------------------------------------------------------------------------------
+
+
+def places(line: Line, hues: tuple[str, str]) -> tuple[float, float, bool]:
+    """Where a floating bar begins and ends, in cells, and whether it goes to the right."""
+    at = 0.0
+    for segment in line:
+        name = segment.style.color.name if segment.style and segment.style.color else ""
+        if name in hues and segment.text.strip():
+            text = segment.text
+            left = at + 0.5 * (text[0] == "▐") + 0.875 * (text[0] == "▕")
+            return left, at + len(text) - 1 + (" ▏▎▍▌▋▊▉█".find(text[-1]) / 8 if text[-1] not in "▐▕" else 1.0), name == hues[1]
+        at += len(segment.text)
+    raise AssertionError("no bar")
+
+
+def test_a_waterfall_goes_from_the_embedding_to_the_logit() -> None:
+    info = make_info(8, 2)
+    view = view_with(deep_steps(4, info), info)
+    step = view.step
+    assert step is not None
+    values = {
+        name: value.astype(np.float64) for name, value in step.values.items() if name.startswith("attribution") and value.dtype.kind == "f"
+    }
+    start = float(values["attribution.rest"][0] + values["attribution.bias"][0] + values["attribution.embedding"][0])
+    sums = start + np.cumsum(values["attribution"].sum(axis=1))
+    rows = draw("attribution", view, 100, 20)
+    assert len(rows) == 8 + 3 + 1
+    for row in rows[:8]:
+        layer, *numbers = re.findall(rf"^[▸ ]*(\d+)|({NUMBER})", row)
+        expected = [*values["attribution"][int(layer[0])], sums[int(layer[0])]]
+        assert [float(text) for _, text in numbers] == pytest.approx(expected, abs=0.0051)
+    assert rows[-1].endswith(f"= logit {values['attribution.logit'][0]:.2f}")
+    assert sums[-1] == pytest.approx(values["attribution.logit"][0], abs=1e-3)
+    palette = PALETTES["dark"]
+    lines = panel("attribution").render(view, 100, 20)
+    bars = [places(line, (palette.diverging[0], palette.diverging[-1])) for line in lines[:8]][::-1]
+    for layer in range(1, 8):
+        (left, right, up), (_, _, was_up) = bars[layer], bars[layer - 1]
+        before = bars[layer - 1][1] if was_up else bars[layer - 1][0]
+        assert up == (sums[layer] >= sums[layer - 1])
+        assert (left if up else right) == pytest.approx(before, abs=1.01), "each begins where the one below ends"
+
+
+def test_parts_that_are_not_known_make_no_waterfall() -> None:
+    info = make_info(3, 2)
+    step = with_nan(deep_steps(1, info)[0], "attribution", 1, 0)
+    assert "sum so far" in panel("attribution").heading(view_with(deep_steps(1, info), info), 80)
+    assert "sum so far" not in panel("attribution").heading(view_with([step], info), 80)
+    assert any("! NaN" in row for row in draw("attribution", view_with([step], info), 80, 10))
+
+
+@pytest.mark.parametrize(("start", "end"), [(0, 10), (10, 0), (3.3, 3.3), (2.5, 7.25), (9.99, 10), (0, 0), (10, 10), (7, 2.2)])
+def test_a_floating_bar_stays_in_its_room_and_leaves_a_trace(start: float, end: float) -> None:
+    line = floating_bar(PALETTES["dark"], start, end, 10)
+    assert line_width(line) == 10
+    assert line_text(line).strip()

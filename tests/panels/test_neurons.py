@@ -37,7 +37,7 @@ def test_tokens_and_how_far_they_move() -> None:
     for row, line in enumerate(draw("neurons", view, 200, 8)):
         raised, lowered = line.split("▲")[1].split("▼")
         for way, text in enumerate((raised, lowered)):
-            found = re.findall(r"(\S+) ([+-][\d.]+)", text)
+            found = re.findall(r"(\S+) +([+-][\d.]+)", text)
             assert len(found) >= 3
             for (name, moved), token, logit in zip(
                 found, step.values["neuron_tokens.token_ids"][3, row, way], step.values["neuron_tokens"][3, row, way]

@@ -26,6 +26,7 @@ from openmav.paint import (
     line_text,
     line_width,
     number,
+    overlaid,
     pad_line,
     percent,
     pieces,
@@ -72,6 +73,22 @@ def test_shares_of_what_is_not_finite_are_zero() -> None:
     assert shares([math.nan, 2, math.inf]).tolist() == [0, 1, 0]
     assert shares([math.nan]).tolist() == [0]
     assert shares([0, 0]).tolist() == [0, 0]
+
+
+def test_two_bars_in_one() -> None:
+    assert overlaid(0.5, 0.25, 8) == ("██", "", "░░")
+    assert overlaid(0.25, 0.5, 8) == ("██", "▒▒", "")
+    assert overlaid(0.5, 0.5, 8) == ("████", "", "")
+    assert overlaid(0.01, 0.0, 8) == ("", "", "░"), "what was cut leaves a trace"
+    assert overlaid(0.0, 0.0, 8) == ("", "", "")
+
+
+@given(st.floats(0, 1), st.floats(0, 1), st.integers(0, 60))
+def test_two_bars_in_one_never_leave_their_room(before: float, after: float, width: int) -> None:
+    both, gained, lost = overlaid(before, after, width)
+    assert len(both + gained + lost) <= width
+    assert both == bar(min(before, after), width)
+    assert not (gained and lost)
 
 
 def test_columns_rise_from_below() -> None:

@@ -65,6 +65,13 @@ def bar(share: float, width: int) -> str:
     return "█" * full + (EIGHTHS[rest] if rest else "")
 
 
+def overlaid(before: float, after: float, width: int) -> tuple[str, str, str]:
+    """Two bars in one, at most `width` cells: what both have, what only `after` has (▒), what only `before` had (░)."""
+    both = bar(min(before, after), width)
+    rest = max(round(max(before, after) * width) - len(both), int(not both and max(before, after) > 0 and width > 0))
+    return (both, "▒" * rest, "") if after > before else (both, "", "░" * rest)
+
+
 def columns(heights: Sequence[float], rows: int) -> list[str]:
     """Upright bars in eighths, one cell wide each: `rows` strings from the top; 0 is still one line at the bottom."""
     ticks = np.maximum(np.rint(np.clip(np.asarray(heights, dtype=np.float64), 0.0, 1.0) * (rows * 8)), 1).astype(np.int64)

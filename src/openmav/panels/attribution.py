@@ -8,10 +8,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 from rich.segment import Segment
+from rich.style import Style
 
 from openmav.paint import Line, fit, ink, number_text, visible
 from openmav.panels.base import Box
-from openmav.panels.widgets.diverging import diverging_bar, signed, signed_shares
+from openmav.panels.widgets.diverging import diverging_bar, floating_bar, signed, signed_shares
 from openmav.panels.widgets.heat_grid import fitting
 from openmav.panels.widgets.layer_rows import (
     LayerData,
@@ -32,12 +33,15 @@ TITLE = "Attribution"
 NEEDS = ("attribution",)
 LAYERS = True
 WEIGHT = 1.6
+MODES = ("waterfall", "around 0")
 FOOT = 4
 HELP = """\
-What it shows: one row a layer, the highest layer on top, with two bars around 0: what the layer's attention (left) and its
-MLP (right) add to the logit of the chosen token. Orange to the right raises it, blue to the left lowers it. Below the
-layers, or on the lower edge, is the rest of the sum: the embedding, the biases, what is not explained, and what layers add
-beside their attention and MLP (per-layer inputs), where they do.
+What it shows: what each layer adds to the logit of the chosen token, the highest layer on top, as a waterfall from the
+embedding at the bottom to the output: a bar begins where the sum of all below it ends, and goes to the right (orange) where
+the layer raises the logit, to the left (blue) where it lowers it. Beside it are what attention and the MLP add, and the sum
+so far. Below the layers, or on the lower edge, is the rest of the sum: the embedding, the biases, what is not explained, and
+what layers add beside their attention and MLP (per-layer inputs), where they do. The key v draws two bars around 0 instead,
+attention (left) and MLP (right), as does a narrow panel.
 
 How to read it: long orange bars show which layers raise this token's logit. The numbers add up to the logit: the sum and the
 model's own logit stand next to each other. Select another candidate (up and down keys): then all numbers are the chosen
@@ -53,8 +57,10 @@ candidates, both must be among the ten most likely, or chosen.
 What is normal: most parts near 0, a few late layers with several logits, some strongly negative. An early layer counts
 only what it adds directly, not what later layers make of it. "none" means that the layer has no such part.
 """
-NUMBER = 7
 DECIMALS = 2
+LEAST_WATERFALL, WITH_SUM = 30, 44  # cells; those from which on the sum so far has a column
+SHORT = {"embedding": "embed.", "other": "other", "bias": "biases", "rest": "rest"}
+NUMBER = 7
 LEAST_BAR = 3  # cells; where there are fewer, the number stands alone
 PARTS = ("embedding", "other", "bias", "rest")  # what stands below the layers
 NAMES = {"embedding": "embedding", "other": "other", "bias": "biases", "rest": "rest"}
@@ -90,6 +96,7 @@ class Sum:
 class AttributionData(LayerData):
     """`missing` holds also why a layer's parts are lost in a layer above it."""
 
+    mode: str
     sum: Sum | None
     is_difference: bool
     not_comparable: bool  # a candidate is selected that was not attributed
@@ -108,6 +115,7 @@ def data(view: View) -> AttributionData:
         layers=view.layers,
         layer=view.layer,
         missing=own if step is None or shown is None else _missing(view, step, own),
+        mode=view.mode("attribution", MODES),
         sum=shown,
         is_difference=place is not None,
         not_comparable=selected is not None and place is None,
@@ -161,8 +169,10 @@ def _missing(view: View, step: Step, own: tuple[str | None, ...]) -> tuple[str |
 def heading(data: AttributionData, box: Box) -> str:
     if data.sum is None:
         return TITLE
-    to = f"Attribution to {data.sum.of}"
-    return fitting([f"{to} · attention | MLP, logits", to, TITLE], box.width)
+    to, short = f"Attribution to {data.sum.of}", fit(data.sum.of, max(1, box.width)).rstrip()
+    waterfall = "attention, MLP, sum so far" if box.width >= WITH_SUM + 5 else "attention, MLP"
+    columns = waterfall if _is_waterfall(data, data.sum, box.width) else "attention | MLP, logits"
+    return fitting([f"{to} · {columns}", to, TITLE, short], box.width)
 
 
 def note(data: AttributionData, box: Box) -> str:
@@ -196,6 +206,8 @@ def render(data: AttributionData, box: Box) -> list[Line]:
     shown = data.sum
     if data.empty is not None or shown is None:
         return message(box, data.empty or "")
+    if _is_waterfall(data, shown, box.width):
+        return _waterfall(data, shown, box)
     every = np.concatenate([shown.parts.ravel(), [value for _, value in shown.below]])
     lengths = signed_shares(every, box.scale)
     layered = lengths[: shown.parts.size].reshape(shown.parts.shape)
@@ -208,6 +220,42 @@ def render(data: AttributionData, box: Box) -> list[Line]:
     lines = layer_lines(data, box, cell)
     foot = _foot(data, shown, lengths[shown.parts.size :], box) if _has_foot(data, shown, box) else []
     return that_fit(box, [*lines, *foot])
+
+
+def _is_waterfall(data: AttributionData, shown: Sum, width: int) -> bool:
+    """Whether the parts are drawn as a waterfall: all of them are known, and there is room."""
+    known = np.isfinite([*shown.parts.ravel(), *(value for _, value in shown.below), shown.logit]).all()
+    return data.mode == "waterfall" and bool(known) and width >= LEAST_WATERFALL
+
+
+def _waterfall(data: AttributionData, shown: Sum, box: Box) -> list[Line]:
+    """A row a layer: the bar from the sum of all below to the sum with it, what attention and MLP add, and that sum."""
+    sums = np.cumsum([0.0, *(value for _, value in reversed(shown.below)), *shown.parts.sum(axis=1)])
+    first = len(shown.below)  # of the sums, the one before layer 0
+    low, high = float(sums.min()), float(sums.max())
+    width = box.width - gutter_width(data, box)
+    numbers = NUMBER * (3 if width >= WITH_SUM else 2)
+    room = box.longest(width - numbers - 1)
+    quiet, gutter = ink(box.palette, "secondary"), Segment(" " * gutter_width(data, box))
+
+    def row(at: int, texts: tuple[str, str], style: Style) -> Line:
+        """The bar from one sum to the next, two texts, and the sum."""
+        start, end = ((float(sums[one]) - low) / (high - low or 1.0) * room for one in (at, at + 1))
+        line = [*floating_bar(box.palette, start, end, room), Segment(" " * (width - numbers - room))]
+        line.append(Segment("".join(text.rjust(NUMBER) for text in texts), style))
+        return [*line, Segment(number_text(float(sums[at + 1]), DECIMALS).rjust(NUMBER), quiet)] if width >= WITH_SUM else line
+
+    def cell(layer: int, _: int) -> Line:
+        attention, mlp = (signed(float(value), DECIMALS) for value in shown.parts[layer])
+        return row(first + layer, (attention, mlp), ink(box.palette, "text", bold=layer == data.layer))
+
+    lines = layer_lines(data, box, cell)
+    if not _has_foot(data, shown, box):
+        return lines
+    for at, (name, value) in enumerate(shown.below):
+        lines.append([gutter, *row(first - 1 - at, (SHORT[name], signed(value, DECIMALS)), quiet)])
+    last = f"= logit {number_text(shown.logit, DECIMALS)}"
+    return [*lines, [gutter, Segment(last.rjust(width), ink(box.palette, "text", bold=True))]]
 
 
 def _part(data: AttributionData, box: Box, layer: int, value: float, share: float, width: int) -> Line:

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.segment import Segment
 
-from openmav.paint import Line, cells, fit, ink, number_text, one_line, visible
+from openmav.paint import Line, cells, fit, ink, line_width, number_text, one_line, visible
 from openmav.panels.base import Box
 from openmav.panels.widgets.diverging import diverging_bar, signed, signed_shares
 from openmav.panels.widgets.layer_rows import not_captured, nothing_to_show, why_no_layers
@@ -40,6 +40,7 @@ because other layers read what they write. A mixture of experts has no such neur
 """
 ID, VALUE = 7, 8
 MOST_BAR = 49  # cells of a bar that has a line of its own
+NAME, CHANGE, MOST_NAME = 9, 6, 14  # cells of a token in its column, of its number, and of a token where there is more room
 LEAST_TOKENS = 24  # cells of the tokens beside the neuron; where there are fewer, they stand below it
 LEAST = ID + VALUE  # cells; where there are fewer, numbers would have to be cut
 
@@ -173,22 +174,21 @@ def _below(box: Box, neuron: Neuron, share: float) -> list[Line]:
 
 
 def _effect(box: Box, mark: str, tokens: Tokens | None, width: int) -> Line:
-    """`▲ ·Paris +0.82 ·London +0.51` in `width` cells: whole tokens, only the first one is cut; blank where none are known."""
+    """`▲ ·Paris +0.82 ·London +0.51` in `width` cells, a column each where several fit; the first is never left out; blank for None."""
     if tokens is None:
         return [Segment(" " * width)]
     quiet, colours = ink(box.palette, "secondary"), box.palette.diverging
-    colour = (colours[-1] if mark == "▲" else colours[0]) or "text"
-    line: Line = [Segment(mark, ink(box.palette, colour))]
-    left = width - 1
-    for at, (token, logit) in enumerate(tokens):
-        change = f" {signed(logit, 2)}"
-        if cells(token) + len(change) + 1 > left:
-            if at == 0:  # never none of them
-                line.append(Segment(fit(f" {token}", left), ink(box.palette, "text")))
-                left = 0
-            break
-        line += [Segment(f" {token}", ink(box.palette, "text")), Segment(change, quiet)]
-        left -= cells(token) + len(change) + 1
+    line: Line = [Segment(mark, ink(box.palette, (colours[-1] if mark == "▲" else colours[0]) or "text"))]
     if not tokens:
-        line, left = [Segment(fit(f"{mark} none", width), quiet)], 0
-    return [*line, Segment(" " * max(0, left))]
+        return [Segment(fit(f"{mark} none", width), quiet)]
+    count = min(len(tokens), (width - 1) // (1 + NAME + CHANGE))
+    if count < 2:  # no columns: as much as there is room for
+        token, change = tokens[0][0], f" {signed(tokens[0][1], 2)}"
+        room = width - 2 - cells(change)
+        if cells(token) > room:
+            return [*line, Segment(fit(f" {token}", width - 1), ink(box.palette, "text"))]
+        return [*line, Segment(f" {token}", ink(box.palette, "text")), Segment(fit(change, width - 2 - cells(token)), quiet)]
+    name = min(MOST_NAME, (width - 1) // count - 1 - CHANGE)
+    for token, logit in tokens[:count]:
+        line += [Segment(f" {fit(token, name)}", ink(box.palette, "text")), Segment(fit(signed(logit, 2), CHANGE, ">"), quiet)]
+    return [*line, Segment(" " * max(0, width - line_width(line)))]

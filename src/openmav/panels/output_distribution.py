@@ -8,9 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.segment import Segment
 
-from openmav.paint import Line, bar, ink, number_text, percent, probability_axis, probability_shares
+from openmav.paint import Line, bar, ink, number_text, overlaid, percent, probability_axis, probability_shares
 from openmav.panels.base import Box
-from openmav.panels.widgets.layer_rows import message, not_captured, that_fit, why_no_step
+from openmav.panels.widgets.layer_rows import message, not_captured, overlaid_legend, that_fit, why_no_step
 from openmav.record import RANK_EDGES, Array
 from openmav.view import View
 
@@ -24,7 +24,7 @@ holds; the rows sum to 100 %.
 
 How to read it: much in the first row means that the model is sure. Much in the last rows means a long tail: sampling
 without a filter would often draw a rare token. When sampling is on, the right column says what is left of each bin
-after temperature and filters; "cut" means that nothing is.
+after temperature and filters; "cut" means that nothing is. In the bar, ▒ is what sampling added, ░ what it took away.
 
 Formula: p = softmax(logits) over the whole vocabulary, in 32-bit floating point; the mass of a bin is the sum of its
 p, in percent; bars go from 0 to 100 %. Entropy, on the lower edge, is -sum p ln p, in nats; exp(entropy) is the number of equally likely
@@ -79,6 +79,11 @@ def note(data: DistributionData, box: Box) -> str:
     return f"entropy {number_text(data.entropy, 2)} nats · {number_text(float(np.exp(data.entropy)), 1)} effective choices"
 
 
+def legend(data: DistributionData, box: Box) -> Line | None:
+    """What the parts of the bars are, where sampling changed them."""
+    return overlaid_legend(box) if data.empty is None and not data.greedy and box.width >= 50 else None
+
+
 def render(data: DistributionData, box: Box) -> list[Line]:
     if data.empty is not None or data.mass is None:
         return message(box, data.empty or "")
@@ -90,9 +95,11 @@ def render(data: DistributionData, box: Box) -> list[Line]:
     quiet = ink(box.palette, "secondary")
     names = f"{'rank':>{LABEL}} {'mass':>7}" + (f"{'sampled':>8}" if sampled else "")
     lines: list[Line] = [[Segment(f"{names} {probability_axis(longest, box.scale)}", quiet)]] if heading else []
-    for (label, raw, left), share in zip(rows, lengths):
+    after = probability_shares([left for _, _, left in rows], box.scale)
+    for (label, raw, left), share, left_share in zip(rows, lengths, after):
         line = [Segment(f"{label:>{LABEL}} ", quiet), Segment(percent(raw), ink(box.palette, "text" if np.isfinite(raw) else "warning"))]
         if sampled:
             line.append(Segment("     cut" if left == 0 else f" {percent(left)}", quiet))
-        lines.append([*line, Segment(" " + bar(float(share), longest), ink(box.palette, "probability"))])
+        shown = overlaid(float(share), float(left_share), longest) if sampled else (bar(float(share), longest), "", "")
+        lines.append([*line, Segment(" " + shown[0] + shown[1], ink(box.palette, "probability")), Segment(shown[2], quiet)])
     return that_fit(box, lines)

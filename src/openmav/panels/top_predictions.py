@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 from rich.segment import Segment
 
-from openmav.paint import Line, bar, fit, ink, number, number_text, percent, probability_axis, probability_shares, visible
+from openmav.paint import Line, bar, fit, ink, number, number_text, overlaid, percent, probability_axis, probability_shares, visible
 from openmav.panels.base import Box
-from openmav.panels.widgets.layer_rows import message, that_fit, why_no_step
+from openmav.panels.widgets.layer_rows import message, overlaid_legend, that_fit, why_no_step
 from openmav.record import Array, Ids
 from openmav.view import Selection, View
 
@@ -24,8 +24,8 @@ bar, and the logit. A space is shown as · and a newline as ⏎. The chosen toke
 
 How to read it: one long bar means that the model is sure; several of the same length mean that it could continue in many
 ways. If the chosen token is not the first, sampling picked it or you forced it. "cut" means that the sampling filters
-left nothing of a token. Select another one with the up and down keys or a click, and press enter: the text continues
-from there with that token instead.
+left nothing of a token; in a bar, ▒ is what sampling added and ░ what it took away. Select another one with the up and
+down keys or a click, and press enter: the text continues from there with that token instead.
 
 Formula: p = softmax(logits), in 32-bit floating point, over the whole vocabulary, before any change by sampling. The
 bars have one axis for all tokens, 0 to 100 %; --scale changes the bars, never the numbers. Entropy is -sum p ln p over the whole
@@ -108,6 +108,11 @@ def note(data: PredictionsData, box: Box) -> str:
     return " · ".join(parts + ([f"{hidden} more ▼"] if hidden else []))
 
 
+def legend(data: PredictionsData, box: Box) -> Line | None:
+    """What the parts of the bars are, where sampling changed them."""
+    return overlaid_legend(box) if data.empty is None and not data.greedy and box.width >= 60 else None
+
+
 def _has_heading(box: Box) -> int:
     return int(box.height >= 4)
 
@@ -149,8 +154,9 @@ def _heading(data: PredictionsData, box: Box) -> Line:
     return [Segment(left + " " * max(0, box.width - len(left) - len(right)) + right, ink(box.palette, "secondary"))]
 
 
-def _row(data: PredictionsData, box: Box, row: int, p: float, left: float, logit: float, share: float) -> Line:
+def _row(data: PredictionsData, box: Box, row: int, p: float, left: float, logit: float, shares: tuple[float, float]) -> Line:
     token_width, has_sampled, has_logit, longest = _widths(data, box)
+    share, left_share = shares
     chosen, selected = row == data.chosen, row == data.selected
     on = "select" if selected else ""
     main = ink(box.palette, "accent" if chosen else "text", on, bold=chosen)
@@ -166,8 +172,10 @@ def _row(data: PredictionsData, box: Box, row: int, p: float, left: float, logit
     ]
     if has_sampled:
         line.append(Segment("     cut" if left == 0 else f" {percent(left)}", quiet))
-    shown = bar(share, longest)
-    line.append(Segment(" " + shown, ink(box.palette, "accent" if chosen else "probability", on if box.palette.color else "")))
+    hue, ground = "accent" if chosen else "probability", on if box.palette.color else ""
+    both, gained, lost = overlaid(share, left_share, longest) if has_sampled else (bar(share, longest), "", "")
+    shown = both + gained + lost
+    line += [Segment(" " + both + gained, ink(box.palette, hue, ground)), Segment(lost, ink(box.palette, "secondary", ground))]
     used = 2 + len(before) + token_width + 1 + 7 + len(behind) + (8 if has_sampled else 0) + 1 + len(shown)
     end = number(logit, 2, LOGIT) if has_logit else ""
     return [*line, Segment(" " * max(0, box.width - used - len(end)) + end, quiet)]
@@ -177,10 +185,12 @@ def render(data: PredictionsData, box: Box) -> list[Line]:
     probs, sampled, logits = data.probs, data.sampled_probs, data.logits
     if data.empty is not None or probs is None or sampled is None or logits is None:
         return message(box, data.empty or "")
-    heading, lengths = _has_heading(box), probability_shares(probs, box.scale)
+    heading, lengths, left = _has_heading(box), probability_shares(probs, box.scale), probability_shares(sampled, box.scale)
     lines = [_heading(data, box)] * heading
     for row in shown_rows(data, box.height - heading):
-        lines.append(_row(data, box, row, float(probs[row]), float(sampled[row]), float(logits[row]), float(lengths[row])))
+        lines.append(
+            _row(data, box, row, float(probs[row]), float(sampled[row]), float(logits[row]), (float(lengths[row]), float(left[row])))
+        )
     return that_fit(box, lines)
 
 

@@ -41,6 +41,19 @@ def diverging_bar(palette: Palette, share: float, room: int, longest: int | None
     return [segment for segment in ends if segment.text]
 
 
+def floating_bar(palette: Palette, start: float, end: float, room: int) -> Line:
+    """A bar from one place to another, in cells 0..room: orange to the right, blue to the left; it always leaves a trace."""
+    left, right = sorted((min(max(start, 0.0), room), min(max(end, 0.0), room)))
+    first = round(left * 2) / 2
+    blank = int(first)
+    tip = "▐" if first > blank else ""
+    tail = bar(max(right - blank - len(tip), 0.0) / room, room) if room > 0 else ""
+    shown = (tip + tail or ("▏" if blank < room else ""))[: room - blank]
+    trace = shown or ("▕" if room > 0 else "")
+    blank = min(blank, room - len(trace))
+    return [Segment(" " * blank), Segment(trace, _colour(palette, 1 if end >= start else -1)), Segment(" " * (room - blank - len(trace)))]
+
+
 def _colour(palette: Palette, sign: int) -> Style:
     return ink(palette, palette.diverging[-1 if sign > 0 else 0] or "text")
 

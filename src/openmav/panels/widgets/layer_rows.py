@@ -179,6 +179,12 @@ def that_fit(box: Box, lines: list[Line]) -> list[Line]:
     return lines if all(line_width(line) <= box.width for line in lines) else _narrow(box)
 
 
+def overlaid_legend(box: Box) -> Line:
+    """What the parts of bars before and after sampling are."""
+    quiet, hue = ink(box.palette, "secondary"), ink(box.palette, "probability")
+    return [Segment("█ kept ", hue), Segment("▒ gained ", hue), Segment("░ lost by sampling", quiet)]
+
+
 def decimals_for(largest: float) -> tuple[int, int]:
     """(decimals, cells) of numbers whose `first_largest` is this, so that they stay the same throughout a run."""
     decimals = 3 if 0 < largest < 1 else 2 if largest < 10 else 1
