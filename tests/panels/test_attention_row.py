@@ -167,6 +167,18 @@ def test_the_text_is_coloured_by_where_the_head_looks() -> None:
     assert "coloured by attention of layer 2 head 1 · first token 50.0 %" in note("generated_text", view, 100, 5)
 
 
+def test_beside_the_attention_row_the_text_shows_the_same_head() -> None:
+    row = [0.0] * (PROMPT + 2)
+    row[0], row[3], row[PROMPT] = 0.5, 0.4, 0.1
+    view = view_of(row)
+    assert "coloured by surprisal" in note("generated_text", view, 100, 5)
+    beside = replace(view, shown=frozenset({"generated_text", "attention_row"}))
+    assert "coloured by attention of layer 2 head 1" in note("generated_text", beside, 100, 5)
+    assert "coloured by entropy" in note("generated_text", replace(beside, modes={"generated_text": "entropy"}), 100, 5)
+    without = replace(beside, steps=tuple(replace(step, values={}) for step in view.steps))
+    assert "coloured by surprisal" in note("generated_text", without, 100, 5), "nothing to show of the head"
+
+
 def test_what_stands_for_hidden_text_has_no_colour() -> None:
     row = [0.0] * (PROMPT + 3)
     row[PROMPT - 1] = 1.0

@@ -103,3 +103,12 @@ def test_no_two_columns_touch_however_long_the_tokens_are() -> None:
         assert row.count("22.3 %") == 2, (width, row)
         assert "%<" not in row
         assert width < 60 or all("…" in part or "<|endoftext|>" in part for part in row.split("22.3 %")[:2])
+
+
+def test_layers_are_listed_in_their_order_and_other_texts_are_said() -> None:
+    rows = text(view(), 100, 40).splitlines()
+    assert any("after different texts" in row for row in rows), "token 12 stands behind token 8, where they part"
+    at = [row.split()[:3] for row in rows if row.startswith("MLP")]
+    assert [int(row[2]) for row in at] == sorted((int(row[2]) for row in at), reverse=True)
+    assert len(at) > 1
+    assert not any("after different texts" in row for row in text(view(cursor=8), 100, 40).splitlines())

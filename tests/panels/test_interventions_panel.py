@@ -15,6 +15,7 @@ from fakes import HOSTILE, make_info, make_step, make_steps
 from openmav.paint import PALETTES
 from openmav.panels.interventions import other_layers, rows_of
 from openmav.record import Baseline, Candidates, Step, frozen
+from openmav.settings.interventions import parse
 from openmav.view import View
 
 NAME = "interventions"
@@ -119,7 +120,7 @@ def test_without_both_lenses_nothing_is_said_of_them(lens: str | None) -> None:
 
 def test_where_nothing_is_done_it_says_how() -> None:
     view = make_view(3)
-    assert "the key a does something to it" in " ".join(draw(NAME, view, 40, 9))
+    assert "The key a changes it, for example so:" in " ".join(draw(NAME, view, 40, 9))
     assert note(NAME, view).startswith("none active")
     late = replace(view, interventions=DONE)
     rows = draw(NAME, late, 60, 9)
@@ -162,3 +163,22 @@ def test_help_tells_a_newcomer_what_he_needs() -> None:
     assert panel(NAME).NEEDS == ()
     assert len({s.style for row in panel(NAME).render(view_of(touched(AFTER, BEFORE)), 110, 30) for s in row}) <= 64
     assert make_steps(1)[0].before is None
+
+
+def test_the_examples_exist_in_this_model() -> None:
+    none = {"mlp_norm": {5: "no MLP"}, "attention_entropy": {4: "state space"}}
+    info = make_info(6, 2, missing=none)
+    for layer, heads, mlp in ((3, True, True), (4, False, True), (5, True, False)):
+        view = replace(make_view([make_step(0, info=info)], info), layer=layer, head=1)
+        specs = [row.strip().split("  ")[0] for row in draw(NAME, view, 100, 12)[2:] if row.strip()]
+        parsed = [parse(spec) for spec in specs]
+        assert [str(one) for one in parsed] == specs
+        assert all(0 <= one.layer < 6 for one in parsed)
+        assert any(one.site == "head" and (one.layer, one.index) == (layer, 1) for one in parsed) == heads
+        assert any(one.site == "mlp" and one.layer == layer for one in parsed) == mlp
+
+
+def test_what_is_active_needs_no_examples() -> None:
+    view = make_view([make_step(0, info=INFO)], INFO, interventions=DONE)
+    assert "from the next token on" in " ".join(draw(NAME, view, 60, 9))
+    assert "for example" not in " ".join(draw(NAME, view, 60, 9))

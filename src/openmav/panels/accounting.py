@@ -42,6 +42,7 @@ LABEL, NUMBER = 14, 11
 SAMPLE = 512  # steps from which on the history's size is taken from so many
 SPEED_ROWS = 6  # of the sparkline at most
 ROWS = 9 + SPEED_ROWS
+AXIS = 8  # cells of the tokens/s beside the sparkline
 LEAST = LABEL + NUMBER + 2  # cells; where there are fewer, numbers would have to be cut
 
 
@@ -185,7 +186,8 @@ def note(data: AccountingData, box: Box) -> str:
     count = len(entries(data))
     across, spark = _places(box.width, box.height, count)
     hidden = count - across * max(0, box.height - spark)
-    together = math.ceil(data.tokens / max(box.width, 1))
+    left = AXIS if spark > 1 and box.width >= 40 else 0
+    together = math.ceil(data.tokens / max(box.width - left, 1))
     parts = [f"{hidden} more" if hidden > 0 else "", f"column: mean of {together} tokens" if together > 1 else ""]
     return " · ".join(part for part in (*parts, "mean of the newest 16 tokens") if part)
 
@@ -223,6 +225,14 @@ def _speed(data: AccountingData, box: Box, rows: int) -> list[Line]:
     """The speed over time."""
     if not rows or data.speeds is None:
         return []
-    shown, together = condensed_means(data.speeds.tolist(), box.width)
-    width = roomy(len(shown), box.width)
-    return spark_lines(box.palette, shown, rows, "probability", data.cursor // together, box.scale, width)
+    left = AXIS if rows > 1 and box.width >= 40 else 0
+    shown, together = condensed_means(data.speeds.tolist(), box.width - left)
+    width = roomy(len(shown), box.width - left)
+    lines = spark_lines(box.palette, shown, rows, "probability", data.cursor // together, box.scale, width)
+    if not left:
+        return lines
+    finite = [one for one in shown if math.isfinite(one)]
+    low = min(finite, default=0.0) if box.scale == "minmax" else 0.0
+    names = [number_text(max(finite, default=0.0), 1), *[""] * (rows - 2), number_text(low, 1)]
+    quiet = ink(box.palette, "secondary")
+    return [[Segment(fit(name, left - 1, ">") + " ", quiet), *line] for name, line in zip(names, lines)]

@@ -31,7 +31,9 @@ on its branch. The key f redoes tokens that were undone, g opens the list of bra
 one, n renames it, c compares it. The key e starts over with another prompt on a branch of its own. A click on a
 row of the tree compares that branch with the current one.
 
-Formula: a layer's difference is |a - b| / max(|a|, |b|), largest first; attention entropy is the mean over heads.
+Formula: a layer's difference is |a - b| / max(|a|, |b|); those with the largest ones that fit are listed by measure, the
+highest layer first. Attention entropy is the mean over heads. Behind the first token that differs, the numbers of both are
+those after different texts, and the table says so.
 
 Source: the steps of both branches as they were recorded. Going to a branch computes nothing; its next token is computed
 from a cache that is brought to its text token by token, so that all numbers are those of a fresh run, bit for bit.
@@ -46,6 +48,7 @@ MEASURES = (
     ("residual_norm", "residual ‖x‖"),
     ("attention_entropy", "attention entropy"),
 )
+AFTER = "after different texts: not the same question to both"
 CONTEXT = 12  # tokens that both texts show from before their first difference
 
 
@@ -279,12 +282,15 @@ def _numbers(data: BranchesData, sides: tuple[Side, Side], box: Box, rows: int) 
         (f"at token {data.at}", _choice(a, room), _choice(b, room), ""),
         ("entropy, nats", number_text(a.entropy, 2), number_text(b.entropy, 2), f"{a.entropy - b.entropy:+.2f}"),
     ]
-    for share, measure, layer, x, y in data.differences:
-        if share > 0:
-            table.append((f"{measure} {layer}", number_text(x, 2), number_text(y, 2), f"{x - y:+.2f}"))
+    if data.at > data.split:
+        table.insert(1, (AFTER, "", "", ""))
+    differing = [row for row in data.differences if row[0] > 0][: max(0, rows - len(table))]
+    order = [measure for _, measure in MEASURES]
+    for _, measure, layer, x, y in sorted(differing, key=lambda row: (order.index(row[1]), -row[2])):  # as in their panels
+        table.append((f"{measure} {layer}", number_text(x, 2), number_text(y, 2), f"{x - y:+.2f}"))
     if not data.differences:
         table.append(("no layers to compare", "", "", ""))
-    elif data.differences[0][0] == 0:
+    elif not differing and data.differences[0][0] == 0:
         table.append(("all layers the same here", "", "", ""))
     return [_number_row(box, row, i == 0) for i, row in enumerate(table[:rows])]
 
@@ -306,6 +312,8 @@ def _number_row(box: Box, row: tuple[str, str, str, str], first: bool) -> Line:
     names, room = _room(box)
     name, *numbers = row
     palette = box.palette
+    if not any(numbers):
+        return [Segment(fit(name, box.width), ink(palette, "secondary"))]
     styles = (ink(palette, "accent", bold=first), ink(palette, "text", bold=first), ink(palette, "text"))
     columns = [Segment(" " + fit(text, room - 1, ">"), style) for text, style in zip(numbers, styles)]
     return fit_line([Segment(fit(name, names), ink(palette, "secondary")), *columns], box.width)

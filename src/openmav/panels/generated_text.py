@@ -33,7 +33,7 @@ names (each cell holds the nats at which it begins): none for what it expected, 
 The timeline has the same colours. Without colour, 3 nats and more are underlined and 5 and more bold. Click on a token to
 see what the model did when it generated it. The key v colours by entropy instead (how unsure the model was before it
 chose, in the same steps), or by attention: where the selected head attended when the token under the cursor was generated;
-[ ] and { } select layer and head.
+[ ] and { } select layer and head. Beside the panel of the attention row, that is what it begins with.
 
 Formula: surprisal = -ln p of the chosen token under the model's raw distribution, in nats: 0.7 nats is a coin toss, 7
 nats is about one in a thousand. Entropy = -sum p ln p. Attention: a_j as a share of the most that goes to any token but
@@ -81,8 +81,16 @@ def _piece(step: Step, cursor: bool) -> str:
     return visible(step.token) if step.special else "…" if cursor else ""
 
 
+def _mode(view: View) -> str:
+    """What the user chose; where nothing was chosen, attention beside the panel of the attention row, so that both show the same head."""
+    chosen = view.modes.get("generated_text")
+    if chosen is None and "attention_row" in view.shown and _attention(view)[0] is not None:
+        return "attention"
+    return view.mode("generated_text", MODES)
+
+
 def data(view: View) -> TextData:
-    mode, row = view.mode("generated_text", MODES), None
+    mode, row = _mode(view), None
     capacity = len(view.steps) + BLOCK if view.size is None else max(view.size[0] * view.size[1], BLOCK)
     last = min(len(view.steps), max(view.cursor, 0) + 1 + capacity)
     first = max(0, (last - 2 * capacity) // BLOCK * BLOCK)

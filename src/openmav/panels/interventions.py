@@ -113,6 +113,7 @@ class Comparison:
 class InterventionsData:
     empty: str | None  # why there is no token; None where there is
     specs: tuple[str, ...]  # what is done to the model now
+    examples: tuple[tuple[str, str], ...]  # (an intervention that this model can take, what it does)
     comparison: Comparison | None  # None: nothing was done to the model when it made the shown token
 
 
@@ -130,7 +131,20 @@ def data(view: View) -> InterventionsData:
             lens=None if lens is None else tuple(lens),
             layers=0 if lens is None else len(step.values["logit_lens.token_ids"]),
         )
-    return InterventionsData(why_no_step(view), tuple(map(one_line, view.interventions)), comparison)
+    return InterventionsData(why_no_step(view), tuple(map(one_line, view.interventions)), examples_for(view), comparison)
+
+
+def examples_for(view: View) -> tuple[tuple[str, str], ...]:
+    """Interventions to begin with, at the selected layer and head of this model."""
+    if view.info is None or view.layer < 0:
+        return ()
+    has_heads = view.heads > 0 and view.why_missing("attention_entropy", view.layer) is None
+    has_mlp = view.why_missing("mlp_norm", view.layer) is None
+    head = [(f"ablate L{view.layer}.H{view.head}", "the selected head adds nothing")] if has_heads else []
+    name = f"L{view.layer}.mlp"
+    mlp = [(f"ablate {name}=mean", "the layer's MLP adds its mean over the prompt"), (f"amplify {name}=2", "the layer's MLP counts twice")]
+    steer = (f'steer L{view.layers // 2}="love"-"hate"*4', "towards one word, away from another")
+    return (*head, *(mlp if has_mlp else ()), steer)
 
 
 def note(data: InterventionsData, box: Box) -> str:
@@ -180,11 +194,24 @@ def _specs(box: Box, specs: tuple[str, ...], most: int) -> list[Line]:
 
 def _unchanged(data: InterventionsData, box: Box) -> list[Line]:
     """Where nothing was done to the model when it made this token."""
-    now = "from the next token on" if data.specs else "the key a does something to it"
-    words = f"The model was as it is when it made this token; {now}."
+    now = "what is listed applies from the next token on." if data.specs else "The key a changes it, for example so:"
+    words = f"This token is the baseline model's. {now[0].upper() + now[1:]}"
     quiet = ink(box.palette, "secondary")
     lines: list[Line] = [[Segment("".join(glyph.text for glyph in row), quiet)] for row in wrap([(words, 0)], box.width)]
-    return [*_specs(box, data.specs, 3), *lines]
+    return [*_specs(box, data.specs, 3), *lines, *([] if data.specs else _examples(box, data.examples))]
+
+
+def _examples(box: Box, examples: tuple[tuple[str, str], ...]) -> list[Line]:
+    """An example a line, and what it does where that fits beside all of them."""
+    longest = max((cells(spec) for spec, _ in examples), default=0)
+    beside = all(longest + 4 + cells(what) <= box.width for _, what in examples)
+    main, quiet = ink(box.palette, "key"), ink(box.palette, "secondary")
+    rows: list[Line] = [[]]
+    for spec, what in examples:
+        rows.append([Segment("  "), Segment(fit(spec, min(longest, max(0, box.width - 2))), main)])
+        if beside:
+            rows[-1].append(Segment(f"  {what}", quiet))
+    return rows
 
 
 def _entropies(box: Box, result: Comparison) -> Line:

@@ -124,7 +124,8 @@ def render(data: UncertaintyData, box: Box) -> list[Line]:
         rows = max(1, (box.height + (which == 0)) // 2)
         scaled = spark_lines(box.palette, [*both[which], top], rows, hue, columns.cell(data.cursor), box.scale, columns.wide)
         shown = [_without_last(row, columns.wide) for row in scaled]
-        lines += [_framed(box, name, now[which], row, at == rows - 1) for at, row in enumerate(shown)]
+        scale = f"{top:.1f} " if rows > 1 and _label(box) == LABEL else ""
+        lines += [_framed(box, name, now[which], row, at == rows - 1, scale if at == 0 else "") for at, row in enumerate(shown)]
     return lines[: max(box.height, 0)]
 
 
@@ -134,10 +135,10 @@ def _without_last(row: Line, wide: int) -> Line:
     return [*row[:-1], Segment(last.text[:-wide], last.style)]
 
 
-def _framed(box: Box, name: str, value: float, row: Line, base: bool) -> Line:
-    """A row of the sparkline; its name and the number stand beside the lowest one."""
+def _framed(box: Box, name: str, value: float, row: Line, base: bool, scale: str) -> Line:
+    """A row of the sparkline; its name and the number stand beside the lowest one, the nats of its height beside the highest."""
     width = _label(box)
-    label = fit(name if width == LABEL else SHORT[name], width) if base else " " * width
+    label = fit(name if width == LABEL else SHORT[name], width) if base else scale.rjust(width)
     used = sum(len(segment.text) for segment in row)
     gap = " " * max(0, box.width - len(label) - used - DIGITS)
     text = number(value, 2, DIGITS) if base else ""

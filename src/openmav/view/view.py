@@ -44,6 +44,7 @@ class View(Snapshot):
     memory: Mapping[str, int] = field(default_factory=dict)  # resident bytes of the processes "app" and "engine", where known
     size: tuple[int, int] | None = None  # cells of the box that a panel's data is for; None: all tokens are needed
     maximised: bool = False  # the panel that it is drawn for has the whole screen: it tells more
+    shown: frozenset[str] = frozenset()  # the panels that are shown beside it, itself included
     options: AppOptions = field(default_factory=AppOptions)
     theme: str = "dark"  # the name of the palette that it is drawn with; "mono" has no colour
 

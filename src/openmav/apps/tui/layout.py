@@ -45,6 +45,7 @@ class Tile:
     edges: Edges = CLOSED
     gutter: bool = True
     maximised: bool = False  # the user gave it the whole screen
+    shown: frozenset[str] = frozenset()  # the panels that are shown, this one included
 
     @property
     def inner(self) -> tuple[int, int]:
@@ -106,10 +107,16 @@ def arrange(
             strip, rest = strip + spare, rest - spare
         elif groups["top"]:
             top += spare
-    tiles = _row(kinds, groups["top"], 0, 0, width, top)
+    tiles = _row(_with_wide_text(kinds, has_middle, width), groups["top"], 0, 0, width, top)
     tiles += _middle(kinds, groups, layers, top, width, rest - top, stacked)
     tiles += _stack(kinds, [[name] for name in groups["strip"]], 0, rest, width, strip)
     return _in_order(kinds, tiles)
+
+
+def _with_wide_text(kinds: Mapping[str, Kind], has_middle: bool, width: int) -> dict[str, Kind]:
+    """The text wider than the candidates beside it where there is room for both, and most of all where nothing else is shown."""
+    share = 1.0 if width < ASIDE else 1.3 if has_middle else 2.0
+    return {name: replace(kind, weight=kind.weight * share) if name == TOP[0] else kind for name, kind in kinds.items()}
 
 
 def _in_order(kinds: Mapping[str, Kind], tiles: Sequence[Tile]) -> list[Tile]:
@@ -270,4 +277,4 @@ def place_all(
     """Boxes for a terminal of `width` x `height`: less the first and the last line, and `taken` rows of messages."""
     alone = focused if maximised or single(width, height) else None
     tiles = arrange(kinds, layers, width, max(1, height - 2 - taken), grid_rows, alone)
-    return [replace(tile, maximised=True) for tile in tiles] if maximised else tiles
+    return [replace(tile, maximised=maximised, shown=frozenset(kinds)) for tile in tiles]

@@ -43,7 +43,7 @@ def ground(view: View) -> Style:
 def draw_panel(module: ModuleType, view: View, place: Tile, focused: bool) -> list[Line]:
     """The whole tile of a panel. An error in the panel is shown in it and affects nothing else."""
     width, height = place.inner
-    view = replace(view, maximised=place.maximised)
+    view = replace(view, maximised=place.maximised, shown=place.shown)
     title, note, legend, pointer = one_line(str(module.TITLE)), "", None, None
     if is_own(module):
         try:
