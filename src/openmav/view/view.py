@@ -39,6 +39,7 @@ class View(Snapshot):
     head: int = 0
     candidate: int | None = None  # row in the shown step's candidates
     scroll: int = 0
+    search: str = ""  # what the user searches the generated text for; "" for nothing
     modes: Mapping[str, str] = field(default_factory=dict)  # what the user chose to see in a panel: {panel: one of its MODES}
     draw_seconds: float | None = None  # what the app took lately to make all lines of a frame
     memory: Mapping[str, int] = field(default_factory=dict)  # resident bytes of the processes "app" and "engine", where known

@@ -27,6 +27,7 @@ from openmav.apps.tui.controllers.layouts import LayoutsController
 from openmav.apps.tui.controllers.measures import MeasureRequests
 from openmav.apps.tui.controllers.navigation import NavigationController
 from openmav.apps.tui.controllers.panels import PanelsController
+from openmav.apps.tui.controllers.reading import ReadingController
 from openmav.apps.tui.controllers.run import RunController
 from openmav.apps.tui.controllers.sampling import SamplingController
 from openmav.apps.tui.controllers.text import TextController
@@ -64,6 +65,7 @@ class Controllers:
     attribution: AttributionController
     watches: WatchesController
     navigation: NavigationController
+    reading: ReadingController
     panels: PanelsController
     layouts: LayoutsController
     display: DisplayController
@@ -94,6 +96,7 @@ class MavApp(App[None]):
             attribution=AttributionController(context, panels),
             watches=WatchesController(context, self.measures),
             navigation=NavigationController(context, panels),
+            reading=ReadingController(context),
             panels=panels,
             layouts=LayoutsController(context, panels),
             display=DisplayController(context, panels, self.export_screenshot, self.use_theme),

@@ -44,15 +44,15 @@ class NavigationController:
             return
         if kind.group == "layers":
             self._context.show(self._context.view.scrolled(2 * by, self._panels.layer_rows()))
-        elif panel == "top_predictions":
+        elif panel in ("top_predictions", "token_card"):
             self.candidate(by)
         elif panel in ("timeline", "generated_text"):
             self.token(by)
 
     def escape(self) -> None:
-        """Clears the selected candidate and closes the notice; where none is selected, shows all panels again."""
+        """Clears the selected candidate and the search, and closes the notice; where no candidate is selected, shows all panels again."""
         context = self._context
         self._panels.maximised = self._panels.maximised and context.view.candidate is not None
         context.close_notice()
-        context.view = replace(context.view, candidate=None).at_step(context.view.cursor)
+        context.view = replace(context.view, candidate=None, search="").at_step(context.view.cursor)
         context.redraw()
