@@ -14,6 +14,7 @@ from fakes import make_info, make_prompt, make_step, with_values
 from openmav.paint import PALETTES
 from openmav.panels import needs
 from openmav.panels.widgets.sequence import token_at
+from openmav.plugins import registry
 from openmav.view import View
 from openmav.view.options import AppOptions
 
@@ -177,6 +178,32 @@ def test_beside_the_attention_row_the_text_shows_the_same_head() -> None:
     assert "coloured by entropy" in note("generated_text", replace(beside, modes={"generated_text": "entropy"}), 100, 5)
     without = replace(beside, steps=tuple(replace(step, values={}) for step in view.steps))
     assert "coloured by surprisal" in note("generated_text", without, 100, 5), "nothing to show of the head"
+
+
+def test_the_text_is_coloured_by_the_mean_of_a_layers_heads() -> None:
+    count, heads = PROMPT + 2, 3
+    rows = np.zeros((4, heads, count), dtype=np.float32)
+    rows[2, 0, 3], rows[2, 1, 3], rows[2, 2, PROMPT], rows[2, :, 0] = 0.6, 0.3, 0.9, (0.4, 0.7, 0.1)
+    info = make_info(4, heads)
+    steps = [make_step(at, info=info) for at in range(3)]
+    view = make_view([*steps[:2], with_values(steps[2], attention_rows=rows)], info, layer=2, modes={"generated_text": "layer attention"})
+    assert "coloured by attention of layer 2 · mean of 3 heads · first token 40.0 %" in note("generated_text", view, 120, 5)
+    assert "then ·France 30.0 %, ·the 30.0 %" in note("generated_text", view, 120, 5)
+    one = registry.load("panels", "generated_text").data(view)
+    assert np.allclose(one.prompt_values, rows[2].mean(axis=0)[:PROMPT])
+    assert one.values[0] == pytest.approx(0.3)
+
+
+def test_a_head_that_only_other_layers_have_is_not_in_the_mean() -> None:
+    rows = np.full((2, 3, PROMPT), np.nan, dtype=np.float32)
+    rows[0], rows[1, :2] = 1 / PROMPT, 1 / PROMPT
+    info = make_info(2, 3, layer_heads=(3, 2))
+    view = make_view([with_values(make_step(0, info=info), attention_rows=rows)], info, modes={"generated_text": "layer attention"})
+    assert "layer 1 · mean of 2 heads" in note("generated_text", view, 120, 5)
+    broken = rows.copy()
+    broken[1, 0, 2] = np.nan
+    view = make_view([with_values(make_step(0, info=info), attention_rows=broken)], info, modes={"generated_text": "layer attention"})
+    assert "no attention of layer 1 · NaN or infinity in a head" in note("generated_text", view, 120, 5)
 
 
 def test_what_stands_for_hidden_text_has_no_colour() -> None:

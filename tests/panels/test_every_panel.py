@@ -35,7 +35,7 @@ BEFORE_A_TOKEN = {  # all others: "no token yet"
 }
 OF_ANY_TOKEN = {  # these show what needs no measure
     *("accounting", "branches", "generated_text", "health", "input_attribution", "interventions", "uncertainty", "timeline"),
-    *("top_predictions", "watches"),
+    *("token_card", "top_predictions", "watches"),
 }
 BLOCKS = str.maketrans(dict.fromkeys(" ▏▎▍▌▋▊▉█▁▂▃▄▅▆▇░▒▓▐▕│-=≡#", None))  # what a scale may change
 AXES = re.compile(

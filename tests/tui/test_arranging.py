@@ -25,7 +25,7 @@ async def test_every_layout_opens_by_its_key_and_asks_for_what_it_needs(name: st
         await pilot.pause()
         assert shown(app) == [panel for panel in shown(app) if panel in LAYOUTS[name]]
         assert set(shown(app)) == set(LAYOUTS[name])
-        assert wanted(app)[-1] == needs(LAYOUTS[name])
+        assert wanted(app)[-1] == needs(LAYOUTS[name], view=app.view)
         assert "failed" not in screen_text(app)
 
 

@@ -17,6 +17,8 @@ async def test_the_focused_panel_changes_its_kind() -> None:
     async with app.run_test(size=HOME) as pilot:
         assert "coloured by surprisal" in screen_text(app)
         await pilot.press("v")
+        assert "no attention of layer 29" in screen_text(app)
+        await pilot.press("v", "v")
         assert "coloured by entropy" in screen_text(app)
         await pilot.press("tab", "v")
         assert "Attention map · relative entropy" in screen_text(app)

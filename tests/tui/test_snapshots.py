@@ -45,9 +45,18 @@ def sampling() -> MavApp:
     return make_app(source=ScriptedSource(drawn(make_steps(30, info)), info, sampling=sampled()))
 
 
+def focus() -> MavApp:
+    info = make_info(30, 8)
+    source = ScriptedSource(whole_steps(48, info), info, sampling=sampled())
+    return make_app(source=source, options=AppOptions(panels=LAYOUTS["focus"]))
+
+
 SCREENS: dict[str, tuple[Callable[[], MavApp], tuple[int, int], list[str]]] = {
     "overview_home": (lambda: make_app(118), HOME, []),
     "overview_compact": (lambda: make_app(118), COMPACT, []),
+    "focus_home": (focus, (150, 45), ["left", "left", "down", "down"]),
+    "focus_compact": (focus, COMPACT, ["left", "left"]),
+    "search": (focus, COMPACT, ["slash", "t", "h", "e"]),
     "small": (lambda: make_app(118), SMALL, ["tab"]),
     "scrubbed_with_candidate": (lambda: make_app(60), (120, 36), ["left", "left", "down", "down"]),
     "light": (lambda: make_app(60, options=AppOptions(theme="light")), (120, 36), []),

@@ -15,15 +15,17 @@ from rich.style import Style
 from openmav.paint import Line, fit, ink, level, one_line, percent, printable, surprise, visible
 from openmav.paint.wrap import Glyph, Row, row_of, wrap
 from openmav.panels.base import Box
+from openmav.panels.widgets import attended
 from openmav.panels.widgets.sequence import prompt_length
 from openmav.record import Step
 from openmav.view import Selection, View
 
 TITLE = "Text"
 NEEDS = ()
-MODES = ("surprisal", "entropy", "attention")
+ATTENTION = {"layer attention": attended.of_layer, "attention": attended.of_head}  # modes, and what gives the attention to each token
+MODES = ("surprisal", *ATTENTION, "entropy")
 ROWS = 7
-MODE_NEEDS = {"attention": ("attention_rows",)}
+MODE_NEEDS = dict.fromkeys(ATTENTION, (attended.MEASURE,))
 HELP = """\
 What it shows: the prompt in grey, then the generated text. The token under the cursor (the newest one,
 unless you selected another) is reversed; tokens that you forced are underlined. A newline is shown as ⏎.
@@ -31,13 +33,14 @@ unless you selected another) is reversed; tokens that you forced are underlined.
 How to read it: the background says how surprised the model was by each token, in the steps that the legend on the frame
 names (each cell holds the nats at which it begins): none for what it expected, stronger for what it considered unlikely.
 The timeline has the same colours. Without colour, 3 nats and more are underlined and 5 and more bold. Click on a token to
-see what the model did when it generated it. The key v colours by entropy instead (how unsure the model was before it
-chose, in the same steps), or by attention: where the selected head attended when the token under the cursor was generated;
-[ ] and { } select layer and head. Beside the panel of the attention row, that is what it begins with.
+see what the model did when it generated it. The key v colours by attention instead: where the model attended when the token
+under the cursor was generated, first the mean over the heads of the selected layer, then the selected head; [ ] and { } select
+layer and head. Once more colours by entropy: how unsure the model was before it chose, in the same steps.
+Beside the panel of the attention row, the selected head is what it begins with.
 
 Formula: surprisal = -ln p of the chosen token under the model's raw distribution, in nats: 0.7 nats is a coin toss, 7
 nats is about one in a thousand. Entropy = -sum p ln p. Attention: a_j as a share of the most that goes to any token but
-the first, in eighths; what goes to the first is on the lower edge.
+the first, in eighths; on the lower edge, what goes to the first and the tokens that take most of the rest.
 
 Source: the model's own logits, before any change by sampling. The text is decoded from all tokens together, so that a
 character that is split over several tokens appears once and whole.
@@ -84,13 +87,14 @@ def _piece(step: Step, cursor: bool) -> str:
 def _mode(view: View) -> str:
     """What the user chose; where nothing was chosen, attention beside the panel of the attention row, so that both show the same head."""
     chosen = view.modes.get("generated_text")
-    if chosen is None and "attention_row" in view.shown and _attention(view)[0] is not None:
+    if chosen is None and "attention_row" in view.shown and attended.of_head(view).row is not None:
         return "attention"
     return view.mode("generated_text", MODES)
 
 
 def data(view: View) -> TextData:
     mode, row = _mode(view), None
+    is_attention = mode in ATTENTION
     capacity = len(view.steps) + BLOCK if view.size is None else max(view.size[0] * view.size[1], BLOCK)
     last = min(len(view.steps), max(view.cursor, 0) + 1 + capacity)
     first = max(0, (last - 2 * capacity) // BLOCK * BLOCK)
@@ -100,13 +104,12 @@ def data(view: View) -> TextData:
     cut = first > 0
     if not first and view.prompt is not None:
         pieces = view.prompt.tokens or (view.prompt.text,)
-        whole = pieces if mode == "attention" else ("".join(pieces),)
+        whole = pieces if is_attention else ("".join(pieces),)
         prompt, cut = _newest(whole, None if view.size is None else 2 * capacity)
         allowed = allowed if allowed > first else -len(pieces)
-    if mode == "attention":
-        row, mode_note = _attention(view)
-    else:
-        mode_note = (mode,)
+    mode_note: tuple[str, ...] = (mode,)
+    if is_attention:
+        row, mode_note = ATTENTION[mode](view)
     before = prompt_length(view)
     return TextData(
         mode=mode,
@@ -115,15 +118,15 @@ def data(view: View) -> TextData:
         first=first,
         cut=cut,
         allowed=allowed,
-        values=_nats(mode, steps) if mode != "attention" else _part(row, before + first, len(steps)),
-        prompt_values=_part(row, before - len(prompt), len(prompt)) if mode == "attention" else np.empty(0),
+        values=_nats(mode, steps) if not is_attention else _part(row, before + first, len(steps)),
+        prompt_values=_part(row, before - len(prompt), len(prompt)) if is_attention else np.empty(0),
         most=float(max(row[1:], default=0.0)) if row is not None else 0.0,
         forced=tuple(step.forced for step in steps),
         cursor=view.cursor,
         following=view.following,
         has_token=view.step is not None,
         mode_note=mode_note,
-        has_values=mode != "attention" or row is not None,
+        has_values=not is_attention or row is not None,
         waiting=_waiting(view),
         fraction=view.fraction,
     )
@@ -140,19 +143,6 @@ def _part(row: NDArray[np.float64] | None, start: int, count: int) -> NDArray[np
         low, high = max(start, 0), max(min(start + count, len(row)), max(start, 0))
         part[low - start : high - start] = row[low:high]
     return part
-
-
-def _attention(view: View) -> tuple[NDArray[np.float64] | None, tuple[str, ...]]:
-    """The selected head's attention to each token that the model had read, and what to say of it; None where there is none, and why."""
-    rows, layer = view.values("attention_rows"), max(view.layer, 0)
-    if rows is not None and 0 <= view.layer < rows.shape[0] and view.head < rows.shape[1]:
-        row = rows[view.layer, view.head].astype(np.float64)
-        if np.isfinite(row).all():
-            return row, (f"attention of layer {view.layer} head {view.head}", f"first token {percent(float(row[0])).strip()}")
-    dropped = view.step is not None and "attention_rows" in view.step.dropped
-    why = view.why_missing("attention_rows", layer)
-    why = why or ("no longer kept for this token" if dropped else "not captured for this token")
-    return None, (f"no attention of layer {layer} head {view.head}: {one_line(why)}",)
 
 
 def _waiting(view: View) -> str | None:
@@ -219,7 +209,7 @@ def _layout(data: TextData, width: int, height: int) -> tuple[list[Row], int]:
 
 def _step(data: TextData, token: int) -> int:
     """The step of a token's background; -1 for a number that is not finite."""
-    if data.mode == "attention":
+    if data.mode in ATTENTION:
         at = token - data.first
         kept, at = (data.values, at) if token >= 0 else (data.prompt_values, token + len(data.prompt_values))
         share = kept[at] if 0 <= at < len(kept) else math.nan
@@ -241,7 +231,7 @@ def legend(data: TextData, box: Box) -> Line | None:
     """The steps of nats; of attention, the share of the most that each step begins with."""
     if not data.has_token or not data.has_values:
         return None
-    if data.mode != "attention":
+    if data.mode not in ATTENTION:
         return surprise.legend(box.palette)
     return surprise.legend(box.palette, f"of {percent(data.most).strip()}", EIGHTHS)
 

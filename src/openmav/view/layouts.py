@@ -19,4 +19,5 @@ LAYOUTS: dict[str, tuple[str, ...]] = {
     "minimal": ("generated_text", "top_predictions", "timeline"),
     "health": ("health", "accounting", "uncertainty", "norm_map", "timeline"),
     "hands-on": ("generated_text", "top_predictions", "branches", "interventions", "timeline"),
+    "focus": ("generated_text", "token_card", "timeline"),
 }

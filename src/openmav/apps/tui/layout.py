@@ -12,6 +12,8 @@ from openmav.paint import CLOSED, Edges
 Group: TypeAlias = Literal["top", "layers", "side", "strip"]
 SMALL = (72, 20)  # below this width or height: one panel at a time
 TOP = ("generated_text", "top_predictions")
+CARD = 0.5  # width of a panel with BESIDE, against that of the text
+CARD_ROWS = 12  # more than it asks for, that it has a use for below the text
 NARROW = 24  # cells that a panel beside the layers needs at least
 SIDE_ROWS = 10  # rows that suffice for most of them
 ASIDE = 120  # cells of a screen from which on text and candidates may stand beside the layers
@@ -31,6 +33,7 @@ class Kind:
     tall: float = 1.0  # of its height above and below others
     rows: int | None = None  # inside its frame, beyond which it has nothing more to show; None: no limit
     foot: int = 0  # rows below those of its layers
+    beside: int = 0  # cells that a panel of the top group needs there, frame included; with fewer it is at the side
 
 
 @dataclass(frozen=True)
@@ -59,6 +62,8 @@ def kind_of(name: str, module: object) -> Kind:
         return Kind("layers", getattr(module, "WEIGHT", 1.0), foot=getattr(module, "FOOT", 0))
     if getattr(module, "STRIP", False):
         return Kind("strip")
+    if hasattr(module, "BESIDE"):
+        return Kind("top", CARD, rows=getattr(module, "ROWS", None), beside=module.BESIDE)
     if name in TOP:
         return Kind("top", 1.0 + 0.1 * TOP.index(name), rows=getattr(module, "ROWS", None))
     return Kind("side", rows=getattr(module, "ROWS", None))
@@ -89,6 +94,7 @@ def arrange(
         return [Tile(alone, 0, 0, width, height)]
     if grid_rows:
         return _grid(kinds, width, height, grid_rows)
+    kinds = _settled(kinds, width)
     groups = {group: [name for name, kind in kinds.items() if kind.group == group] for group in ("top", "layers", "side", "strip")}
     has_middle = bool(groups["layers"] or groups["side"])
     strip = _strip_height(kinds, groups["strip"], height, not has_middle and not groups["top"])
@@ -103,7 +109,9 @@ def arrange(
     top = rest if not has_middle else _top_height(kinds, rest, wanted, groups) if groups["top"] else 0
     if has_middle:
         spare = max(0, rest - top - wanted)
-        if groups["strip"]:
+        if any(kinds[name].beside for name in groups["side"]):  # what is read goes before the timeline
+            top += spare - min(spare // 2, CARD_ROWS)
+        elif groups["strip"]:
             strip, rest = strip + spare, rest - spare
         elif groups["top"]:
             top += spare
@@ -115,8 +123,17 @@ def arrange(
 
 def _with_wide_text(kinds: Mapping[str, Kind], has_middle: bool, width: int) -> dict[str, Kind]:
     """The text wider than the candidates beside it where there is room for both, and most of all where nothing else is shown."""
-    share = 1.0 if width < ASIDE else 1.3 if has_middle else 2.0
+    share = 1.0 if width < ASIDE or any(kind.beside for kind in kinds.values()) else 1.3 if has_middle else 2.0
     return {name: replace(kind, weight=kind.weight * share) if name == TOP[0] else kind for name, kind in kinds.items()}
+
+
+def _settled(kinds: Mapping[str, Kind], width: int) -> dict[str, Kind]:
+    """The kinds with panels of the top moved to the side where they would be too narrow; those that stay have a use for all rows."""
+    settled, top = dict(kinds), [name for name, kind in kinds.items() if kind.group == "top"]
+    for name, wide in zip(top, _split(width, [kinds[name].weight for name in top])):
+        if kinds[name].beside:
+            settled[name] = replace(kinds[name], group="side") if wide < kinds[name].beside else replace(kinds[name], rows=None)
+    return settled
 
 
 def _in_order(kinds: Mapping[str, Kind], tiles: Sequence[Tile]) -> list[Tile]:
