@@ -33,6 +33,17 @@ async def test_i_again_takes_the_next_method() -> None:
         assert sent(app)[-1] == Attribute("occlusion", 10, app.view.steps[10].token_id, None, "main")
 
 
+async def test_a_method_that_fails_is_gone_past() -> None:
+    app = make_app(12)
+    async with app.run_test(size=HOME) as pilot:
+        methods = []
+        for _ in range(4):
+            await pilot.press("i")
+            methods.append(sent(app)[-1].method)  # type: ignore[attr-defined]
+            app.source.history.update(notice=f"{methods[-1]} is not available")  # type: ignore[attr-defined]
+        assert methods == ["gradient", "integrated", "occlusion", "gradient"], "none of them was answered"
+
+
 async def test_a_selected_candidate_is_a_or_with_capital_i_b() -> None:
     app = make_app(12)
     async with app.run_test(size=HOME) as pilot:

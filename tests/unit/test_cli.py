@@ -293,16 +293,25 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().out == f"mav {__version__}\n"
 
 
-def test_measures_and_panels_are_listed_with_their_help(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["measures"]) == 0
+@pytest.mark.parametrize("kind", ["panels", "measures"])
+def test_panels_and_measures_are_listed_with_one_line_each(kind: registry.Kind, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([kind]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    names = registry.names(kind)
+    assert [line.split()[0] for line in lines[: len(names)]] == list(names)
+    assert all(len(line.split()) > 3 for line in lines[: len(names)]), "each says what it is"
+    assert len(lines) == len(names) + 2
+
+
+def test_a_panel_or_measure_by_its_name_is_described_whole(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["measures", "attention_entropy"]) == 0
+    assert "H = -sum_j a_j ln a_j" in capsys.readouterr().out
+    assert main(["panels", "timeline"]) == 0
     text = capsys.readouterr().out
-    for name in registry.names("measures"):
-        assert f"{name}  " in text
-    assert "nats" in text
-    assert main(["panels"]) == 0
-    text = capsys.readouterr().out
-    for name in PANELS:
-        assert f"{name}  " in text
+    assert text.startswith("timeline  ")
+    assert all(f"    {part}: " in text for part in ("What it shows", "How to read it", "Formula"))
+    assert main(["panels", "time_line"]) == 2
+    assert "Did you mean 'timeline'?" in capsys.readouterr().err
 
 
 def test_every_command_is_in_the_help(capsys: pytest.CaptureFixture[str]) -> None:

@@ -104,20 +104,22 @@ def run(options: flags.RunOptions) -> int:
     return run_command(options)
 
 
-@command.command()
-def panels() -> int:
-    """List the panels and how to read each."""
-    from openmav.cli.listing import list_panels
+@command.command(context_settings=SETTINGS)
+@click.argument("name", required=False, metavar="[NAME]")
+def panels(name: str | None) -> int:
+    """List the panels; with a name, how to read it."""
+    from openmav.cli.listing import list_entries
 
-    return list_panels()
+    return list_entries("panels", name)
 
 
-@command.command()
-def measures() -> int:
-    """List the measures and their definitions."""
-    from openmav.cli.listing import list_measures
+@command.command(context_settings=SETTINGS)
+@click.argument("name", required=False, metavar="[NAME]")
+def measures(name: str | None) -> int:
+    """List the measures; with a name, its definition."""
+    from openmav.cli.listing import list_entries
 
-    return list_measures()
+    return list_entries("measures", name)
 
 
 @command.command(context_settings=SETTINGS)

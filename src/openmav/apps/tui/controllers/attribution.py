@@ -15,6 +15,7 @@ class AttributionController:
 
     def __init__(self, context: Context, panels: PanelsController) -> None:
         self._context, self._panels = context, panels
+        self._requested: tuple[tuple[int, int, int | None], str] | None = None  # what was asked last, and by which method
 
     def of_shown(self) -> None:
         """Of the selected candidate, else of the shown token; requested again, by the next method."""
@@ -42,13 +43,21 @@ class AttributionController:
         target = step.token_id if minus is not None or row is None else int(step.candidates.token_ids[row])
         if PANEL not in self._panels.modules:
             self._panels.add(PANEL)
-        method = self._method((step.index, target, minus))
+        of = (step.index, target, minus)
+        method = self._method(of)
+        self._requested = of, method
         context.send(Attribute(method, step.index, target, minus, context.view.branch))
         context.poll()
 
-    def _method(self, requested: tuple[int, int, int | None]) -> str:
-        """The next method if the last request was the same, else the last method; the first one to begin with."""
+    def _method(self, of: tuple[int, int, int | None]) -> str:
+        """The method after that of the last request where it was the same, answered or not; else that of the last answer."""
         last = self._context.view.attribution
+        if self._requested is not None and self._requested[0] == of:
+            return _next_method(self._requested[1])
         if last is None:
             return METHODS[0]
-        return METHODS[(METHODS.index(last.method) + 1) % len(METHODS)] if last.of == requested else last.method
+        return _next_method(last.method) if last.of == of else last.method
+
+
+def _next_method(method: str) -> str:
+    return METHODS[(METHODS.index(method) + 1) % len(METHODS)]
