@@ -89,7 +89,7 @@ async def test_going_back_and_skipping() -> None:
         await pilot.press("p", "p", "full_stop")
         assert app.at == 0
         assert "n next" in box(app)
-        assert app.answer == "The model generated “·the” (the · is a space), amber in the text, with a probability of " + (
+        assert app.answer == "The model generated “·the” (the · is a space), reversed in the text, with a probability of " + (
             f"{100 * math.exp(app.view.steps[0].logprob):.1f} %. Everything below is about this one choice."
         )
 

@@ -43,7 +43,8 @@ SAMPLE = 512  # steps from which on the history's size is taken from so many
 SPEED_ROWS = 6  # of the sparkline at most
 ROWS = 9 + SPEED_ROWS
 AXIS = 8  # cells of the tokens/s beside the sparkline
-LEAST = LABEL + NUMBER + 2  # cells; where there are fewer, numbers would have to be cut
+SHORT_LABEL = 9  # of a name where there is no room for all of it
+LEAST = SHORT_LABEL + NUMBER + 2  # cells; where there are fewer, numbers would have to be cut
 
 
 @dataclass(frozen=True)
@@ -211,8 +212,11 @@ def _row(box: Box, entry: Entry, width: int) -> Line:
     quiet = ink(box.palette, "secondary")
     missing = entry.value == "none"
     value = Segment(entry.value.rjust(NUMBER), quiet if missing else ink(box.palette, "text"))
-    line = [Segment(fit(entry.name, LABEL), quiet), value, Segment(" ")]
-    room = max(0, width - LABEL - NUMBER - 2)
+    label = max(SHORT_LABEL, min(LABEL, width - NUMBER - 1))
+    line = [Segment(fit(entry.name, label), quiet), value, Segment(" ")]
+    room = max(0, width - label - NUMBER - 2)
+    if room == 0:
+        return line[:2]
     if entry.share is None:
         return [*line, Segment(fit(entry.aside if cells(entry.aside) <= room else "", room), quiet), Segment(" ")]
     aside = entry.aside.rjust(7) if room >= 12 else ""

@@ -48,9 +48,8 @@ def chosen(view: View) -> tuple[str, str, str]:
 def first_token(progress: Progress) -> str:
     token, share, _ = chosen(progress.now)
     space = " (the · is a space)" if "·" in token else ""
-    return (
-        f"The model generated {token}{space}, amber in the text, with a probability of {share}. Everything below is about this one choice."
-    )
+    what = f"The model generated {token}{space}, reversed in the text, with a probability of {share}."
+    return f"{what} Everything below is about this one choice."
 
 
 def forced(progress: Progress) -> str:
