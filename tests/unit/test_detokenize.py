@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from hypothesis import given
 from hypothesis import strategies as st
 
+from openmav.backends.base import LoadOptions
 from openmav.generation.detokenize import BROKEN, Detokenizer, TokenStrings
+from openmav.generation.tokenize import read_prompt
+from openmav.panels.widgets.sequence import token_at
+from openmav.plugins import registry
+from openmav.settings import Settings
+from openmav.view import View
 
 
 def decode_bytes(ids) -> str:
@@ -73,3 +81,13 @@ def test_a_part_of_a_character_is_named_by_its_bytes() -> None:
     assert [known[i] for i in (0, 1, 2, 3, 4)] == ["a", "<0xF0>", " <0xE2><0x80>", BROKEN, "<0x80>!"]
     assert TokenStrings(decode, 0)[1] == TokenStrings(decode, 0, lambda _: None)[1] == BROKEN
     assert TokenStrings(decode, 0, lambda _: b"abc")[1] == BROKEN, "bytes that the decoder does not agree with"
+
+
+def test_parts_of_characters_in_a_prompt_are_named_too() -> None:
+    backend = registry.load("backends", "toy").load("toy", LoadOptions(), None)
+    prompt = read_prompt(backend, Settings(model="toy", backend="toy", prompt="a\u00e9b"))
+    assert "".join(prompt.tokens) == "a\u00e9b"
+    assert prompt.parts == {1: "<0xC3>", 2: "<0xA9>"}
+    view = replace(View(), prompt=prompt)
+    assert [token_at(view, at) for at in range(4)] == ["a", "<0xC3>", "<0xA9>", "b"]
+    assert read_prompt(backend, Settings(model="toy", backend="toy", prompt="abc")).parts == {}

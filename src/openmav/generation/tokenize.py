@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from openmav.backends.base import Backend
 from openmav.errors import UsageError
-from openmav.generation.detokenize import Detokenizer
+from openmav.generation.detokenize import Detokenizer, TokenStrings
 from openmav.record import Prompt
 from openmav.settings import Settings
 
@@ -25,7 +27,15 @@ def read_prompt(backend: Backend, settings: Settings) -> Prompt:
         raise UsageError(f"the prompt has {len(ids)} tokens and the context of {backend.info.name} holds {limit}; shorten the prompt")
     written = Detokenizer(backend.decode)
     tokens = tuple(written.add(token_id, last=i == len(ids) - 1) for i, token_id in enumerate(ids))
-    return Prompt(text, tuple(ids), tokens, tuple(backend.is_special(i) for i in ids))
+    special = tuple(backend.is_special(i) for i in ids)
+    return Prompt(text, tuple(ids), tokens, special, _parts(backend, ids, tokens, special))
+
+
+def _parts(backend: Backend, ids: Sequence[int], tokens: Sequence[str], special: Sequence[bool]) -> dict[int, str]:
+    """The names of the tokens that are no whole characters: those without text of their own, and the one that completes them."""
+    split = [i for i in range(len(ids)) if not special[i] and (not tokens[i] or (i > 0 and not tokens[i - 1] and not special[i - 1]))]
+    strings = TokenStrings.of(backend, ids) if split else {}
+    return {i: strings[ids[i]] for i in split if strings[ids[i]] != tokens[i]}
 
 
 def notes_on(prompt: Prompt, backend: Backend, chat: bool | str = False) -> list[str]:

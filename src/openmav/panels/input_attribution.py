@@ -16,6 +16,7 @@ from openmav.paint.wrap import Glyph, wrap
 from openmav.panels.base import Box
 from openmav.panels.widgets.diverging import diverging_bar, signed, signed_shares
 from openmav.panels.widgets.heat_grid import fitting
+from openmav.panels.widgets.sequence import token_at
 from openmav.record import Array
 from openmav.record.attribution_result import InputAttribution
 from openmav.view import View
@@ -77,16 +78,17 @@ def data(view: View) -> InputAttributionData:
     result = view.attribution
     if result is None:
         return InputAttributionData(None, "")
+    where = elsewhere(view, result)
     minus = f" minus {visible(result.minus)}" if result.minus is not None else ""
     scores = Scores(
         method=result.method,
         target=visible(result.target) + minus,
         texts=tuple(printable(token) for token in result.tokens),
-        tokens=tuple(visible(token) for token in result.tokens),
+        tokens=tuple(visible(token) if token or where else token_at(view, at) for at, token in enumerate(result.tokens)),
         scores=result.scores,
         notes=tuple(notes_of(result)),
     )
-    return InputAttributionData(scores, elsewhere(view, result))
+    return InputAttributionData(scores, where)
 
 
 def elsewhere(view: View, result: InputAttribution) -> str:

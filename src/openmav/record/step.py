@@ -95,6 +95,7 @@ class Prompt:
     token_ids: tuple[int, ...]
     tokens: tuple[str, ...]
     special: tuple[bool, ...] = ()  # which of them are special tokens
+    parts: Mapping[int, str] = field(default_factory=dict)  # {index of a token that is a part of a character: its name, "<0xF0>"}
 
 
 @dataclass(frozen=True)

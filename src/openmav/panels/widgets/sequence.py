@@ -24,8 +24,9 @@ def token_at(view: View, position: int) -> str:
     index = step_at(view, position)
     if index is not None:
         return visible(view.steps[index].token)
-    tokens = view.prompt.tokens if view.prompt is not None else ()
-    return visible(tokens[position]) if 0 <= position < len(tokens) else "?"
+    if view.prompt is None or not 0 <= position < len(view.prompt.tokens):
+        return "?"
+    return visible(view.prompt.parts.get(position) or view.prompt.tokens[position])
 
 
 def tokens_in_sight(view: View, cells_each: int = 1) -> range:
