@@ -10,7 +10,7 @@ import pytest
 from deep import deep_steps, rows_of
 from drawing import draw, make_view, note, panel, without_colour
 
-from fakes import make_info, make_prompt, make_step, with_values
+from fakes import make_info, make_prompt, make_step, make_steps, with_values
 from openmav.paint import PALETTES
 from openmav.panels import needs
 from openmav.panels.widgets.sequence import token_at
@@ -18,7 +18,7 @@ from openmav.plugins import registry
 from openmav.view import View
 from openmav.view.options import AppOptions
 
-STRONGEST, STRONGEST_WITHOUT, ORDER, ORDER_WITHOUT = panel("attention_row").MODES
+STRONGEST, STRONGEST_WITHOUT, ORDER, ORDER_WITHOUT, ALL = panel("attention_row").MODES
 INFO = make_info(3, 2)
 PROMPT = len(make_prompt().tokens)
 
@@ -257,3 +257,56 @@ def test_rows_that_are_no_longer_kept_are_said() -> None:
     old = make_view([replace(view.step, values=values, dropped=("attention_rows",))], INFO)
     assert draw("attention_row", old, 60, 5) == ["no longer kept for this token, to bound the memory"]
     assert "no longer kept" in note("generated_text", replace(old, modes={"generated_text": "attention"}), 100, 5)
+
+
+# ---- all heads -------------------------------------------------------------------------------------------------------------
+
+
+def test_all_heads_of_the_layer_are_rows_and_say_where_they_look() -> None:
+    info = make_info(2, 12)
+    rows = rows_of(np.random.default_rng(3), 2, 12, PROMPT + 20).astype(np.float32)
+    view = make_view([*make_steps(20, info), with_values(make_step(20, info=info), attention_rows=rows)], info, layer=1, head=7)
+    view = replace(view, modes={"attention_row": ALL})
+    drawn = draw("attention_row", view, 120, 14)
+    assert len(drawn) == 13, "the heads and an axis"
+    assert [row.split()[0].strip("▸") for row in drawn[:12]] == [f"H{head}" for head in range(12)]
+    assert drawn[7].startswith("▸H7")
+    for head, row in enumerate(drawn[:12]):
+        peak = int(np.argmax(rows[1, head]))
+        assert f"{100 * rows[1, head, peak]:.1f} %" in row
+        assert token_at(view, peak) in row
+    lines = panel("attention_row").render(view, 120, 14)
+    wide = 2
+    for head in (0, 5, 11):
+        cells = [s for s in lines[head] if s.style is not None and s.style.bgcolor is not None]
+        found = [s.style.bgcolor.name for s in cells for _ in range(len(s.text) // wide)]
+        shares = np.clip((np.log10(rows[1, head].astype(np.float64)) + 3) / 3, 0, 1)
+        assert found == [PALETTES["dark"].heat[min(int(share * 16), 15)] for share in shares]
+    picked = panel("attention_row").pick(view, 120, 14, 5 + wide * (PROMPT + 4), 3)
+    assert (picked.head, picked.cursor) == (3, 4)
+    assert panel("attention_row").pick(view, 120, 14, 5, 3).cursor == view.cursor, "a token of the prompt is no step"
+
+
+def test_more_heads_than_rows_keep_the_selected_one_in_sight() -> None:
+    info = make_info(1, 40)
+    rows = rows_of(np.random.default_rng(4), 1, 40, PROMPT + 2).astype(np.float32)
+    view = make_view([*make_steps(2, info), with_values(make_step(2, info=info), attention_rows=rows)], info, layer=0, head=33)
+    view = replace(view, modes={"attention_row": ALL})
+    assert any(row.startswith("▸H33") for row in draw("attention_row", view, 60, 9))
+    assert "heads 29–36 of 40" in note("attention_row", view, 60, 9)
+
+
+def test_heads_with_room_are_bars_scaled_to_all_but_the_first_token() -> None:
+    info = make_info(1, 2)
+    row = np.zeros((1, 2, PROMPT + 1), dtype=np.float32)
+    row[0, 0, [0, 2, 4]] = 0.7, 0.2, 0.1
+    row[0, 1, 3] = 1.0
+    view = make_view([make_step(0, info=info), with_values(make_step(1, info=info), attention_rows=row)], info, layer=0, head=0)
+    view = replace(view, modes={"attention_row": ALL})
+    drawn = [row.ljust(100) for row in draw("attention_row", view, 100, 9)]
+    assert len(drawn) == 9, "four rows a head, and an axis"
+    heights = ["".join(drawn[y][4 + 4 * token] for y in range(4)).strip() for token in (0, 2, 4, 5)]
+    assert heights == ["████", "████", "██", "▁"]
+    assert "The" in drawn[0]
+    assert "70.0 %" in drawn[0]
+    assert panel("attention_row").pick(view, 100, 9, 40, 6).head == 1

@@ -68,7 +68,7 @@ What is normal: a few heads near 0 in every layer, many sink heads in the middle
 broad heads at the bottom. "none" means that the layer has no softmax attention. Where there are more heads than cells, a
 cell is the mean of neighbours, and the lower edge says how many.
 """
-NUMBER_CELL, MOST = 6, 12  # cells of a head from which on its number is written in it, and at most
+NUMBER_CELL, MOST = 6, 30  # cells of a head from which on its number is written in it, and at most
 DECIMALS = 2
 
 

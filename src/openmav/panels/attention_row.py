@@ -11,6 +11,8 @@ from rich.segment import Segment
 
 from openmav.paint import Line, bar, columns, fit, fit_line, ink, one_line, percent, shares, widened
 from openmav.panels.base import Box
+from openmav.panels.widgets import heat_grid
+from openmav.panels.widgets.head_rows import LEAST, columns_of, head_lines, heads_in_sight, pick_head, rows_each
 from openmav.panels.widgets.heat_grid import Columns, condensed, fitting
 from openmav.panels.widgets.layer_rows import message, that_fit, why_empty
 from openmav.panels.widgets.sequence import prompt_length, token_at
@@ -18,18 +20,21 @@ from openmav.view import Selection, View
 
 TITLE = "Attention row"
 NEEDS = ("attention_rows",)
-MODES = ("strongest first", "strongest, first token left out", "in order", "in order, first token left out")
+ALL = "all heads"
+MODES = ("strongest first", "strongest, first token left out", "in order", "in order, first token left out", ALL)
 HELP = """\
 What it shows: for the selected layer and head, how much of the head's attention goes to each token that the model has
 read: the token's position, the token (a space is ·, a newline ⏎; bold where the model wrote it), its share in percent, and a
 bar.
 
 How to read it: the shares say from where the head brings information to the place of the token under the cursor. Select
-a layer with [ and ], a head with { and }. The key v goes through four views: strongest first, or in the order of the text,
-each with and without the first token. Many heads rest on the first token when they have nothing to do; left out, the
-others are scaled up to sum to 100 %, and the lower edge says what was left out. A long text in order is drawn as columns;
-where there are more tokens than columns, a column is the sum of neighbours. Maximised (m), the tokens stand in
-several lists with their names. Click a generated token to go to it.
+a layer with [ and ], a head with { and }. The key v goes through five views: strongest first, or in the order of the text,
+each with and without the first token, and all heads of the layer. Many heads rest on the first token when they have nothing
+to do; left out, the others are scaled up to sum to 100 %, and the lower edge says what was left out. A long text in order is
+drawn as columns; where there are more tokens than columns, a column is the sum of neighbours. Of all heads, each has a
+little chart, scaled to the most that goes to any token but the first (in few rows, cells coloured by factors of ten), and
+beside it the token that it looks at most. Maximised (m), the tokens stand in several lists with their names. Click a
+generated token to go to it.
 
 Formula: a_j = softmax over the keys j of (query . key_j, scaled), the model's own weights; without the first token: a_j /
 (sum of all a_j but a_0).
@@ -60,6 +65,7 @@ class RowData:
     left_out: float | None  # what the first token took; None: it is among them
     total: float  # what all tokens take together, before anything was left out
     tokens: Mapping[int, str]  # position: text; where the panel has a size, of those that can be in sight
+    heads: NDArray[np.float32] | None  # [heads, tokens] of the layer, where all heads are shown
     prompt: int  # tokens of the prompt
     steps: int  # generated tokens
 
@@ -78,6 +84,10 @@ def data(view: View) -> RowData:
             row, first, left_out = row[1:] / rest if rest > 0 else row[1:], 1, float(row[0])
     if row is None or not np.isfinite(row).all():
         why = view.why_missing("attention_rows", max(view.layer, 0)) or ("no such head" if row is None else None)
+    layer_rows = rows[view.layer] if rows is not None and mode == ALL and 0 <= view.layer < rows.shape[0] else None
+    named = [] if row is None else _in_sight(view, row, mode)
+    if layer_rows is not None:
+        named = [*named, *np.argmax(np.nan_to_num(layer_rows), axis=1).tolist()]
     return RowData(
         empty=why_empty(view, rows is not None, "attention_rows"),
         none=None if why is None else one_line(why),
@@ -88,7 +98,8 @@ def data(view: View) -> RowData:
         first=first,
         left_out=left_out,
         total=total,
-        tokens={} if row is None else {first + at: token_at(view, first + at) for at in _in_sight(view, row, mode)},
+        tokens={} if row is None else {first + at: token_at(view, first + at) for at in named},
+        heads=layer_rows,
         prompt=prompt_length(view),
         steps=len(view.steps),
     )
@@ -117,12 +128,26 @@ def _row(data: RowData) -> NDArray[np.float64] | None:
 
 def heading(data: RowData, box: Box) -> str:
     layer = max(data.layer, 0)
+    if data.mode == ALL:
+        return fitting([f"Attention of layer {layer} · all heads", f"Attention · layer {layer}, all heads", ALL], box.width)
     full, short = f"Attention of layer {layer} head {data.head}", f"L{layer}.H{data.head}"
     return fitting([f"{full} · {data.mode}", f"{short} · {data.mode}", full, short], box.width)
 
 
+def legend(data: RowData, box: Box) -> Line | None:
+    if data.heads is None or data.empty is not None or rows_each(data.heads, box) > 1:
+        return None
+    return heat_grid.legend(box.palette, LEAST, 1, "of the head, log", decimals=3)
+
+
 def note(data: RowData, box: Box) -> str:
     row, short = _row(data), box.width < 60
+    if data.heads is not None and data.empty is None:
+        shown, where = heads_in_sight(data.heads, data.head, box), columns_of(data.heads, box)
+        hidden = f"heads {shown[0]}–{shown[-1]} of {len(data.heads)}" if len(shown) < len(data.heads) else ""
+        together = f"column: sum of {where.together} tokens" if where.together > 1 else ""
+        said = (hidden, together, f"{data.heads.shape[1]} tokens", "v: next view")
+        return " · ".join(part for part in said if part)
     if row is None:
         return ""
     parts = []
@@ -162,6 +187,8 @@ def _columns(row: NDArray[np.float64], box: Box) -> Columns:
 def render(data: RowData, box: Box) -> list[Line]:
     if data.empty is not None:
         return message(box, data.empty)
+    if data.heads is not None and data.none is None:
+        return that_fit(box, head_lines(data.heads, data.head, data.tokens, box))
     row = _row(data)
     if row is None:
         return [_none(data, box)]
@@ -228,7 +255,9 @@ def _axis(data: RowData, row: NDArray[np.float64], where: Columns, width: int) -
 
 
 def pick(data: RowData, box: Box, x: int, y: int) -> Selection | None:
-    """The generated token that was clicked."""
+    """The generated token that was clicked, and the head where all are shown."""
+    if data.heads is not None and data.empty is None and data.none is None:
+        return pick_head(data.heads, data.head, data.prompt, data.steps, box, x, y)
     row = _row(data)
     if row is None:
         return None
