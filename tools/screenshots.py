@@ -54,6 +54,7 @@ KEYS = {
         *("a", "ctrl+u", *"amplify_L9.mlp=3", "enter", WAIT),
     ),
     "attention": (*BACK, *["left_square_bracket"] * 17, "right_curly_bracket", "v", "v"),
+    "focus": ("home", "n", "n", "n", WAIT),
 }
 FACE = (
     Shot("overview", tokens=64, keys=BACK, prompt="Once upon a time"),
@@ -64,7 +65,7 @@ FACE = (
 
 def layout_shot(name: str) -> Shot:
     keys = KEYS.get(name, BACK)
-    return Shot(f"layout-{name}", LAYOUTS[name], keys=keys, sampling=DRAWN if name == "sampling" else Sampling())
+    return Shot(f"layout-{name}", LAYOUTS[name], keys=keys, sampling=DRAWN if name in ("sampling", "focus") else Sampling())
 
 
 def panel_shots() -> list[Shot]:
