@@ -1,4 +1,4 @@
-"""Token card: all that is known of the token under the cursor, its candidates, and what each layer predicted in its place."""
+"""Token: all that is known of the one under the cursor, its candidates, and what each layer predicted in its place."""
 
 from __future__ import annotations
 
