@@ -276,9 +276,9 @@ async def test_the_palette_offers_every_key() -> None:
     app = make_app()
     async with app.run_test(size=HOME):
         titles = [command.title for command in app.get_system_commands(app.screen)]
-        assert "Run or pause" in titles
-        assert "Panel: Timeline" in titles
-        assert "Theme: light" in titles
+        assert "Run: run or pause" in titles
+        assert "Panels: go to Timeline" in titles
+        assert "View: theme light" in titles
 
 
 async def test_control_c_pauses_then_quits() -> None:

@@ -94,10 +94,10 @@ async def test_the_palette_offers_layouts_and_panels() -> None:
     app = make_app()
     async with app.run_test(size=HOME) as pilot:
         titles = [command.title for command in app.get_system_commands(app.screen)]
-        assert "Layout: lens" in titles
-        assert "Add panel: attention_norms" in titles
-        assert "Add panel: timeline" not in titles
-        assert not any(title.startswith("Layout lens") for title in titles)
+        assert "Layouts: lens" in titles
+        assert "Panels: add Attention norm" in titles
+        assert "Panels: add Timeline" not in titles
+        assert not any("layout lens" in title for title in titles)
         await pilot.press("ctrl+p")
         await pilot.press(*"layout minimal", "enter")
         await pilot.pause()

@@ -69,8 +69,8 @@ async def test_a_new_key_is_one_row(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         await pilot.press("right_square_bracket")
         await pilot.click("Footer", offset=(footer.index("layer 0"), 0))
         assert app.view.layer == 0, "a click on the footer does it"
-        assert ("Look at layer 0", "key: f9 or L") in [(one.title, one.help) for one in app.get_system_commands(app.screen)]
-        await pilot.press("question_mark", "end")
+        assert ("View: look at layer 0", "key: f9 or L") in [(one.title, one.help) for one in app.get_system_commands(app.screen)]
+        await pilot.press("question_mark", "slash", *"look layer")
         await pilot.pause()
         assert "f9 or L  look at layer 0" in screen_text(app)
     path = tmp_path / "config.toml"

@@ -49,7 +49,7 @@ async def test_notes_that_are_too_long_say_that_there_is_more_and_the_help_has_a
         assert "number 8" not in screen_text(app)
         assert any(row.rstrip().endswith("…") for row in screen_text(app).split("\n")[-3:])
         await pilot.press("question_mark")
-        assert "note number 8 says something" in str(app.screen.query_one(Static).render())
+        assert "note number 8 says something" in str(app.screen.query_one("#text", Static).render())
 
 
 async def test_the_readers_own_key_for_escape_is_named() -> None:

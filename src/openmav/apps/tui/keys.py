@@ -159,6 +159,32 @@ def action_of(id: str) -> str:
     return {key.id: key.action for key in KEYS}[id]
 
 
+GROUPS = {  # the controller of an action: the group that its keys stand in, in the help and in the command palette
+    "run": "Run",
+    "branches": "Run",
+    "text": "Change",
+    "sampling": "Change",
+    "interventions": "Change",
+    "watches": "View",
+    "navigation": "View",
+    "reading": "View",
+    "attribution": "View",
+    "display": "View",
+    "panels": "Panels",
+    "layouts": "Layouts",
+    "": "App",
+}
+
+
+def groups() -> dict[str, tuple[Key, ...]]:
+    """{group: its keys}, in the order of GROUPS and of the table."""
+    result: dict[str, tuple[Key, ...]] = dict.fromkeys(GROUPS.values(), ())
+    for key in KEYS:
+        controller, dot, _ = key.action.partition(".")
+        result[GROUPS[controller if dot else ""]] += (key,)
+    return result
+
+
 @dataclass(frozen=True)
 class Hint:
     """A word in the footer with its keys."""

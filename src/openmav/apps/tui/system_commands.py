@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterator
 from functools import partial
+from types import ModuleType
 
 from textual.app import SystemCommand
 
@@ -12,27 +13,69 @@ from openmav.apps.tui.controllers.display import DisplayController
 from openmav.apps.tui.controllers.layouts import LayoutsController
 from openmav.apps.tui.controllers.panels import PanelsController
 from openmav.apps.tui.tiles import THEMES
+from openmav.errors import UsageError
 from openmav.paint import PALETTES, one_line
 from openmav.plugins import registry
+from openmav.plugins.summary import summary
 from openmav.view import View
 
 
 def commands(
     view: View, perform: Callable[[str], Awaitable[None]], panels: PanelsController, layouts: LayoutsController, display: DisplayController
 ) -> Iterator[SystemCommand]:
-    """All keys, panels, layouts and themes. `perform` runs the action of the key with this id."""
+    """All keys, layouts, panels, their views and themes, by group. `perform` runs the action of the key with this id."""
+    for group, rows in keys.groups().items():
+        yield from _bound(group, rows, view, perform)
+        if group == "View":
+            yield from _views(panels, display)
+            if PALETTES[view.theme].color:
+                for theme in THEMES:
+                    yield SystemCommand(f"View: theme {theme}", "change the colours of the screen", partial(display.set_theme, theme))
+        elif group == "Panels":
+            yield from _panels(panels)
+        elif group == "Layouts":
+            yield from _layouts(view, layouts)
+
+
+def _bound(group: str, rows: tuple[keys.Key, ...], view: View, perform: Callable[[str], Awaitable[None]]) -> Iterator[SystemCommand]:
     bound = keys.keys_of(view.options.keys)
-    for key in keys.KEYS:
+    for key in rows:
         if not key.id.startswith("layout_") and key.id != "palette":
-            yield SystemCommand(key.description.capitalize(), f"key: {keys.key_names(bound[key.id])}", partial(perform, key.id))
+            yield SystemCommand(f"{group}: {key.description}", f"key: {keys.key_names(bound[key.id])}", partial(perform, key.id))
+
+
+def _views(panels: PanelsController, display: DisplayController) -> Iterator[SystemCommand]:
+    """Each way in which a panel that is shown can show what it has."""
     for name, module in panels.modules.items():
-        yield SystemCommand(f"Panel: {one_line(str(module.TITLE))}", "focus this panel", partial(panels.focus, name))
-    for name, shown in view.options.layouts.items():
-        yield SystemCommand(f"Layout: {name}", ", ".join(shown), partial(layouts.show, name))
-    yield SystemCommand("Save this layout", "the panels, their order and sizes, under a name", layouts.ask_name)
+        modes = getattr(module, "MODES", ())
+        for mode in modes if len(modes) > 1 else ():
+            title = f"colour the text by {mode}" if name == "generated_text" else f"{one_line(str(module.TITLE))} as {one_line(str(mode))}"
+            yield SystemCommand(f"View: {title}", one_line(summary(module)), partial(display.show_mode, name, mode))
+
+
+def _panels(panels: PanelsController) -> Iterator[SystemCommand]:
+    """Going to each panel that is shown, and adding each that is not."""
+    for name, module in panels.modules.items():
+        yield SystemCommand(f"Panels: go to {_name(module)}", one_line(summary(module)), partial(panels.focus, name))
     for name in registry.names("panels"):
         if name not in panels.modules:
-            yield SystemCommand(f"Add panel: {name}", "show this panel", partial(panels.add, name))
-    if PALETTES[view.theme].color:
-        for theme in THEMES:
-            yield SystemCommand(f"Theme: {theme}", "change the theme", partial(display.set_theme, theme))
+            try:
+                module = registry.load("panels", name)
+            except UsageError as error:  # somebody else's panel that does not import
+                yield SystemCommand(f"Panels: add {name}", one_line(str(error)), partial(panels.add, name))
+            else:
+                yield SystemCommand(f"Panels: add {_name(module)}", one_line(summary(module)), partial(panels.add, name))
+
+
+def _layouts(view: View, layouts: LayoutsController) -> Iterator[SystemCommand]:
+    bound = keys.keys_of(view.options.keys)
+    for at, (name, shown) in enumerate(view.options.layouts.items(), 1):
+        key = f"key: {keys.key_names(bound[f'layout_{at}'])} · " if f"layout_{at}" in bound else ""
+        yield SystemCommand(
+            f"Layouts: {name}", f"{key}{', '.join(panel.replace('_', ' ') for panel in shown)}", partial(layouts.show, name)
+        )
+    yield SystemCommand("Layouts: save this one", "the panels, their order and sizes, under a name of yours", layouts.ask_name)
+
+
+def _name(module: ModuleType) -> str:
+    return one_line(str(module.TITLE))

@@ -40,6 +40,12 @@ class DisplayController:
         self._use_theme(name)
         self._context.show(replace(self._context.view, theme=name))
 
+    def show_mode(self, panel: str, mode: str) -> None:
+        """One of the views of a panel, by its name."""
+        view = self._context.view
+        self._panels.focus(panel)
+        self._context.show(replace(view, modes={**view.modes, panel: mode}))
+
     def save(self) -> None:
         """Saves the screen as an SVG file in the working directory."""
         try:
