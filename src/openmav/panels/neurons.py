@@ -40,7 +40,7 @@ because other layers read what they write. A mixture of experts has no such neur
 """
 ID, VALUE = 7, 8
 MOST_BAR = 49  # cells of a bar that has a line of its own
-NAME, CHANGE, MOST_NAME = 9, 6, 14  # cells of a token in its column, of its number, and of a token where there is more room
+NAME, CHANGE, MOST_NAME, LEAST_NAME = 9, 6, 14, 6  # cells of a token in its column, of its number; of a token at most, of two at least
 LEAST_TOKENS = 24  # cells of the tokens beside the neuron; where there are fewer, they stand below it
 LEAST = ID + VALUE  # cells; where there are fewer, numbers would have to be cut
 
@@ -181,7 +181,7 @@ def _effect(box: Box, mark: str, tokens: Tokens | None, width: int) -> Line:
     line: Line = [Segment(mark, ink(box.palette, (colours[-1] if mark == "▲" else colours[0]) or "text"))]
     if not tokens:
         return [Segment(fit(f"{mark} none", width), quiet)]
-    count = min(len(tokens), (width - 1) // (1 + NAME + CHANGE))
+    count = min(len(tokens), max((width - 1) // (1 + NAME + CHANGE), min(2, (width - 1) // (1 + LEAST_NAME + CHANGE))))
     if count < 2:  # no columns: as much as there is room for
         token, change = tokens[0][0], f" {signed(tokens[0][1], 2)}"
         room = width - 2 - cells(change)
