@@ -149,8 +149,10 @@ async def test_layers_and_heads() -> None:
 async def test_pages_of_layers() -> None:
     app = make_app()
     async with app.run_test(size=COMPACT) as pilot:
-        await pilot.press("pagedown", "pagedown", "pagedown", "pagedown")
+        await pilot.press("pagedown", "pagedown", "pagedown")
         assert app.view.scroll == 30 - app.panels.layer_rows()
+        await pilot.press("pagedown")
+        assert "there are no more layers below" in screen_text(app)
         await pilot.press("pageup", "pageup", "pageup", "pageup")
         assert app.view.scroll == 0
 

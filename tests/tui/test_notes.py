@@ -25,7 +25,7 @@ async def test_a_note_is_shown_until_escape_closes_it() -> None:
     async with app.run_test(size=HOME) as pilot:
         await pilot.pause()
         assert f"note: {TWICE} (escape closes)" in screen_text(app)
-        await pilot.press("right")
+        await pilot.press("left")
         assert TWICE in screen_text(app)
         await pilot.press("escape")
         assert "note:" not in screen_text(app)

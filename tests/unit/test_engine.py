@@ -529,3 +529,18 @@ def test_what_can_be_computed_at_once_does_not_hide_what_cannot(start) -> None:
     source.send(Want(frozenset({"residual_norm", "mlp_norm"})))
     again = wait(source, lambda s: {"residual_norm", "mlp_norm"} <= s.steps[-1].values.keys()).steps
     assert again[-1].candidates.logits.tobytes() == before[-1].candidates.logits.tobytes()
+
+
+def test_a_key_after_the_end_goes_on_and_says_how_far(start) -> None:
+    source = start(max_new_tokens=4)
+    wait(source, lambda s: s.status == "ended")
+    source.send(Advance(1))
+    one = wait(source, lambda s: len(s.steps) == 5 and s.status == "paused")
+    assert one.reason is None
+    source.send(Resume())
+    assert len(wait(source, lambda s: s.status == "ended").steps) == 8
+    source.send(Type("xy"))
+    typed = wait(source, lambda s: len(s.steps) == 10)
+    assert "".join(step.text for step in typed.steps[8:]) == "xy"
+    source.send(Resume())
+    assert wait(source, lambda s: "going on" in s.notice or s.status == "ended")

@@ -338,3 +338,44 @@ def test_a_burst_that_fails_leaves_what_was_whole(make, monkeypatch) -> None:
     assert len(session.steps) == 4
     assert session.reason is None
     assert all(same(a, b) for a, b in zip([*session.steps[:4], *session.burst(60)], expected, strict=True))
+
+
+def test_a_text_that_has_ended_goes_on_when_asked() -> None:
+    session = open_session(Settings("toy?endless=1", "Hi", backend="toy", max_new_tokens=5))
+    whole = [step.token_id for step in open_session(Settings("toy?endless=1", "Hi", backend="toy", max_new_tokens=12))]
+    assert session.go_on() is None, "it has not ended"
+    list(session)
+    assert session.reason == "length"
+    assert session.go_on() == 5
+    list(session)
+    assert (len(session.steps), session.reason) == (10, "length")
+    session.go_on()
+    session.step()
+    session.step()
+    assert [step.token_id for step in session.steps] == whole, "the tokens of a longer run"
+
+
+def test_a_text_goes_on_past_the_models_end() -> None:
+    session = open_session(Settings("toy", "Hi", backend="toy", max_new_tokens=100))
+    steps = list(session)
+    assert session.reason == "eos"
+    assert session.go_on() == 100
+    assert session.step().index == len(steps)
+    session.back(2)
+    session.forward(2)
+    assert len(session.steps) == len(steps) + 1
+
+
+def test_words_that_are_typed_at_the_end_are_never_lost() -> None:
+    session = open_session(Settings("toy?endless=1", "Hi", backend="toy", max_new_tokens=3))
+    list(session)
+    assert [step.text for step in session.type("abcdef")] == [], "without being asked, an ended text stays as it is"
+    assert "".join(step.text for step in session.type("abcdef", past_end=True)) == "abcdef"
+
+
+def test_a_full_context_and_a_constraint_that_is_complete_can_not_go_on() -> None:
+    session = open_session(Settings("toy?endless=1&context=8", "Hi", backend="toy", max_new_tokens=100))
+    list(session)
+    with pytest.raises(UsageError, match=r"the context of toy\?endless=1&context=8 is full \(8 tokens\): undo tokens"):
+        session.go_on()
+    assert session.reason == "length"

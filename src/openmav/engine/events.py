@@ -65,4 +65,4 @@ Event: TypeAlias = StateChanged | Made | Recomputed | BranchLeft | BranchRenamed
 
 def first_state(settings: Settings) -> RunState:
     """What both sides know before the engine has sent anything."""
-    return RunState(progress="starting", sampling=settings.sampling.over(Sampling()))
+    return RunState(progress="starting", sampling=settings.sampling.over(Sampling()), interactive=settings.interactive)

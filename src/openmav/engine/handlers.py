@@ -32,22 +32,33 @@ if TYPE_CHECKING:
     from openmav.generation.session import Session
 
 
-def handle(engine: Engine, session: Session, command: Command) -> None:
-    """Do it. Raises MavError where that can't be done."""
-    HANDLERS[type(command)](engine, session, command)
+def handle(engine: Engine, session: Session, command: Command) -> str:
+    """Do it, and return a line about it, "" for none. Raises MavError where that can't be done."""
+    return HANDLERS[type(command)](engine, session, command) or ""
 
 
-def resume(engine: Engine, _session: Session, _command: Resume) -> None:
+def _go_on(session: Session) -> str:
+    """A text that has ended goes on."""
+    reason = session.reason
+    more = session.go_on()
+    return "" if more is None else f"going on after the end ({reason}): {more} more token{'s' if more != 1 else ''} at most"
+
+
+def resume(engine: Engine, session: Session, _command: Resume) -> str:
+    said = _go_on(session)
     engine.running, engine.budget = True, None
+    return said
 
 
 def pause(engine: Engine, _session: Session, _command: Pause) -> None:
     engine.running = False
 
 
-def advance(engine: Engine, _session: Session, command: Advance) -> None:
+def advance(engine: Engine, session: Session, command: Advance) -> str:
+    said = _go_on(session)
     left = engine.budget or 0 if engine.running else 0
     engine.running, engine.budget, engine.due = True, left + max(1, command.count), 0.0
+    return said
 
 
 def back(engine: Engine, session: Session, command: Back) -> None:
@@ -63,13 +74,14 @@ def forward(engine: Engine, session: Session, command: Forward) -> None:
 def force(engine: Engine, session: Session, command: Force) -> None:
     engine.running = engine.running and command.at is None
     with _at(session, command):
+        session.go_on()
         engine.show_made(session, lambda: [session.force(command.token_id)])
 
 
 def type_words(engine: Engine, session: Session, command: Type) -> None:
     engine.running = False
     with _at(session, command), contextlib.suppress(StopIteration):
-        words = session.type(command.text)
+        words = session.type(command.text, past_end=True)
         while True:
             engine.show_made(session, lambda: [next(words)])
 
@@ -175,7 +187,7 @@ def _need_branch(session: Session, name: str | None) -> None:
         raise UsageError(f"the text is on branch '{session.branch}' by now, not on '{name}'; nothing was done")
 
 
-HANDLERS: dict[type, Callable[[Engine, Session, Any], None]] = {
+HANDLERS: dict[type, Callable[[Engine, Session, Any], str | None]] = {
     Resume: resume,
     Pause: pause,
     Advance: advance,

@@ -120,11 +120,10 @@ class Engine:
         if self.idle(session):
             self.report(session)
 
-    def _answer(self, do: Callable[..., object], *arguments: object) -> str:
-        """Does it, and returns "", or a line that says why it could not be done; the run goes on then."""
+    def _answer(self, do: Callable[..., str | None], *arguments: object) -> str:
+        """Does it, and returns its line, or one that says why it could not be done; the run goes on then."""
         try:
-            do(*arguments)
-            return ""
+            return do(*arguments) or ""
         except MavError as error:
             return str(error)
         except AppGoneError:

@@ -111,6 +111,10 @@ class BranchTree(Generic[State]):
         if not line.undone:
             line.reason = reason
 
+    def go_on(self) -> None:
+        """The text goes on after what ended it."""
+        self._line.reason = None
+
     def undo(self, count: int, state: State) -> int:
         """Undo the last `count` steps, at most all; how many that was."""
         line, count = self._line, min(max(0, count), len(self._line.steps))

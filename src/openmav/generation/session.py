@@ -165,11 +165,28 @@ class Session:
         self._stopping.need_allowed(self._maker.token_ids, token_id)
         return self._generate(token_id)[0]
 
-    def type(self, text: str) -> Iterator[Step]:
-        """Append these words, token by token, as far as the text does not end. Raises UsageError for no text."""
+    def type(self, text: str, *, past_end: bool = False) -> Iterator[Step]:
+        """Append these words, token by token, as far as the text does not end; `past_end`: it goes on where it does.
+
+        Raises UsageError for no text, and where the text can't go on.
+        """
         for token_id in typed(self.backend, text):
+            if past_end:
+                self.go_on()
             if self.reason is None:
                 yield self.force(token_id)
+
+    def go_on(self) -> int | None:
+        """Let a text that has ended go on, past its end token or stop text, and for as many tokens as were asked for at first.
+
+        Returns how many may follow; None where it has not ended. Raises UsageError where the context is full, or a constraint
+        lets nothing follow.
+        """
+        if self.reason is None:
+            return None
+        more = self._stopping.go_on(self.reason, len(self.prompt.token_ids), len(self.steps))
+        self._tree.go_on()
+        return more
 
     def __iter__(self) -> Iterator[Step]:
         while self.reason is None:

@@ -26,6 +26,7 @@ class StoppingCriteria:
     def __init__(self, backend: Backend, settings: Settings, defaults: GenerationDefaults | None = None) -> None:
         self._backend, self._settings = backend, settings
         self._defaults = defaults or GenerationDefaults()
+        self._more = 0  # tokens beyond the limit, since the user went on after it
         self._mask: TokenMask | None = None
         if settings.constraint:
             from openmav.generation.constraint_mask import open_mask
@@ -39,7 +40,24 @@ class StoppingCriteria:
 
     def limit(self, prompt: int) -> int:
         """Tokens to generate at most after a prompt of that many."""
+        return self._limit(prompt) + self._more
+
+    def _limit(self, prompt: int) -> int:
         return self._defaults.limit(self._settings.max_new_tokens, prompt)
+
+    def go_on(self, reason: EndReason, prompt: int, count: int) -> int:
+        """Let a text of `count` generated tokens that has ended for this reason go on; the tokens that may follow.
+
+        As many as were asked for at first, and no more than the context holds. Raises UsageError where none may follow.
+        """
+        context, name = self._backend.info.context, self._backend.info.name
+        if reason in ("complete", "stuck"):
+            raise UsageError(f"the text has ended: the constraint ({self._settings.constraint.describe()}) lets nothing follow")
+        if context is not None and prompt + count >= context:
+            raise UsageError(f"the context of {name} is full ({context} tokens): undo tokens, or begin with a shorter prompt")
+        self._more = max(self._more, count)
+        more = self.limit(prompt) - count
+        return more if context is None else min(more, context - prompt - count)
 
     def begin(self, prompt: Sequence[int]) -> EndReason | None:
         """The generated text comes after these tokens; why there can be none, such as a constraint that no token fits."""

@@ -47,6 +47,9 @@ class View(Snapshot):
     maximised: bool = False  # the panel that it is drawn for has the whole screen: it tells more
     shown: frozenset[str] = frozenset()  # the panels that are shown beside it, itself included
     options: AppOptions = field(default_factory=AppOptions)
+    layout: str = ""  # the layout that was shown last
+    rearranged: bool = False  # its panels are no longer all in their places
+    arrives: float | None = None  # tokens per second as they reach the screen, while they come
     theme: str = "dark"  # the name of the palette that it is drawn with; "mono" has no colour
 
     # ---- reading ----

@@ -41,8 +41,8 @@ from openmav.apps.tui.safe_panel import is_under_way
 from openmav.apps.tui.terminal_signals import TerminalGuard
 from openmav.apps.tui.themes import register
 from openmav.apps.tui.tiles import theme_of
-from openmav.apps.tui.widgets.bars import Footer, Header, Notice
-from openmav.apps.tui.widgets.messages import Clicked, Wheeled
+from openmav.apps.tui.widgets.bars import Footer, Header, LayoutBar, Notice
+from openmav.apps.tui.widgets.messages import Clicked, LayoutChosen, Wheeled
 from openmav.apps.tui.widgets.neutral_filter import NeutralFilter
 from openmav.apps.tui.widgets.panel_tile import PanelTile
 from openmav.paint import PALETTES
@@ -50,6 +50,7 @@ from openmav.protocol.source import Source
 from openmav.view import View
 from openmav.view.options import AppOptions
 
+WITHOUT_PANELS = frozenset({"help", "theme", "save", "escape"})  # keys that do something on a screen without panels
 TICK = 1 / 12  # seconds between two polls of the source
 
 
@@ -84,7 +85,8 @@ class MavApp(App[None]):
         super().__init__(ansi_color=True if not options.color else None)
         options = replace(options, keys=current_ids(options.keys))
         self.source = source
-        self.context = context = Context(source, View(options=options, theme=theme_of(options), watches=options.watches), self)
+        view = View(options=options, layout=options.layout, theme=theme_of(options), watches=options.watches)
+        self.context = context = Context(source, view, self)
         self.panels = panels = PanelsController(context)
         self.measures = self.make_measures()
         self.controllers = Controllers(
@@ -104,6 +106,7 @@ class MavApp(App[None]):
         self.extent = Size(80, 24)  # of the terminal, from the last resize event
         self.guard = TerminalGuard(self, source.close)
         self._shown_version: int | None = None  # of the snapshot that is drawn
+        self._shown_notice = ""
         self._drawable = False
         leaving = keys_of(options.keys)
         self._flood = Flood({key for name in ("quit", "interrupt", "escape") for key in leaving[name].split(",")})
@@ -121,6 +124,7 @@ class MavApp(App[None]):
 
     def compose(self) -> ComposeResult:
         yield Header()
+        yield LayoutBar()
         with Container(id="body"):
             for name, module in self.panels.modules.items():
                 yield PanelTile(name, module)
@@ -142,12 +146,13 @@ class MavApp(App[None]):
         """Takes the newest state of the source; does nothing where it is already shown."""
         self.guard.leave_if_orphaned()
         now = self.source.snapshot()
-        if now.version == self._shown_version and not is_under_way(self.panels.modules.values()):
+        expired = self._shown_notice and self.context.notice != self._shown_notice
+        if now.version == self._shown_version and not expired and not is_under_way(self.panels.modules.values()):
             return
         if now.notice != self.view.notice:
             self.context.note = ""
         self._shown_version = now.version
-        self.context.view = self.view.updated(now)
+        self.context.view = self._performance.seen(self.view.updated(now))
         self.redraw()
 
     def post_message(self, message: Message) -> bool:
@@ -185,6 +190,7 @@ class MavApp(App[None]):
             self.context.view = self.view.scrolled(0, rows)
         with self.batch_update():
             base.query_one(Header).show(self.view, width)
+            base.query_one(LayoutBar).show(self.view, width, self.extent.height)
             base.query_one(Footer).show(self.view, width, panels.focused_module)
             for tile in self._tiles(base):
                 place = panels.places.get(tile.panel)
@@ -202,17 +208,23 @@ class MavApp(App[None]):
 
     def rows_taken(self, base: Screen, width: int) -> int:
         """Shows what is between the panels and the footer; returns its rows."""
-        return base.query_one(Notice).show(self.view, self.context.notice, width)
+        self._shown_notice = self.context.notice
+        return base.query_one(Notice).show(self.view, self._shown_notice, width)
 
     def places(self, taken: int) -> list[Tile]:
         """The boxes of the panels, with `taken` rows for other things."""
         panels, view = self.panels, self.view
+        if view.status == "failed" and not view.steps:  # there is nothing to show
+            return []
         return place_all(panels.kinds, view.layers, *self.extent, view.options.grid_rows, panels.focused, panels.maximised, taken)
 
     # ---- actions ----
 
     async def action_perform(self, id: str) -> None:
         """What the key with this id in the table does."""
+        if self.view.status == "failed" and not self.view.steps and id not in WITHOUT_PANELS:
+            self.context.notify("there is nothing to show")
+            return
         action = action_of(id)
         controller, name, arguments = actions.parse(action)
         if controller:
@@ -222,6 +234,9 @@ class MavApp(App[None]):
 
     def on_clicked(self, message: Clicked) -> None:
         self.panels.click(message.name, message.x, message.y)
+
+    def on_layout_chosen(self, message: LayoutChosen) -> None:
+        self.controllers.layouts.show(message.name)
 
     def on_wheeled(self, message: Wheeled) -> None:
         self.controllers.navigation.wheel(message.name, message.by)

@@ -24,7 +24,7 @@ class Key:
     action: str
     hint: str = ""  # the word in the footer; neighbours in the table that have the same one share it
     rank: int = 0  # in the footer: where it is narrow, low ranks stay; of keys that share a hint, a click does that of the one with a rank
-    needs: str = ""  # for the hint: a command that the source must take, or "modes": the focused panel must have several
+    needs: str = ""  # for the hint: a command that the source must take, "model" or "token" to show, or "modes": views of the panel
     priority: bool = False  # goes before the widget that has the focus
     aliases: tuple[str, ...] = ()  # older ids, still read from config files
 
@@ -40,18 +40,18 @@ KEYS: tuple[Key, ...] = (
     Key("sampling", "p", "sampling parameters", "sampling.open"),
     Key("intervene", "a", "intervene: ablate, amplify, steer or patch", "interventions.open", aliases=("touch",)),
     Key("watches", "k", "breakpoints and watches", "watches.open"),
-    Key("scrub_left", "left", "previous token", "navigation.token(-1)", "scrub", 6),
-    Key("scrub_right", "right", "next token", "navigation.token(1)", "scrub"),
+    Key("scrub_left", "left", "previous token", "navigation.token(-1)", "scrub", 6, "token"),
+    Key("scrub_right", "right", "next token", "navigation.token(1)", "scrub", needs="token"),
     Key("first", "home", "first token", "navigation.first_token"),
     Key("last", "end", "newest token, and follow", "navigation.newest_token"),
     Key("search", "slash", "search the generated text", "reading.search"),
     Key("hit_next", "n", "next hit of the search, or next surprising token", "reading.go(1)"),
     Key("hit_previous", "N", "previous hit of the search, or previous surprising token", "reading.go(-1)"),
-    Key("candidate_up", "up", "candidate above", "navigation.candidate(-1)", "candidate"),
-    Key("candidate_down", "down", "candidate below", "navigation.candidate(1)", "candidate", 9),
+    Key("candidate_up", "up", "candidate above", "navigation.candidate(-1)", "candidate", needs="token"),
+    Key("candidate_down", "down", "candidate below", "navigation.candidate(1)", "candidate", 9, "token"),
     Key("enter", "enter", "force the selected candidate, or generate one token", "run.force_candidate", "force", 11, "Force"),
-    Key("layer_down", "left_square_bracket", "layer below", "navigation.layer(-1)", "layer", 12),
-    Key("layer_up", "right_square_bracket", "layer above", "navigation.layer(1)", "layer"),
+    Key("layer_down", "left_square_bracket", "layer below", "navigation.layer(-1)", "layer", 12, "model"),
+    Key("layer_up", "right_square_bracket", "layer above", "navigation.layer(1)", "layer", needs="model"),
     Key("head_left", "left_curly_bracket", "previous head", "navigation.head(-1)"),
     Key("head_right", "right_curly_bracket", "next head", "navigation.head(1)"),
     Key("scroll_up", "pageup", "scroll the layers up", "navigation.scroll(-1)"),

@@ -21,6 +21,7 @@ SMALL_ROWS = 16  # frame included, of a panel that has little to show
 STACKED_ROWS = 14  # that must be left below the layers for other panels
 ALONE_ROWS = 8  # the same where neither text nor candidates are shown
 WIDE = 200  # cells from which few layer panels leave half of the width to others
+LEAST_WITH_BAR = 14  # rows of a screen that names the layouts
 LEAST_ROWS = 3  # of a tile: its frame and one line
 
 
@@ -288,10 +289,15 @@ def _grid(kinds: Mapping[str, Kind], width: int, height: int, rows: int) -> list
     return _stack(kinds, [names[at : at + across] for at in range(0, len(names), across)], 0, 0, width, height)
 
 
+def has_layout_bar(height: int) -> bool:
+    """Whether there is room for the line that names the layouts."""
+    return height >= LEAST_WITH_BAR
+
+
 def place_all(
     kinds: Mapping[str, Kind], layers: int, width: int, height: int, grid_rows: int | None, focused: str, maximised: bool, taken: int = 0
 ) -> list[Tile]:
-    """Boxes for a terminal of `width` x `height`: less the first and the last line, and `taken` rows of messages."""
+    """Boxes for a terminal of `width` x `height`: less the first and last line, that of the layouts, and `taken` rows of messages."""
     alone = focused if maximised or single(width, height) else None
-    tiles = arrange(kinds, layers, width, max(1, height - 2 - taken), grid_rows, alone)
+    tiles = arrange(kinds, layers, width, max(1, height - 2 - has_layout_bar(height) - taken), grid_rows, alone)
     return [replace(tile, maximised=maximised, shown=frozenset(kinds)) for tile in tiles]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from dataclasses import dataclass
 from types import ModuleType
 
 from rich.segment import Segment
@@ -48,8 +48,11 @@ def _facts(view: View) -> list[tuple[str, str]]:
     if not view.following and view.step is not None:
         facts.append((f"token {view.cursor} of {len(view.steps)}", "accent"))
     now = speed(view)
+    slowed = now is not None and view.running and view.arrives is not None and view.arrives < 0.8 * now[0]
+    if slowed:
+        facts.append((f"shown {view.arrives:.1f} tok/s", "text"))
     if now is not None:
-        facts.append((f"{now[0]:.1f} tok/s", "text"))
+        facts.append((f"model {now[0]:.1f} tok/s", "secondary") if slowed else (f"{now[0]:.1f} tok/s", "text"))
     if view.prompt is not None:
         used = view.steps[-1].position + 1 if view.steps else len(view.prompt.token_ids)
         facts.append((f"ctx {used}/{view.info.context}" if view.info and view.info.context else f"ctx {used}", "secondary"))
@@ -90,9 +93,51 @@ def header(view: View, width: int) -> Line:
     return fit_line([*left, Segment(" " * max(0, gap)), *end], width)
 
 
-def abilities(can: frozenset[str], focused: ModuleType) -> frozenset[str]:
-    """What the keys can do now: the source's commands, and "modes" if the focused panel has several."""
-    return can | {"modes"} if len(getattr(focused, "MODES", ())) > 1 else can
+@dataclass(frozen=True)
+class LayoutName:
+    """A layout in the bar: what stands there, from which column, and the layout that a click shows."""
+
+    text: str
+    x: int
+    layout: str
+    current: bool
+
+
+def layout_names(view: View, width: int) -> list[LayoutName]:
+    """The layouts with their keys; where it is narrow, only the keys of those that are not shown."""
+    own = table.keys_of(view.options.keys)
+    keys = [table.first_key(own[f"layout_{at}"]) if f"layout_{at}" in own else "" for at in range(1, len(view.options.layouts) + 1)]
+    for short in (False, True):
+        placed, x = [], 1
+        for key, name in zip(keys, view.options.layouts):
+            current = name == view.layout
+            star = "*" if current and view.rearranged else ""
+            text = key if short and key and not current else f"{key} {one_line(name)}{star}".strip()
+            placed.append(LayoutName(text, x, name, current))
+            x += cells(text) + 2
+        if x <= width + 1:
+            return placed
+    return [one for one in placed if one.x + cells(one.text) < width]
+
+
+def layout_bar(view: View, width: int) -> Line:
+    """The names of the layouts, the shown one marked; a star: its panels have been rearranged."""
+    palette, line = PALETTES[view.theme], [Segment(" ")]
+    for one in layout_names(view, width):
+        if one.current:
+            line += [Segment(one.text, ink(palette, "accent", bold=True, underline=True)), Segment("  ")]
+            continue
+        key, _, name = one.text.partition(" ")
+        line += [Segment(key, ink(palette, "key")), Segment(f" {name}  " if name else "  ", ink(palette, "secondary"))]
+    return fit_line(line, width)
+
+
+def abilities(view: View, can: frozenset[str], focused: ModuleType) -> frozenset[str]:
+    """What the keys can do now: the source's commands, and what Key.needs names besides."""
+    model, token = view.info is not None, bool(view.steps)
+    there = {"model": model, "token": token, "modes": token and len(getattr(focused, "MODES", ())) > 1}
+    commands = frozenset[str]() if view.status == "failed" else can
+    return commands | {name for name, has in there.items() if has}
 
 
 def notes(view: View) -> str:
@@ -101,34 +146,39 @@ def notes(view: View) -> str:
     return f"note: {message} ({table.key_of('escape', view.options.keys)} closes)" if message else ""
 
 
-def hints(can: frozenset[str], running: bool, width: int, keys: Mapping[str, str]) -> list[tuple[Hint, int]]:
-    """The hints that fit, each with its first column; the least needed are left out first. `keys`: the user's own."""
-    offered = [hint for hint in table.hints(keys) if not hint.needs or hint.needs in can]
+def hints(view: View, can: frozenset[str], width: int) -> list[tuple[Hint, int]]:
+    """The hints that fit, each with its first column; the least needed are left out first."""
+    offered = [hint for hint in table.hints(view.options.keys) if not hint.needs or hint.needs in can]
     keep = sorted(offered, key=lambda hint: hint.rank)
-    while keep and sum(_hint_width(hint, running) for hint in keep) + 1 > width:
+    while keep and sum(_hint_width(hint, view) for hint in keep) + 1 > width:
         keep.pop()
     placed, x = [], 1
     for hint in offered:
         if hint in keep:
             placed.append((hint, x))
-            x += _hint_width(hint, running)
+            x += _hint_width(hint, view)
     return placed
 
 
-def _what(hint: Hint, running: bool) -> str:
-    return "pause" if hint.id == "run" and running else hint.word
+def _words(hint: Hint, view: View) -> tuple[str, ...]:
+    """What a hint may say in this state; the first is what it says now."""
+    if hint.id != "run":
+        return (hint.word,)
+    if view.status == "ended":
+        return ("continue",)
+    return ("pause", hint.word) if view.running else (hint.word, "pause")
 
 
-def _hint_width(hint: Hint, running: bool) -> int:
-    return cells(hint.keys) + 1 + max(cells(_what(hint, flag)) for flag in (True, False)) + 2
+def _hint_width(hint: Hint, view: View) -> int:
+    return cells(hint.keys) + 1 + max(map(cells, _words(hint, view))) + 2
 
 
 def footer(view: View, can: frozenset[str], width: int) -> Line:
     """Keys and their hints."""
     line: Line = [Segment(" ")]
-    running, palette = view.running, PALETTES[view.theme]
-    for hint, _ in hints(can, running, width, view.options.keys):
-        what = _what(hint, running)
-        gap = _hint_width(hint, running) - cells(hint.keys) - 1 - cells(what)
+    palette = PALETTES[view.theme]
+    for hint, _ in hints(view, can, width):
+        what = _words(hint, view)[0]
+        gap = _hint_width(hint, view) - cells(hint.keys) - 1 - cells(what)
         line += [Segment(hint.keys, ink(palette, "key", bold=True)), Segment(f" {what}{' ' * gap}", ink(palette, "secondary"))]
     return fit_line(line, width)

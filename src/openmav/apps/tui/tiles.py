@@ -11,7 +11,7 @@ from rich.style import Style
 
 from openmav.apps.tui import status_lines
 from openmav.apps.tui.keys import key_of
-from openmav.apps.tui.layout import Tile
+from openmav.apps.tui.layout import Tile, has_layout_bar
 from openmav.apps.tui.safe_panel import draw_own, is_own
 from openmav.errors import UsageError
 from openmav.paint import PALETTES, Line, fit, ink, one_line, tile
@@ -68,15 +68,16 @@ def failure_lines(view: View, error: BaseException, width: int) -> list[Line]:
 
 
 def draw_screen(
-    modules: Mapping[str, ModuleType], view: View, places: Sequence[Tile], focused: str, can: frozenset[str], width: int
+    modules: Mapping[str, ModuleType], view: View, places: Sequence[Tile], focused: str, can: frozenset[str], width: int, height: int
 ) -> list[Line]:
-    """The first line, all tiles, the last line: every row of the screen."""
+    """The first line, the layouts, all tiles, the last line: every row of the screen."""
     rows: dict[int, list[tuple[int, Line]]] = {}
     for place in places:
         for y, line in enumerate(draw_panel(modules[place.name], view, place, place.name == focused), place.y):
             rows.setdefault(y, []).append((place.x, line))
     body = [[segment for _, line in sorted(rows[y], key=_left) for segment in line] for y in sorted(rows)]
-    return [status_lines.header(view, width), *body, status_lines.footer(view, status_lines.abilities(can, modules[focused]), width)]
+    head = [status_lines.header(view, width), *([status_lines.layout_bar(view, width)] if has_layout_bar(height) else [])]
+    return [*head, *body, status_lines.footer(view, status_lines.abilities(view, can, modules[focused]), width)]
 
 
 def _left(part: tuple[int, Line]) -> int:

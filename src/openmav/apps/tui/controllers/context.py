@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol, TypeVar
 
@@ -18,6 +19,8 @@ from openmav.view import View
 
 T = TypeVar("T")
 LOADING = "the model is still loading"
+NO_TOKEN = "there is no token yet"
+LASTS, READING = 5.0, 15  # seconds that a message stays at least, and characters that are read in one
 
 
 class Host(Protocol):
@@ -37,7 +40,8 @@ class Context:
 
     def __init__(self, source: Source, view: View, host: Host) -> None:
         self.source, self.view, self._host = source, view, host
-        self.note = ""  # the app's own last message; the source's notice where empty
+        self._note, self._noted = "", 0.0  # the app's own last message; the source's notice where empty
+        self._notice, self._noticed = "", 0.0  # the source's, and when it came
         self._read_notes: tuple[str, ...] = ()  # notes on the model that the user has closed
 
     # ---- the screen ----
@@ -49,11 +53,13 @@ class Context:
         """Takes the newest state of the source."""
         self._host.tick()
 
-    def show(self, view: View) -> None:
-        """Another view of the same state."""
+    def show(self, view: View, otherwise: str = "") -> None:
+        """Another view of the same state; a message where it is the same view."""
         if view != self.view:
             self.view = view
             self.redraw()
+        elif otherwise:
+            self.notify(otherwise)
 
     def follow(self) -> None:
         """The cursor on the newest token, going along with it. Drawn with the next frame."""
@@ -65,19 +71,33 @@ class Context:
 
     # ---- messages to the user ----
 
+    @property
+    def note(self) -> str:
+        """The app's own last message, as long as it stays."""
+        return self._note if _stays(self._note, self._noted) else ""
+
+    @note.setter
+    def note(self, text: str) -> None:
+        self._note, self._noted = text, time.monotonic()
+
     def notify(self, text: str) -> None:
-        """A line above the keys."""
+        """A line above the keys, which goes away by itself."""
         self.note = text
         self.redraw()
 
     @property
     def notice(self) -> str:
         """The line above the keys: the last message of the app or of the source, else unread notes on the model."""
-        info = self.view.info
-        return self.note or self.view.notice or ("" if info is None or info.notes == self._read_notes else status_lines.notes(self.view))
+        if self.view.notice != self._notice:
+            self._notice, self._noticed = self.view.notice, time.monotonic()
+        info, said = self.view.info, self._notice if _stays(self._notice, self._noticed) else ""
+        return self.note or said or ("" if info is None or info.notes == self._read_notes else status_lines.notes(self.view))
 
-    def close_notice(self) -> None:
-        self.note, self._read_notes = "", self.view.info.notes if self.view.info else ()
+    def close_notice(self) -> bool:
+        """Whether there was one."""
+        had = bool(self.notice)
+        self.note, self._noticed, self._read_notes = "", -1e9, self.view.info.notes if self.view.info else ()
+        return had
 
     def key(self, id: str) -> str:
         """The first key of a binding, to be named in a message."""
@@ -131,6 +151,10 @@ class Context:
 
     def quit(self) -> None:
         self._host.exit()
+
+
+def _stays(text: str, since: float) -> bool:
+    return time.monotonic() - since < max(LASTS, len(text) / READING)
 
 
 def error_of(check: Callable[[], object]) -> str:

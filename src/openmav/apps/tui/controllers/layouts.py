@@ -22,17 +22,25 @@ class LayoutsController:
 
     def show(self, name: str) -> None:
         """The panels of a layout in their sizes, and the user's own panels beside them."""
-        options = self._context.view.options
+        view = self._context.view
+        if view.layout == name and not view.rearranged:
+            self._context.notify(f"the layout {name} is shown already")
+            return
+        options = view.options
         panels = (*options.layouts[name], *options.own_panels)
         kinds = kinds_of({panel: registry.load("panels", panel) for panel in panels}, options.sizes.get(name, {}))
         self._context.note = ""
         self._panels.show(panels, kinds)
+        self._context.view = replace(self._context.view, layout=name, rearranged=False)
+        self._context.redraw()
 
     def show_number(self, number: int) -> None:
-        """The layout of that number, from 1; does nothing if there are fewer."""
+        """The layout of that number, from 1."""
         names = list(self._context.view.options.layouts)
         if number <= len(names):
             self.show(names[number - 1])
+        else:
+            self._context.notify(f"there is no layout {number}: they go from 1 to {len(names)}")
 
     def ask_name(self) -> None:
         """The form that saves the panels under a name."""
@@ -59,5 +67,6 @@ class LayoutsController:
             context.notify(str(error))
             return
         layouts, own = {**options.layouts, name: panels}, {**options.sizes, name: sizes}
-        self._saved_as, context.view = name, replace(context.view, options=replace(options, layouts=layouts, sizes=own))
+        changed = replace(options, layouts=layouts, sizes=own)
+        self._saved_as, context.view = name, replace(context.view, options=changed, layout=name, rearranged=False)
         context.notify(f"saved as layout '{name}' in {path}")

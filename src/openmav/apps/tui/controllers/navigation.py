@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from openmav.apps.tui.controllers.context import Context
+from openmav.apps.tui.controllers.context import LOADING, NO_TOKEN, Context
 from openmav.apps.tui.controllers.panels import PanelsController
+from openmav.view import View
 
 
 class NavigationController:
@@ -15,27 +16,48 @@ class NavigationController:
         self._context, self._panels = context, panels
 
     def token(self, by: int) -> None:
-        self._context.show(self._context.view.at_step(self._context.view.cursor + by))
+        context = self._context
+        at = context.view.cursor
+        self._show_token(at + by, "this is the first token" if by < 0 else "this is the newest token")
 
     def first_token(self) -> None:
-        self._context.show(self._context.view.at_step(0))
+        self._show_token(0, "this is the first token")
 
     def newest_token(self) -> None:
-        self._context.show(self._context.newest)
+        self._show_token(len(self._context.view.steps) - 1, "this is the newest token")
+
+    def _show_token(self, index: int, otherwise: str) -> None:
+        context = self._context
+        context.show(context.view.at_step(index), otherwise if context.view.steps else NO_TOKEN)
 
     def candidate(self, by: int) -> None:
-        self._context.show(self._context.view.candidate_beside(by))
+        context, last = self._context, "first" if by < 0 else "last"
+        otherwise = f"this is the {last} of the candidates that are kept" if context.view.steps else NO_TOKEN
+        context.show(context.view.candidate_beside(by), otherwise)
 
     def layer(self, by: int) -> None:
-        view = self._context.view
-        self._context.show(view.at_layer(view.layer + by, self._panels.layer_rows()))
+        context, view = self._context, self._context.view
+        otherwise = f"layer {view.layer} is the {'highest' if by > 0 else 'lowest'} one" if view.layers else LOADING
+        context.show(view.at_layer(view.layer + by, self._panels.layer_rows()), otherwise)
+        self._say_without_token(view, f"layer {context.view.layer}")
 
     def head(self, by: int) -> None:
-        self._context.show(self._context.view.at_head(self._context.view.head + by))
+        context, view = self._context, self._context.view
+        otherwise = f"head {view.head} is the {'last' if by > 0 else 'first'} one" if view.heads else LOADING
+        if view.info is not None and not view.heads:
+            otherwise = "this model has no attention heads"
+        context.show(view.at_head(view.head + by), otherwise)
+        self._say_without_token(view, f"head {context.view.head}")
+
+    def _say_without_token(self, before: View, selected: str) -> None:
+        """What has been selected, where no panel has a token to show it for."""
+        if not before.steps and self._context.view != before:
+            self._context.notify(f"{selected} selected; {NO_TOKEN}")
 
     def scroll(self, pages: int) -> None:
-        rows = self._panels.layer_rows()
-        self._context.show(self._context.view.scrolled(pages * max(1, rows - 1), rows))
+        context, rows = self._context, self._panels.layer_rows()
+        otherwise = f"there are no more layers {'below' if pages > 0 else 'above'}" if rows else "no panel shows layers here"
+        context.show(context.view.scrolled(pages * max(1, rows - 1), rows), otherwise)
 
     def wheel(self, panel: str, by: int) -> None:
         """Scrolls the layers of all panels together, moves through the tokens of text and timeline, and through candidates."""
@@ -51,8 +73,10 @@ class NavigationController:
 
     def escape(self) -> None:
         """Clears the selected candidate and the search, and closes the notice; where no candidate is selected, shows all panels again."""
-        context = self._context
-        self._panels.maximised = self._panels.maximised and context.view.candidate is not None
-        context.close_notice()
-        context.view = replace(context.view, candidate=None, search="").at_step(context.view.cursor)
+        context, maximised = self._context, self._panels.maximised
+        self._panels.maximised = maximised and context.view.candidate is not None
+        closed, before = context.close_notice(), context.view
+        context.view = replace(before, candidate=None, search="").at_step(before.cursor)
+        if not closed and context.view == before and self._panels.maximised == maximised:
+            context.note = "nothing is selected"
         context.redraw()

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from types import ModuleType
 
-from openmav.apps.tui.controllers.context import Context
+from openmav.apps.tui.controllers.context import NO_TOKEN, Context
 from openmav.apps.tui.layout import Kind, Tile, kind_of, kinds_of
 from openmav.apps.tui.safe_panel import picked
 from openmav.errors import UsageError
@@ -60,7 +60,7 @@ class PanelsController:
         self.places = {name: place for name, place in self.places.items() if name in modules}
         if self.focused not in modules:
             self.focused = names[0]
-        self._context.redraw()
+        self._rearranged()
 
     def add(self, name: str) -> None:
         self.focused = name
@@ -84,9 +84,15 @@ class PanelsController:
 
     def focus_next(self, by: int) -> None:
         names = list(self.modules)
+        if len(names) == 1:
+            self._context.notify("this is the only panel; the command palette adds others")
+            return
         self.focus(names[(names.index(self.focused) + by) % len(names)])
 
     def maximise(self) -> None:
+        if len(self.modules) == 1 and not self.maximised:
+            self._context.notify("this panel has the whole screen already")
+            return
         self.maximised = not self.maximised
         self._context.redraw()
 
@@ -97,6 +103,8 @@ class PanelsController:
             self._context.notify("this panel has only one view")
         else:
             self._context.show(self._context.view.in_next_mode(self.focused, modes))
+            if not self._context.view.steps:
+                self._context.notify(f"{self._context.view.mode(self.focused, modes)} selected; {NO_TOKEN}")
 
     def click(self, name: str, x: int, y: int) -> None:
         """Focuses the panel and passes the click on to it."""
@@ -108,6 +116,10 @@ class PanelsController:
             context.view, failed = picked(self.modules[name], context.view, place, x, y)
             context.note = failed or context.note
         context.redraw()
+
+    def _rearranged(self) -> None:
+        self._context.view = replace(self._context.view, rearranged=True)
+        self._context.redraw()
 
     # ---- where ----
 
@@ -130,8 +142,13 @@ class PanelsController:
         base = kind_of(self.focused, self.focused_module)
         weight = min(max(kind.weight * STEP**wider, base.weight * LEAST), base.weight * MOST)
         tall = min(max(kind.tall * STEP**taller, LEAST), MOST)
+        before = self.places
         self.kinds = {**self.kinds, self.focused: replace(kind, weight=weight, tall=tall)}
-        self._context.redraw()
+        self._rearranged()
+        if self.places == before:
+            much = "large" if wider + taller > 0 else "small"
+            where = "is as {} as it can be" if (weight, tall) == (kind.weight, kind.tall) else "cannot be made so {} here"
+            self._context.notify(f"this panel {where.format(much)}")
 
     def size_of(self, panel: str) -> Size:
         """Width and height that the user gave the panel, as multiples of its own."""

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from openmav.apps.tui.controllers.context import Context
+from openmav.apps.tui.controllers.context import LOADING, Context
 from openmav.protocol.commands import Advance, Back, Force, Forward, Pause, Resume
+
+NO_MORE = "this source generates no tokens; the left and right keys move through them"
+LOADING_RUNS = f"{LOADING}; tokens come as soon as it is there"
 
 
 class RunController:
@@ -17,8 +20,11 @@ class RunController:
 
     def toggle(self) -> None:
         context, running = self._context, self._context.view.running
-        if context.send(Pause() if running else Resume()):
-            self._pausing, context.note = False, ""
+        if not context.takes(Resume):
+            context.notify(NO_MORE)
+        elif context.send(Pause() if running else Resume()):
+            self._pausing = False
+            context.notify(LOADING_RUNS if context.view.status == "loading" else "")
             if not running:
                 context.show(context.newest)
             context.poll()
@@ -27,12 +33,16 @@ class RunController:
         context = self._context
         context.follow()
         if not context.send(Advance(1)):
-            context.notify("this source generates no tokens; the left and right keys move through them")
+            context.notify(NO_MORE)
+        elif context.view.status == "loading":
+            context.notify(LOADING_RUNS)
         context.poll()
 
     def undo(self) -> None:
         context = self._context
-        if not context.view.steps:
+        if not context.takes(Back):
+            context.notify("this source does not support undoing tokens; the left and right keys move through them")
+        elif not context.view.steps:
             context.notify("there is no token to undo")
         elif context.send(Back(1)):
             context.follow()
@@ -40,7 +50,9 @@ class RunController:
 
     def redo(self) -> None:
         context = self._context
-        if not context.view.undone:
+        if not context.takes(Forward):
+            context.notify("this source does not support redoing tokens; the left and right keys move through them")
+        elif not context.view.undone:
             context.notify(f"there is nothing to redo; {context.key('undo')} undoes a token")
         elif context.send(Forward(1)):
             context.follow()

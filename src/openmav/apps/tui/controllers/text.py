@@ -41,7 +41,8 @@ class TextController:
         def take(values: dict[str, str]) -> None:
             context.send(EditPrompt(values["text"]))
             context.view = replace(context.view, following=True, candidate=None)
-            context.send(Resume())
+            if not context.view.interactive:
+                context.send(Resume())
             context.poll()
 
         field = Field("text", "", context.view.prompt.text, "the prompt", lines=True)

@@ -13,6 +13,14 @@ class Clicked(Message):
         self.name, self.x, self.y = name, x, y
 
 
+class LayoutChosen(Message):
+    """A click on the name of a layout."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__()
+        self.name = name
+
+
 class Wheeled(Message):
     """The wheel turned over a panel; `by` is -1 up, 1 down."""
 

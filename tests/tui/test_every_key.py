@@ -1,0 +1,193 @@
+"""Every key, in every state of the app, does something that can be seen or says why not; what it says goes away by itself."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+from driving import HOME, make_app, screen_text, sent
+from textual.widgets import Input
+
+from fakes import ListSource, ScriptedSource, make_info, make_steps
+from openmav.apps.tui.app import MavApp
+from openmav.apps.tui.controllers import context
+from openmav.apps.tui.keys import KEYS
+from openmav.paint import cells
+from openmav.record import Branch
+from openmav.view.options import AppOptions
+
+pytestmark = pytest.mark.asyncio
+LEAVES = {"quit", "interrupt", "suspend"}  # these end or leave the app; tests of their own
+OPTIONS = AppOptions(layout="overview")
+INFO = make_info(6, 9)
+
+
+def scripted(count: int = 12, **changes: object) -> MavApp:
+    return make_app(source=ScriptedSource(make_steps(count, INFO), INFO, **changes), options=OPTIONS)
+
+
+STATES: dict[str, Callable[[], MavApp]] = {
+    "loading": lambda: MavApp(ListSource([], None, status="loading", reason=None, info=None, prompt=None), OPTIONS),  # type: ignore[arg-type]
+    "running": lambda: scripted(status="running"),
+    "paused": scripted,
+    "paused before the first token": lambda: scripted(0),
+    "ended": lambda: scripted(status="ended", reason="length"),
+    "failed": lambda: scripted(status="failed", error="the model stopped"),
+    "failed at the start": lambda: scripted(0, status="failed", error="no such model"),
+    "a recording": lambda: MavApp(ListSource(make_steps(12, INFO), INFO), OPTIONS),
+}
+
+
+class Loading(ScriptedSource):
+    """A model that is still being loaded; it takes commands and has nothing to show."""
+
+    def __init__(self) -> None:
+        super().__init__((), INFO)
+        self.history.update(status="loading", info=None, prompt=None)
+
+    def send(self, command: object) -> None:
+        self.sent.append(command)  # type: ignore[arg-type]
+
+
+STATES["loading"] = lambda: MavApp(Loading(), OPTIONS)
+
+
+@pytest.mark.parametrize("state", STATES)
+async def test_every_key_is_answered(state: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(MavApp, "export_screenshot", lambda *_args, **_named: "<svg/>")
+    monkeypatch.setattr("openmav.apps.tui.controllers.display.write_file", lambda *_: None)
+    dead = []
+    for key in KEYS:
+        if key.id in LEAVES:
+            continue
+        app = STATES[state]()
+        async with app.run_test(size=HOME) as pilot:
+            app.context.close_notice()
+            app.redraw()
+            await pilot.pause()
+            before = app.screen._compositor.render_strips()
+            await pilot.press(key.keys.split(",")[0])
+            await pilot.pause()
+            if app.screen._compositor.render_strips() == before:
+                dead.append(key.id)
+    assert dead == []
+
+
+async def test_a_key_in_a_form_is_typed_or_named_there() -> None:
+    app = scripted()
+    async with app.run_test(size=HOME) as pilot:
+        await pilot.press("w")
+        await pilot.press("a", "question_mark", "m", "1", "space")
+        assert app.screen.query_one(Input).value == "a?m1 "
+        assert "enter accepts · escape cancels" in screen_text(app)
+
+
+@pytest.mark.parametrize("text", ["shortly", "elongated message " * 12])
+async def test_a_message_goes_away_by_itself(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    app, late = scripted(), [0.0]
+    real = time.monotonic
+    monkeypatch.setattr(context.time, "monotonic", lambda: real() + late[0])
+    async with app.run_test(size=HOME) as pilot:
+        app.context.notify(text)
+        await pilot.pause()
+        assert text.split()[0] in screen_text(app)
+        late[0] = 0.9 * max(context.LASTS, len(text) / context.READING)
+        app.tick()
+        await pilot.pause()
+        assert text.split()[0] in screen_text(app)
+        late[0] = 1.1 * max(context.LASTS, len(text) / context.READING)
+        app.tick()
+        await pilot.pause()
+        assert text.split()[0] not in screen_text(app)
+
+
+async def test_what_the_source_says_goes_away_and_what_it_says_next_is_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    app, late = scripted(), [0.0]
+    real = time.monotonic
+    monkeypatch.setattr(context.time, "monotonic", lambda: real() + late[0])
+    async with app.run_test(size=HOME) as pilot:
+        for text in ("first notice", "second notice"):
+            app.source.history.update(notice=text)  # type: ignore[attr-defined]
+            app.tick()
+            await pilot.pause()
+            assert text in screen_text(app)
+            late[0] += context.LASTS + 1
+            app.tick()
+            await pilot.pause()
+            assert text not in screen_text(app)
+
+
+@pytest.mark.parametrize(
+    ("state", "says", "not_there"),
+    [
+        ("running", ("pause", "next"), ("continue",)),
+        ("paused", ("run", "next"), ("continue", "pause ")),
+        ("ended", ("continue", "next"), ("pause ",)),
+        ("failed", ("scrub", "quit"), ("run", "next", "undo", "force")),
+        ("failed at the start", ("help", "quit"), ("run", "next", "scrub", "candidate")),
+        ("a recording", ("scrub", "help"), ("run", "next", "undo", "force")),
+    ],
+)
+async def test_the_footer_follows_the_state(state: str, says: tuple[str, ...], not_there: tuple[str, ...]) -> None:
+    app = STATES[state]()
+    async with app.run_test(size=HOME) as pilot:
+        await pilot.pause()
+        footer = f"{screen_text(app).splitlines()[-1]} "
+        assert all(f" {word}" in footer for word in says), footer
+        assert not any(f" {word}" in footer for word in not_there), footer
+
+
+async def test_a_failed_start_shows_no_empty_frames() -> None:
+    app = STATES["failed at the start"]()
+    async with app.run_test(size=HOME) as pilot:
+        await pilot.pause()
+        assert "╭" not in screen_text(app)
+        assert "no such model" in screen_text(app)
+
+
+@pytest.mark.parametrize("width", [60, 80, 100, 120, 160, 240])
+async def test_the_layouts_have_a_bar(width: int) -> None:
+    app = scripted()
+    async with app.run_test(size=(width, 30)) as pilot:
+        await pilot.pause()
+        bar = screen_text(app).splitlines()[1]
+        assert "1 overview" in bar
+        numbers = [str(at) for at in range(1, len(app.view.options.layouts) + 1)]
+        assert [word for word in bar.split() if word.isdigit()] == numbers
+        await pilot.click("LayoutBar", offset=(cells(bar[: bar.index("3")]), 0))
+        assert app.view.layout == "lens"
+        assert "3 lens" in screen_text(app).splitlines()[1]
+        await pilot.press("x")
+        assert "3 lens*" in screen_text(app).splitlines()[1], "its panels have been rearranged"
+        await pilot.press("3")
+        assert "3 lens*" not in screen_text(app).splitlines()[1]
+
+
+async def test_the_speed_on_the_screen_stands_beside_the_models() -> None:
+    app = scripted(status="running")
+    async with app.run_test(size=HOME) as pilot:
+        await pilot.pause()
+        assert "22.5 tok/s" in screen_text(app)
+        app.context.view = replace(app.view, arrives=3.0)
+        app.redraw()
+        await pilot.pause()
+        assert "shown 3.0 tok/s  model 22.5 tok/s" in screen_text(app)
+
+
+async def test_the_prompt_of_a_run_by_steps_is_edited_without_starting_it() -> None:
+    app = scripted(interactive=True)
+    async with app.run_test(size=HOME) as pilot:
+        await pilot.press("e", "x", "enter")
+        await pilot.pause()
+        assert [type(command).__name__ for command in sent(app)] == ["EditPrompt"]
+
+
+async def test_branches_are_listed() -> None:
+    """So that the walk through the keys has met this one with something to list, too."""
+    app = scripted(branches={"side": Branch("side", scripted().source.snapshot().prompt, make_steps(3, INFO), "main", 1)})  # type: ignore[arg-type]
+    async with app.run_test(size=HOME) as pilot:
+        await pilot.press("g")
+        await pilot.pause()
+        assert "side" in screen_text(app)
