@@ -28,8 +28,10 @@ def asked(view: View, **changes: object) -> View:
 
 def test_it_says_which_keys_ask() -> None:
     rows = draw(NAME, make_view(4), 80, 10)
-    assert any(row.startswith("i ") for row in rows)
-    assert any(row.startswith("I ") for row in rows)
+    assert any(row.startswith("i: ") for row in rows)
+    assert any(row.startswith("I: ") for row in rows)
+    narrow = " ".join(draw(NAME, make_view(4), 40, 10))
+    assert "the next method" in narrow, "wrapped, not cut"
 
 
 def test_all_of_the_text_and_the_strongest_tokens_with_their_numbers() -> None:

@@ -216,7 +216,9 @@ def _parts(data: BranchesData, height: int) -> tuple[int, int, int]:
 def render(data: BranchesData, box: Box) -> list[Line]:
     width, quiet = box.width, ink(box.palette, "secondary")
     if data.sides is None:
-        words = "One way so far. Take tokens back (b) and put another there (↓ ⏎, or w to type), or e for another prompt: both stay."
+        words = (
+            "One way so far. Undo tokens (b), then choose another candidate (↓ ⏎) or insert text (w); e starts another prompt. Each stays."
+        )
         return [[Segment("".join(glyph.text for glyph in row), quiet)] for row in wrap([(words, 0)], width)][: box.height]
     count, texts, numbers = _parts(data, box.height)
     rows, hidden = _tree_rows(data, box, count)

@@ -11,7 +11,7 @@ import numpy as np
 from rich.segment import Segment
 from rich.style import Style
 
-from openmav.paint import Line, cells, fit, ink, number_text, percent, printable, visible
+from openmav.paint import Line, cells, fit, ink, number_text, percent, printable, visible, wrap_words
 from openmav.paint.wrap import Glyph, wrap
 from openmav.panels.base import Box
 from openmav.panels.widgets.diverging import diverging_bar, signed, signed_shares
@@ -51,8 +51,8 @@ DECIMALS = 2
 NUMBER = 8
 ASK = (
     "Nothing was asked yet.",
-    "i  which tokens the shown one depends on; again: the next method",
-    "I  why it, and not the selected candidate (up and down keys)",
+    "i: which tokens the shown one depends on; again: the next method",
+    "I: why it, and not the selected candidate (up and down keys)",
 )
 
 
@@ -140,8 +140,8 @@ def note(data: InputAttributionData, box: Box) -> str:
 def render(data: InputAttributionData, box: Box) -> list[Line]:
     result, width, height = data.result, box.width, box.height
     if result is None:
-        keys = [[Segment(fit(row, width).rstrip(), ink(box.palette, "text" if not at else "secondary"))] for at, row in enumerate(ASK)]
-        return keys[: max(0, height)]
+        rows = [(row, "secondary" if at else "text") for at, text in enumerate(ASK) for row in wrap_words(text, max(width, 1))]
+        return [[Segment(row, ink(box.palette, role))] for row, role in rows[: max(0, height)]]
     shares, lines = signed_shares(result.scores), []
     if data.elsewhere:
         lines.append([Segment(fit(data.elsewhere, width).rstrip(), ink(box.palette, "warning"))])
