@@ -8,7 +8,7 @@ import torch
 from backends.tiny_models import tiny_model
 from backends.tiny_reference import generated
 from openmav.backends.transformers import wrap
-from openmav.backends.transformers.checks.verify import sample_ids
+from openmav.backends.transformers.checks.passes import sample_ids
 from openmav.errors import LoadError
 
 

@@ -15,7 +15,7 @@ from backends.frames import IDS, feed
 from openmav.backends.sites import SITES
 from openmav.backends.transformers import wrap
 from openmav.backends.transformers.capture import attention
-from openmav.backends.transformers.checks import verify
+from openmav.backends.transformers.checks import passes
 
 WITHOUT_INTERFACE = ("gpt_neo", "gptj", "bloom", "falcon", "falcon_alibi", "mpt")
 
@@ -109,5 +109,5 @@ def test_checks_leave_the_model_as_it_was() -> None:
 
 def test_rows_that_only_one_side_has_count_as_a_difference() -> None:
     wide, narrow = torch.tensor([[0.5, 0.3, 0.2]]), torch.tensor([[0.3, 0.2]])
-    assert verify.row_difference(wide, narrow) == pytest.approx(0.5)
-    assert verify.row_difference(torch.tensor([[0.0, 0.3, 0.2]]), narrow) == pytest.approx(0)
+    assert passes.row_difference(wide, narrow) == pytest.approx(0.5)
+    assert passes.row_difference(torch.tensor([[0.0, 0.3, 0.2]]), narrow) == pytest.approx(0)

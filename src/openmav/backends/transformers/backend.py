@@ -13,7 +13,7 @@ from openmav.backends.edits import edits
 from openmav.backends.sites import Site, site_of
 from openmav.backends.transformers.attribution_passes import ModelPasses
 from openmav.backends.transformers.capture.borrowed import Borrowed, BorrowedHead, random_state_kept
-from openmav.backends.transformers.checks import verify
+from openmav.backends.transformers.checks import passes
 from openmav.backends.transformers.decoding.generation_config import Generation, end_ids, note_on_ends
 from openmav.backends.transformers.discovery import report
 from openmav.backends.transformers.examined import examine
@@ -180,7 +180,7 @@ class TransformersBackend(OnTextRun):
     def checks(self) -> list[ModelCheck]:
         """See backends.base.Inspectable: mav's attention against eager's, where it is used."""
         errors, dtype = {} if self.checked.from_outputs else self.checked.errors, self.model.dtype
-        rows = ModelCheck("attention rows = eager's", errors.get("attention rows"), verify.rows_tolerance(dtype), "of a whole row")
+        rows = ModelCheck("attention rows = eager's", errors.get("attention rows"), passes.rows_tolerance(dtype), "of a whole row")
         logits = ModelCheck(
             "attention logits = eager's", errors.get("attention logits"), exact_head.tolerance(dtype), "of the largest logit"
         )

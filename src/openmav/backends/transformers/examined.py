@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from torch import nn
 
 from openmav.backends.transformers.capture import module_state
-from openmav.backends.transformers.checks import verify
+from openmav.backends.transformers.checks import passes, verify
 from openmav.backends.transformers.decoding.decoder import Decoder, Traits, goes_back, set_traits
 from openmav.backends.transformers.discovery import anatomy
 from openmav.backends.transformers.loading import quantised
@@ -59,12 +59,12 @@ def examine(model: PreTrainedModel) -> Examined:
         traits = Traits(slots, small, checked.in_one_piece)
         set_traits(model, traits)
         with quantised.without_gradients(model):
-            reads_again = not ((checked.goes_back and not slots) or goes_back(model, verify.sample_ids(model)))
+            reads_again = not ((checked.goes_back and not slots) or goes_back(model, passes.sample_ids(model)))
         if reads_again:
             set_traits(model, replace(traits, reads_again=True))
         missing = _merged(parts.missing, checked.missing)
         decoder = Decoder(model)
-        decoder.prepare(verify.sample_ids(model)[:1])
+        decoder.prepare(passes.sample_ids(model)[:1])
         return Examined(model, replace(parts, missing=missing), checked, missing, decoder.exact_crop, reads_again)
 
 

@@ -11,7 +11,9 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
+from openmav.backends.transformers.discovery.linear_form import Coefficient
 from openmav.backends.transformers.discovery.probe import CHANGED, Probe
+from openmav.backends.transformers.discovery.recorder import TOKENS, Added, LayerTrial
 from openmav.backends.transformers.discovery.roles import (
     ATTENTION,
     MIXERS,
@@ -23,8 +25,7 @@ from openmav.backends.transformers.discovery.roles import (
     recurrent_kind,
     role_in_layer,
 )
-from openmav.backends.transformers.discovery.trace import MATRIX, OUTSIDE, SOFTMAX, Coefficient
-from openmav.backends.transformers.discovery.trial import TOKENS, Added, LayerTrial
+from openmav.backends.transformers.discovery.trace import MATRIX, OUTSIDE, SOFTMAX
 
 OTHER = "other"
 OWN_CODE = "a part of it is made by the layer's own code, where no hook can see it"

@@ -18,9 +18,11 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from openmav.backends.transformers.discovery.linear_form import Coefficient, Node
+from openmav.backends.transformers.discovery.recorder import TOKENS, LayerTrial, modules_inside
 from openmav.backends.transformers.discovery.roles import is_linear
-from openmav.backends.transformers.discovery.trace import Coefficient, Node, Tracer
-from openmav.backends.transformers.discovery.trial import TOKENS, LayerTrial, evaluating, modules_inside
+from openmav.backends.transformers.discovery.trace import Tracer
+from openmav.backends.transformers.discovery.trial import evaluating
 from openmav.backends.transformers.discovery.values import first_tensor, given, with_given
 from openmav.system.memory import out_of_memory
 

@@ -15,8 +15,9 @@ from openmav.backends.transformers.discovery.anatomy import NOT_ONE_VECTOR, Anat
 from openmav.backends.transformers.discovery.layer_view import AGAIN, OTHER, SHARED, LayerTrialView
 from openmav.backends.transformers.discovery.mlp_internals import MlpInternals
 from openmav.backends.transformers.discovery.probe import Probe, probe
+from openmav.backends.transformers.discovery.recorder import LayerTrial
 from openmav.backends.transformers.discovery.roles import ATTENTION, MLP, OTHER_ATTENTION
-from openmav.backends.transformers.discovery.trial import LayerTrial, Trial, token_ids, trial
+from openmav.backends.transformers.discovery.trial import Trial, token_ids, trial
 from openmav.errors import LoadError
 from openmav.record.ranges import ranges
 from openmav.system.memory import out_of_memory

@@ -8,73 +8,25 @@ times the numbers that the model's own code multiplied it by. Nothing is fitted.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Literal, TypeAlias
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from openmav.backends.transformers.discovery.linear_form import Coefficient, LinearForm, Node, multiplied
 from openmav.backends.transformers.discovery.values import tensors_in
 
-Coefficient: TypeAlias = "float | Tensor"  # a number, or one per channel [width]
 Key: TypeAlias = tuple[Any, ...]
 
-SOFTMAX, OUTSIDE, MATRIX = (
-    1,
-    2,
-    4,
-)  # what a tensor was made with since the residual stream: attention weights, another input of the layer, a matrix
+# What a tensor was made with since the residual stream: attention weights, another input of the layer, a matrix.
+SOFTMAX, OUTSIDE, MATRIX = 1, 2, 4
 # The same numbers in another shape, float type or place, where there are as many of them.
 _SHAPES = ("view", "_unsafe_view", "reshape", "_reshape_alias", "view_as", "flatten", "unsqueeze", "squeeze", "expand", "slice", "alias")
 _SAME = frozenset((*_SHAPES, "transpose", "permute", "t", "movedim", "detach", "clone", "contiguous", "_to_copy", "lift_fresh"))
 _CUTS = frozenset(("clamp", "clamp_min", "clamp_max", "nan_to_num", "hardtanh"))  # traced through where they changed nothing
 _MATRICES = ("mm", "bmm", "addmm", "baddbmm", "matmul", "linear", "einsum", "convolution", "mv", "addmv", "_grouped_mm", "_scaled_mm")
 _ATTENTION = ("scaled_dot_product", "flash_attn", "efficient_attention", "flash_attention", "flex_attention")
-
-
-@dataclass(eq=False, slots=True)
-class Node:
-    """One value of a tensor; an operation that writes into the tensor makes a new one.
-
-    "sum": the inputs, each times its number in `factors`. "scaled": the one input times (or, `inverse`, over) `by`. "same": the one
-    input in another shape or float type. "made": any other operation on the inputs. "leaf": computed outside of the layer.
-    """
-
-    kind: Literal["sum", "scaled", "same", "made", "leaf"]
-    tensor: Tensor
-    inputs: tuple[Node, ...] = ()
-    factors: tuple[float, ...] = ()
-    by: Node | float = 1.0
-    inverse: bool = False
-    in_stream: bool = False  # a sum of which the layer's own input is one term
-    constant: bool = False  # computed from weights alone
-    opaque: bool = False  # the result of a matrix product, of attention, or of an operation that is not torch's own
-    marks: int = 0
-    kept: Tensor | None = None  # a copy, where the tensor was written to later
-
-    @property
-    def value(self) -> Tensor:
-        return self.tensor if self.kept is None else self.kept
-
-    def expanded(self) -> list[tuple[Node, Coefficient]]:
-        """The inputs that it is the sum of, each with its factor; for "sum", "scaled" and "same"."""
-        if self.kind == "sum":
-            return [*zip(self.inputs, self.factors, strict=True)]
-        if self.kind == "same":
-            return [(self.inputs[0], 1.0)]
-        value: Coefficient = number(self.by.value) if isinstance(self.by, Node) else float(self.by)
-        return [(self.inputs[0], 1 / value if self.inverse else value)]
-
-
-@dataclass
-class LinearForm:
-    """output = carry * input + the sum of coefficient * node; `steps` is how often that was rounded, `eps` of the coarsest float type."""
-
-    carry: Coefficient = 0.0
-    terms: list[tuple[Node, Coefficient]] = field(default_factory=list)
-    steps: int = 0
-    eps: float = 0.0
 
 
 class Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
@@ -304,22 +256,6 @@ class Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 todo += [(child, multiplied(coefficient, factor)) for child, factor in node.expanded()]
         form.terms = list(terms.items())[::-1]
         return form
-
-
-def number(tensor: Tensor) -> Coefficient:
-    """A constant as a number or as one number per channel, fp32. A weight is not copied, so that training updates it."""
-    if tensor.numel() == 1:
-        return float(tensor)
-    flat = tensor.detach().reshape(-1)
-    return flat if flat.dtype == torch.float32 else flat.float()
-
-
-def multiplied(a: Coefficient, b: Coefficient) -> Coefficient:
-    if isinstance(a, float) and a == 1:
-        return b
-    if isinstance(b, float) and b == 1:
-        return a
-    return a * b
 
 
 def _storage(tensor: Tensor) -> int:

@@ -19,7 +19,7 @@ from transformers import PreTrainedModel
 
 from openmav.backends.transformers.capture import attention
 from openmav.backends.transformers.capture.hooks import last_position, row_of
-from openmav.backends.transformers.checks.verify import sample_ids
+from openmav.backends.transformers.checks.passes import sample_ids
 from openmav.backends.transformers.decoding.decoder import Decoder
 from openmav.backends.transformers.discovery.anatomy import Anatomy
 from openmav.backends.transformers.discovery.roles import is_linear

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from openmav.backends.edits import Edit, need_range
 from openmav.backends.sites import EDITABLE, Site, SiteName
-from openmav.backends.transformers.checks.verify import sample_ids
+from openmav.backends.transformers.checks.passes import sample_ids
 from openmav.backends.transformers.decoding.decoder import Decoder
 from openmav.backends.transformers.discovery.anatomy import Anatomy, Part
 from openmav.backends.transformers.discovery.mlp_internals import MlpInternals
