@@ -8,7 +8,20 @@ from itertools import pairwise
 
 import numpy as np
 
-from openmav.protocol.commands import COMMANDS, Advance, Back, Command, Force, Pause, Resume, SetBreakpoints, SetSampling, Want
+from openmav.protocol.commands import (
+    COMMANDS,
+    Advance,
+    Back,
+    Command,
+    Force,
+    Intervene,
+    Pause,
+    Resume,
+    SetBreakpoints,
+    SetPace,
+    SetSampling,
+    Want,
+)
 from openmav.protocol.history import History
 from openmav.protocol.snapshot import Snapshot
 from openmav.record import RANK_EDGES, Candidates, ModelInfo, Prompt, Step, Timing, freeze_values, frozen
@@ -253,6 +266,10 @@ class ScriptedSource:
                 self._force(token_id)
             case SetSampling(sampling):
                 self.history.update(sampling=sampling)
+            case SetPace(seconds):
+                self.history.update(pace=seconds)
+            case Intervene(specs):
+                self.history.update(interventions=specs)
             case SetBreakpoints(texts):
                 self.history.update(breakpoints=texts)
             case Want():

@@ -39,6 +39,7 @@ from openmav.protocol.commands import (
     Rename,
     Resume,
     SetBreakpoints,
+    SetPace,
     SetSampling,
     Switch,
     Type,
@@ -290,6 +291,14 @@ def test_what_the_reader_cannot_read_is_a_failure_and_no_endless_run(start, monk
     assert (end.status, end.running, source.exit_code) == ("failed", False, 1)
     assert end.error == "what the model's process sent could not be read: ValueError: no such step"
     assert "Traceback" in source.details
+
+
+def test_the_pace_is_changed_while_it_runs(start) -> None:
+    source = start(max_new_tokens=5000, refresh_rate=60.0)
+    wait(source, lambda s: len(s.steps) == 1)
+    assert source.snapshot().pace == 60.0
+    source.send(SetPace(0.0))
+    assert wait(source, lambda s: len(s.steps) > 100).pace == 0.0
 
 
 def test_pause_holds_and_run_goes_on(start) -> None:

@@ -65,4 +65,6 @@ Event: TypeAlias = StateChanged | Made | Recomputed | BranchLeft | BranchRenamed
 
 def first_state(settings: Settings) -> RunState:
     """What both sides know before the engine has sent anything."""
-    return RunState(progress="starting", sampling=settings.sampling.over(Sampling()), interactive=settings.interactive)
+    return RunState(
+        progress="starting", sampling=settings.sampling.over(Sampling()), interactive=settings.interactive, pace=settings.refresh_rate
+    )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -21,6 +22,7 @@ from openmav.protocol.commands import (
     Rename,
     Resume,
     SetBreakpoints,
+    SetPace,
     SetSampling,
     Switch,
     Type,
@@ -127,6 +129,11 @@ def set_sampling(_engine: Engine, session: Session, command: SetSampling) -> Non
     session.sampling = command.sampling
 
 
+def set_pace(engine: Engine, _session: Session, command: SetPace) -> None:
+    engine.reporter.paced(command.seconds)
+    engine.due = min(engine.due, time.monotonic() + command.seconds)
+
+
 def attribute(engine: Engine, session: Session, command: Attribute) -> None:
     """Stopped by any other command but Want; that one is obeyed then."""
     engine.running = False
@@ -202,5 +209,6 @@ HANDLERS: dict[type, Callable[[Engine, Session, Any], str | None]] = {
     Want: want,
     SetBreakpoints: set_breakpoints,
     SetSampling: set_sampling,
+    SetPace: set_pace,
     Attribute: attribute,
 }

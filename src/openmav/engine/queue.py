@@ -16,12 +16,13 @@ from openmav.protocol.commands import (
     Pause,
     Resume,
     SetBreakpoints,
+    SetPace,
     SetSampling,
     Want,
 )
 
 MOST = 256  # commands that wait
-LAST_WINS = (Want, SetSampling, SetBreakpoints, Intervene, Attribute)  # each says all of it, whatever the one before said
+LAST_WINS = (Want, SetSampling, SetPace, SetBreakpoints, Intervene, Attribute)  # each says all of it, whatever the one before said
 COUNTED = (Advance, Back, Forward)
 Numbered: TypeAlias = tuple[int, Command]
 

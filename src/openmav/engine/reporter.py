@@ -68,6 +68,9 @@ class Reporter:
     def attributed(self, attribution: InputAttribution) -> None:
         self.change(replace(self.state, attribution=attribution))
 
+    def paced(self, seconds: float) -> None:
+        self.change(replace(self.state, pace=seconds))
+
     def made(self, steps: Sequence[Step]) -> None:
         if steps:
             self.send(Made(tuple(steps)))

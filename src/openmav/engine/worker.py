@@ -42,7 +42,7 @@ class Engine:
         while True:
             self.obey(session)
             if not self.idle(session):
-                self.due = time.monotonic() + self.settings.refresh_rate
+                self.due = time.monotonic() + self.reporter.state.pace
                 self.generate_or_pause(session)
 
     def idle(self, session: Session) -> bool:
@@ -108,7 +108,7 @@ class Engine:
 
     def _generate(self, session: Session) -> None:
         """The next token, or as many as no eye can tell apart where each need not stay for a while."""
-        if self.settings.refresh_rate > 0:
+        if self.reporter.state.pace > 0:
             made = self.show_made(session, lambda: [session.step()])
         else:
             made = self.show_made(session, lambda: session.burst(most=self.budget))

@@ -119,6 +119,13 @@ class SetSampling:
 
 
 @dataclass(frozen=True)
+class SetPace:
+    """While it runs, let each token stay for so many seconds at least; 0: as fast as they come."""
+
+    seconds: float
+
+
+@dataclass(frozen=True)
 class Attribute:
     """Compute which tokens a prediction depends on, and pause; the fields as in Session.explain. Any other command stops it.
 
@@ -133,7 +140,7 @@ class Attribute:
 
 
 Generating: TypeAlias = Resume | Pause | Advance | Back | Forward | Force | Type | Switch | Rename
-Command: TypeAlias = Generating | EditPrompt | Intervene | SetBreakpoints | Want | SetSampling | Attribute
+Command: TypeAlias = Generating | EditPrompt | Intervene | SetBreakpoints | Want | SetSampling | SetPace | Attribute
 
 
 COMMANDS = frozenset(kind.__name__ for kind in get_args(Command))  # of a source that takes them all

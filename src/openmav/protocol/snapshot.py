@@ -38,6 +38,7 @@ class RunState:
     attribution: InputAttribution | None = None  # the last one that was requested
     interventions: tuple[str, ...] = ()  # as settings.interventions.parse reads them
     breakpoints: tuple[str, ...] = ()  # conditions that pause the run
+    pace: float = 0.0  # seconds that each token stays at least
     interactive: bool = False  # tokens come one by one, as the user asks for them
 
     @property

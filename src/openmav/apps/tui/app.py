@@ -20,7 +20,9 @@ from textual.screen import Screen
 from openmav.apps.tui.bindings import bindings
 from openmav.apps.tui.controllers.attribution import AttributionController
 from openmav.apps.tui.controllers.branches import BranchesController
+from openmav.apps.tui.controllers.changes import ChangesController
 from openmav.apps.tui.controllers.context import Context
+from openmav.apps.tui.controllers.copying import CopyController
 from openmav.apps.tui.controllers.display import DisplayController
 from openmav.apps.tui.controllers.interventions import InterventionsController
 from openmav.apps.tui.controllers.layouts import LayoutsController
@@ -63,6 +65,7 @@ class Controllers:
     sampling: SamplingController
     branches: BranchesController
     interventions: InterventionsController
+    changes: ChangesController
     attribution: AttributionController
     watches: WatchesController
     navigation: NavigationController
@@ -70,6 +73,7 @@ class Controllers:
     panels: PanelsController
     layouts: LayoutsController
     display: DisplayController
+    copying: CopyController
 
 
 class MavApp(App[None]):
@@ -89,12 +93,14 @@ class MavApp(App[None]):
         self.context = context = Context(source, view, self)
         self.panels = panels = PanelsController(context)
         self.measures = self.make_measures()
+        changes = ChangesController(context, panels)
         self.controllers = Controllers(
             run=RunController(context),
             text=TextController(context),
             sampling=SamplingController(context),
             branches=BranchesController(context),
-            interventions=InterventionsController(context),
+            interventions=InterventionsController(context, changes),
+            changes=changes,
             attribution=AttributionController(context, panels),
             watches=WatchesController(context, self.measures),
             navigation=NavigationController(context, panels),
@@ -102,6 +108,7 @@ class MavApp(App[None]):
             panels=panels,
             layouts=LayoutsController(context, panels),
             display=DisplayController(context, panels, self.export_screenshot, self.use_theme),
+            copying=CopyController(context, self.copy_to_clipboard),
         )
         self.extent = Size(80, 24)  # of the terminal, from the last resize event
         self.guard = TerminalGuard(self, source.close)
@@ -182,6 +189,7 @@ class MavApp(App[None]):
         if not self._drawable:
             return
         began = time.perf_counter()
+        self.controllers.changes.observe()
         self.measures.update()
         base, width, panels = self.screen_stack[0], self.extent.width, self.panels
         panels.places = {tile.name: tile for tile in self.places(self.rows_taken(base, width))}

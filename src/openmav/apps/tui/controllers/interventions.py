@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from openmav.apps.tui.controllers.changes import ChangesController
 from openmav.apps.tui.controllers.context import Context, error_of
 from openmav.apps.tui.screens.modal import Field
 from openmav.paint import PALETTES
@@ -14,8 +15,8 @@ EXAMPLES = "for example: ablate L5.H3 · ablate L7.mlp=mean · amplify L5.attn=0
 class InterventionsController:
     """Adds and removes interventions."""
 
-    def __init__(self, context: Context) -> None:
-        self._context = context
+    def __init__(self, context: Context, changes: ChangesController) -> None:
+        self._context, self._changes = context, changes
 
     def open(self) -> None:
         """The list of active interventions; the form to add one where there are none."""
@@ -53,5 +54,6 @@ class InterventionsController:
         )
 
     def _set(self, specs: tuple[str, ...]) -> None:
+        self._changes.keep(self._context.view.interventions)
         self._context.send(Intervene(specs))
         self._context.poll()

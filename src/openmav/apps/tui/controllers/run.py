@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 
 from openmav.apps.tui.controllers.context import LOADING, Context
-from openmav.protocol.commands import Advance, Back, Force, Forward, Pause, Resume
+from openmav.protocol.commands import Advance, Back, Force, Forward, Pause, Resume, SetPace
 
+PACES = (0.0, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)  # seconds per token
 NO_MORE = "this source generates no tokens; the left and right keys move through them"
 LOADING_RUNS = f"{LOADING}; tokens come as soon as it is there"
 
@@ -70,6 +71,21 @@ class RunController:
             return
         context.view = replace(context.view, candidate=None, following=True)
         context.poll()
+
+    def pace(self, by: int) -> None:
+        """The minimum of seconds per token, while it runs: the next longer (`by` 1) or shorter (-1) of PACES."""
+        context, now = self._context, self._context.view.pace
+        if not context.takes(SetPace):
+            context.notify("this source generates no tokens")
+            return
+        others = [seconds for seconds in PACES if (seconds > now if by > 0 else seconds < now)]
+        if not others:
+            context.notify(f"each token stays for {now:g} s: the longest" if by > 0 else "tokens come as fast as the model makes them")
+            return
+        seconds = min(others) if by > 0 else max(others)
+        context.send(SetPace(seconds))
+        context.view = replace(context.view, pace=seconds)  # shown at once; the source's next snapshot has it too
+        context.notify(f"each token stays for {seconds:g} s at least" if seconds else "tokens come as fast as the model makes them")
 
     def interrupt(self) -> None:
         """Stops generating first, then quits."""

@@ -67,6 +67,7 @@ class TourApp(MavApp):
         self.answer, self.panels.maximised, self.panels.focused = None, False, step.focus
         self.begun, self.context.note = self.view, ""
         self.panels.show(step.panels, kinds={})
+        self.controllers.changes.forget()
 
     def action_tour(self, by: int) -> None:
         if 0 <= self.at + by < len(TOUR_STEPS):

@@ -71,8 +71,8 @@ class Notice(Lines):
         """Shows the text; returns the rows that it takes."""
         failed = view.status == "failed"
         if failed:
-            told = f" · {text}" if text and text != view.notice else ""
-            text = f"✖ {view.error or 'the model stopped'}   ({key_of('quit', view.options.keys)} quits){told}"
+            message = f" · {text}" if text and text != view.notice else ""
+            text = f"✖ {view.error or 'the model stopped'}   ({key_of('quit', view.options.keys)} quits){message}"
         rows = [f" {row}" for row in wrap_words(printable(text), width - 2)]
         most = 6 if failed else 2
         if len(rows) > most:
