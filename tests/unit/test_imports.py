@@ -10,6 +10,7 @@ import pytest
 HEAVY = ("torch", "transformers", "textual")
 LIGHT = (
     "record",
+    "recording.replay",
     "settings",
     "conditions",
     "plugins.registry",

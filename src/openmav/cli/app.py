@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
+from openmav.recording.recorder import Recorder
+from openmav.recording.source import RecordingSource
 from openmav.settings import Settings
 from openmav.system.logs import record_failure, redirect, say
 from openmav.view.options import AppOptions
 
 
-def show_app(settings: Settings, options: AppOptions, tour: bool = False) -> int:
-    """Run the app until the user quits; the exit code, 0 unless the model could not be loaded or its process failed."""
+def show_app(settings: Settings, options: AppOptions, tour: bool = False, record: str | None = None) -> int:
+    """Run the app until the user quits; the exit code, 0 unless the model could not be loaded or its process failed.
+
+    `record`: the run goes into this new file as well. Raises UsageError where that can't be made.
+    """
     log = redirect(descriptors=False)
     from openmav.apps.live import show, start_engine
 
+    recorder = Recorder(record, settings) if record is not None else None
     source = start_engine(settings, str(log))
-    last = show(source, options, tour)
+    recorded = RecordingSource(source, settings, recorder)
+    last = show(recorded, options, tour)
+    if recorded.message:
+        say(f"mav: {recorded.message}")
     if last.error is None:
         return 0
     where = f"; the details are in {record_failure(source.details)}" if source.details else ""

@@ -49,6 +49,7 @@ class RunOptions(RunsModelOptions):
     aggregation: Aggregation
     measures: tuple[str, ...]
     refresh_rate: float | None
+    record: str | None
     interactive: bool
     layout: str | None
     selected_panels: str | None
@@ -148,6 +149,7 @@ RUN = (
         metavar="SECONDS",
         otherwise="0.1 in the app, else 0",
     ),
+    flag(OUTPUT, "--record", "Also write the run into this new file, to be replayed, checked and exported.", metavar="FILE"),
     flag(APP, "--interactive", "Start paused; each key generates one token.", is_flag=True),
     flag(APP, "--layout", f"Layout of panels: {', '.join(LAYOUTS)}, or your own.", metavar="NAME", otherwise="overview"),
     flag(APP, "--selected-panels", "Show these panels instead of a layout. mav panels lists them.", metavar="A B ..."),
@@ -237,3 +239,19 @@ class TourOptions:
 
 
 TOUR = tuple(spec for spec in RUN if spec.name == "--theme")
+
+
+@dataclass(frozen=True)
+class ReplayOptions:
+    """Of `mav replay`."""
+
+    file: str
+    follow: bool
+    layout: str | None
+    theme: str | None
+
+
+REPLAY = (
+    flag(OUTPUT, "--follow", "Go along with a file that is being written.", is_flag=True),
+    *(spec for spec in RUN if spec.name in ("--layout", "--theme")),
+)

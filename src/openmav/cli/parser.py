@@ -159,6 +159,16 @@ def attribute(options: flags.AttributeOptions) -> int:
 
 
 @command.command(context_settings=SETTINGS)
+@click.argument("file", metavar="FILE")
+@with_options(flags.REPLAY, flags.ReplayOptions)
+def replay(options: flags.ReplayOptions) -> int:
+    """Open a recording in the app; no model is needed."""
+    from openmav.cli.replay import replay_command
+
+    return replay_command(options)
+
+
+@command.command(context_settings=SETTINGS)
 @click.argument("what", type=click.Choice(("path", "show", "edit")), metavar="path|show|edit")
 def config(what: str) -> int:
     """Your layouts, keys and theme, in a file."""

@@ -36,10 +36,10 @@ def run_command(options: RunOptions) -> int:
     if output == "tui":
         from openmav.cli.app import show_app
 
-        return show_app(settings, app_options)
+        return show_app(settings, app_options, record=options.record)
     from openmav.cli.stream import stream
 
-    return stream(settings, output)
+    return stream(settings, output, options.record)
 
 
 def choose_output(options: RunOptions) -> OutputMode:

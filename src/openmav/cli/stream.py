@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Literal, Protocol
 from openmav.cli.load_limit import load_limit
 from openmav.cli.output import Output, ProgressLine, ReaderGoneError
 from openmav.conditions.breakpoints import Hit
+from openmav.protocol.snapshot import RunState, Snapshot
 from openmav.record import EndReason, ModelInfo, Prompt, Step
+from openmav.recording.recorder import Recorder
 from openmav.settings import Settings
 from openmav.system.logs import redirect, say, stdout
 from openmav.system.signals import Interrupted, check, finish, hold
@@ -31,17 +33,21 @@ class RunWriter(Protocol):
         """An error ends the run; its line comes next on the screen."""
 
 
-def stream(settings: Settings, output: Literal["plain", "json"]) -> int:
-    """Generate and write until the end, a signal, or until nobody reads; the exit code.
+def stream(settings: Settings, output: Literal["plain", "json"], record: str | None = None) -> int:
+    """Generate and write until the end, a signal, or until nobody reads; the exit code. `record`: also into this new file.
 
     Raises MavError where the model cannot be loaded or the output cannot be written.
     """
     redirect(descriptors=True)
     out = Output(stdout())
+    recorder = Recorder(record, settings, lambda why: say(f"mav: {why}; the run goes on")) if record is not None else None
     try:
-        return _generate(settings, _make_writer(output, out))
+        return _generate(settings, _make_writer(output, out), recorder)
     except ReaderGoneError:
         return 0
+    finally:
+        if recorder is not None:
+            recorder.close()
 
 
 def _make_writer(output: Literal["plain", "json"], out: Output) -> RunWriter:
@@ -54,7 +60,7 @@ def _make_writer(output: Literal["plain", "json"], out: Output) -> RunWriter:
     return Plain(out.write, say, terminal=out.terminal)
 
 
-def _generate(settings: Settings, writer: RunWriter) -> int:
+def _generate(settings: Settings, writer: RunWriter, recorder: Recorder | None) -> int:
     steps: list[Step] = []
     hit: Hit | None = None
     progress = ProgressLine()
@@ -68,20 +74,25 @@ def _generate(settings: Settings, writer: RunWriter) -> int:
         try:
             started = time.perf_counter()
             writer.begin(session.info, session.prompt, session.settings)
+            _record(recorder, session)
             session.prefill(progress)
             progress.clear()
-            for step in _steps(session, settings):
-                with hold():  # what is written is counted
-                    writer.step(step)
-                    steps.append(step)
-                check()
-                _wait(started + len(steps) * settings.refresh_rate)
+            for made in _bursts(session, settings):
+                if recorder is not None:
+                    recorder.add(session.branch, made)
+                for step in made:
+                    with hold():  # what is written is counted
+                        writer.step(step)
+                        steps.append(step)
+                    check()
+                    _wait(started + len(steps) * settings.refresh_rate)
             for why in session.broken.values():
                 say(f"mav: note: {why}")
             hit = session.hit
             reason, exit_code = session.reason or ("break" if hit is not None else "length"), 0
         finally:
             progress.clear()
+            _record(recorder, session)
             session.close()
     except Interrupted as interrupt:
         reason, exit_code = "interrupt", interrupt.exit_code
@@ -95,12 +106,18 @@ def _generate(settings: Settings, writer: RunWriter) -> int:
     return exit_code
 
 
-def _steps(session: Session, settings: Settings) -> Iterator[Step]:
-    """All of them as they come; where each need not stay for a while, a few at a time."""
-    if settings.refresh_rate > 0:
-        yield from session
+def _bursts(session: Session, settings: Settings) -> Iterator[list[Step]]:
+    """All steps as they come; where each need not stay for a while, a few at a time."""
+    most = 1 if settings.refresh_rate > 0 else None
     while session.reason is None and session.hit is None:
-        yield from session.burst()
+        yield session.burst(most=most)
+
+
+def _record(recorder: Recorder | None, session: Session) -> None:
+    """The model, the prompt and all facts of the run, as they are now."""
+    if recorder is not None:
+        state = session.describe(RunState(status="paused" if session.reason is None else "ended", info=session.info))
+        recorder.update(Snapshot(steps=session.steps).with_state(state))
 
 
 def _wait(until: float) -> None:

@@ -7,6 +7,7 @@ import multiprocessing
 import threading
 import time
 import traceback
+from collections.abc import Callable
 from dataclasses import replace
 
 from openmav.engine.app_watch import AppState, SlowMeasure
@@ -37,6 +38,7 @@ class EngineSource:
         self._sent = 0  # the number of the last command
         self._sampling_sent = 0  # and of the last one about sampling
         self._closing = False
+        self._changed: Callable[[], None] | None = None
         self._log = log
         self._load_timeout = settings.load_timeout
         self._started = time.monotonic()
@@ -79,6 +81,15 @@ class EngineSource:
             if isinstance(command, SetSampling):
                 self._sampling_sent = self._sent
                 self._history.update(sampling=command.sampling)
+
+    def observe(self, changed: Callable[[], None] | None) -> Snapshot:
+        """From now on `changed` is called after each event of the engine's, by the thread that reads them; the newest state."""
+        self._changed = changed
+        return self.latest()
+
+    def latest(self) -> Snapshot:
+        """The newest state, for whoever is not the app: asking is no sign that the app is alive."""
+        return self._history.snapshot()
 
     def name_panel(self, name: str) -> None:
         """Which panel of somebody else's is being called, "" for none: named where the app's process dies meanwhile."""
@@ -129,6 +140,8 @@ class EngineSource:
             except (EOFError, OSError):
                 break
             self._take(event)
+            if self._changed is not None:
+                self._changed()
         if not self._closing and self.snapshot().status != "failed":
             self._process.join(1)
             self._keep_native()

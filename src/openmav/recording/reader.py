@@ -1,0 +1,322 @@
+"""Reads a recording, whoever made it: nothing in the file can run, and no more is read than a size that was checked first."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import sqlite3
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import fields
+from pathlib import Path
+from typing import Any, NamedTuple
+from urllib.parse import quote
+
+from numpy.typing import NDArray
+
+from openmav.errors import UsageError
+from openmav.record import Branch, ModelInfo, Prompt, Step
+from openmav.recording.format import APPLICATION, MAGIC, SCHEMA, VERSION
+from openmav.recording.rows import COLUMNS, OWN_ROWS, BadDataError, array_of, measure_name, step_of
+
+MOST_BYTES = 64 * 2**20  # of one array, or of one text
+MOST_OPEN = 192 * 2**20  # of all that is read when a file is opened
+LIMIT_LENGTH = 0  # SQLITE_LIMIT_LENGTH, which Python 3.10 has no name for
+MOST_ROWS = 2_000_000
+MOST_BRANCHES = 10_000
+STEP_COLUMNS = (
+    "position, token_id, token, text, special, forced, logprob, rank, entropy, seconds_model, seconds_capture, seconds_sample"  # COLUMNS
+)
+ALLOWED = {sqlite3.SQLITE_SELECT, sqlite3.SQLITE_READ, sqlite3.SQLITE_FUNCTION}
+FUNCTIONS = {"length", "sum", "count", "max", "min", "coalesce", "total", "typeof"}
+
+
+class StepAt(NamedTuple):
+    """A step's own row: its number, and the step."""
+
+    number: int
+    step: Step
+
+
+class StoredValues(Mapping[str, NDArray[Any]]):
+    """The arrays of a step, read from the file when they are asked for."""
+
+    def __init__(self, recording: Recording, number: int, names: tuple[str, ...], part: str) -> None:
+        self._recording, self._number, self._names, self._part = recording, number, names, part
+
+    def __getitem__(self, name: str) -> NDArray[Any]:
+        if name not in self._names:
+            raise KeyError(name)
+        array = self._recording.array(self._number, self._part, name)
+        if array is None:
+            raise KeyError(name)
+        return array
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._names
+
+
+class Recording:
+    """An open file. `problems` are lines about what in it could not be read.
+
+    Raises UsageError, in one line, for what is no recording, or one that can't be read.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        self.problems: list[str] = []
+        self._cache: dict[tuple[int, str, str], NDArray[Any] | None] = {}
+        _check_head(self.path)
+        self._database = self._connect()
+        try:
+            self._check_schema()
+            self.meta = self._meta()
+            self.contexts = dict(self._contexts())
+        except BaseException:
+            self._database.close()
+            raise
+
+    def _connect(self) -> sqlite3.Connection:
+        """Read only; where the folder takes no lock files and no journal is left, as a file that doesn't change."""
+        uri = "file:" + quote(os.path.abspath(self.path).replace(os.sep, "/"), safe="/:")
+        for mode in ("?mode=ro", "?mode=ro&immutable=1"):
+            try:
+                database = sqlite3.connect(uri + mode, uri=True, isolation_level=None, check_same_thread=False, timeout=2.0)
+                database.text_factory = lambda data: data.decode("utf-8", "replace")
+                for pragma in ("trusted_schema=OFF", "query_only=ON", "cell_size_check=ON", "mmap_size=0", "cache_size=-16000"):
+                    database.execute(f"PRAGMA {pragma}")
+                if hasattr(database, "setlimit"):
+                    database.setlimit(LIMIT_LENGTH, MOST_BYTES + 2**20)
+                database.execute("SELECT name FROM sqlite_master LIMIT 1").fetchone()
+                database.set_authorizer(_authorize)
+                return database
+            except sqlite3.OperationalError as error:
+                wal = Path(f"{self.path}-wal")
+                if mode.endswith("ro") and not (wal.exists() and wal.stat().st_size):
+                    continue
+                raise UsageError(f"cannot read {self.path}: {error}") from error
+            except sqlite3.Error as error:
+                raise UsageError(f"{self.path} is damaged: {error}; mav recover may save what is sound in it") from error
+        raise UsageError(f"cannot read {self.path}")
+
+    def _check_schema(self) -> None:
+        """The file has mav's tables and nothing else: no view, trigger, virtual table, or other index."""
+        rows = self.rows("SELECT type, name, coalesce(sql, '') FROM sqlite_master WHERE length(name) < 200 LIMIT 100")
+        for kind, name, sql in rows:
+            if not (kind == "index" and name.startswith("sqlite_autoindex_") and not sql) and SCHEMA.get(name) != sql:
+                raise UsageError(f"{self.path} is not a sound recording: it brings the {kind} '{name}', which no recording has")
+        if {name for _, name, _ in rows} < set(SCHEMA):
+            raise UsageError(f"{self.path} is not a whole recording: it lacks a table")
+
+    def rows(self, query: str, *values: Any) -> list[tuple[Any, ...]]:
+        """Raises UsageError where the file is damaged there."""
+        try:
+            return self._database.execute(query, values).fetchall()
+        except (sqlite3.Error, OverflowError, MemoryError) as error:
+            raise UsageError(f"{self.path} is damaged: {error}; mav recover may save what is sound in it") from error
+
+    # ---- what it says of the run ----
+
+    def _meta(self) -> dict[str, Any]:
+        result = {}
+        rows = self.rows("SELECT name, value FROM meta WHERE length(value) < ? AND length(name) < 100 LIMIT 100", MOST_BYTES)
+        for name, value in rows:
+            with contextlib.suppress(ValueError, RecursionError, TypeError):
+                result[str(name)] = json.loads(value)
+        return result
+
+    def _contexts(self) -> Iterator[tuple[int, str]]:
+        yield from self.rows("SELECT id, content FROM contexts WHERE length(content) < 1000000 LIMIT 100000")
+
+    @property
+    def info(self) -> ModelInfo | None:
+        """The model; None where the file does not say which."""
+        result: ModelInfo | None = self._tried(lambda: _model(self.meta["model"]), "which model it was")
+        return result
+
+    def state(self, name: str, default: Any = None) -> Any:
+        state = self.meta.get("state")
+        return state.get(name, default) if isinstance(state, dict) else default
+
+    def _tried(self, read: Callable[[], Any], what: str) -> Any:
+        try:
+            return read()
+        except (KeyError, TypeError, ValueError, AttributeError, RecursionError):
+            line = f"it does not say {what}"
+            if line not in self.problems:
+                self.problems.append(line)
+            return None
+
+    # ---- the text ----
+
+    def branches(self) -> list[Branch]:
+        """All branches with all their steps, undone ones too, the first branch first. Steps that can't be read are left out."""
+        self._check_sizes()
+        own = self._steps()
+        whole: dict[int, Branch] = {}
+        rows = self.rows(
+            "SELECT id, name, parent, at, prompt FROM branches WHERE length(prompt) < ? ORDER BY id LIMIT ?", MOST_BYTES, MOST_BRANCHES
+        )
+        for number, name, parent, at, prompt in rows:
+            read = self._read_prompt(number, prompt)
+            if read is None or not isinstance(name, str) or not isinstance(at, int) or at < 0 or name in {b.name for b in whole.values()}:
+                self._problem(f"branch {number} cannot be read")
+                continue
+            before = whole.get(parent) if parent is not None else None
+            steps = {step.index: step for step in (before.steps[:at] if before else ())}
+            steps.update({index: one.step for index, one in own.get(number, {}).items()})
+            sound = next((index for index in range(len(steps) + 1) if index not in steps), len(steps))
+            if sound < len(steps):
+                self._problem(f"branch '{name}' lacks token {sound}; what is after it is left out")
+            whole[number] = Branch(name, read, tuple(steps[i] for i in range(sound)), before.name if before else None, at if before else 0)
+        return list(whole.values())
+
+    def _problem(self, line: str) -> None:
+        if line not in self.problems and len(self.problems) < 100:
+            self.problems.append(line)
+
+    def _check_sizes(self) -> None:
+        count, size = self.rows("SELECT count(*), total(length(detail) + length(data)) FROM steps")[0]
+        arrays = self.rows("SELECT count(*) FROM arrays")[0][0]
+        if count > MOST_ROWS or size > MOST_OPEN or arrays > 100 * MOST_ROWS:
+            raise UsageError(f"{self.path} is too large to open: {count} steps with {size / 2**20:.0f} MB")
+
+    def _steps(self) -> dict[int, dict[int, StepAt]]:
+        names: dict[int, list[str]] = {}
+        for number, name in self.rows("SELECT step, name FROM arrays WHERE length(name) < 200"):
+            names.setdefault(number, []).append(name)
+        contexts = {number: self._read_context(number, content) for number, content in self.contexts.items()}
+        result: dict[int, dict[int, StepAt]] = {}
+        shared: dict[tuple[str, ...], dict[str, tuple[str, ...]]] = {}
+        query = f"SELECT id, branch, step, context, detail, data, {STEP_COLUMNS} FROM steps"
+        for number, branch, index, context, detail, data, *columns in self.rows(query):
+            try:
+                step = self._step(number, index, columns, contexts.get(context), detail, data, tuple(names.get(number, ())), shared)
+            except BadDataError as error:
+                self._problem(str(error))
+                continue
+            result.setdefault(branch, {})[index] = StepAt(number, step)
+        return result
+
+    def _read_context(self, number: int, content: str) -> Any:
+        return self._tried(lambda: json.loads(content), f"how the steps of context {number} were chosen")
+
+    def _read_prompt(self, number: int, content: str) -> Prompt | None:
+        read: Prompt | None = self._tried(lambda: _prompt(json.loads(content)), f"the prompt of branch {number}")
+        return read
+
+    def _step(self, number: int, index: int, columns: Any, context: Any, detail: Any, data: Any, names: Any, shared: Any) -> Step:
+        if not isinstance(context, dict) or not isinstance(data, bytes) or not isinstance(detail, str) or not isinstance(index, int):
+            raise BadDataError(f"a step with the number {number} cannot be read")
+        if names not in shared:
+            parts: dict[str, list[str]] = {part: [] for part in OWN_ROWS}
+            for pointer in names:
+                part, name = measure_name(pointer)
+                parts[part].append(name)
+            shared[names] = {part: tuple(entries) for part, entries in parts.items()}
+        own = shared[names]
+        step = step_of(index, tuple(columns), context, detail, data, StoredValues(self, number, own["values"], "values"))
+        if step.before is not None:
+            object.__setattr__(step.before, "values", StoredValues(self, number, own["before/values"], "before/values"))
+        return step
+
+    def array(self, number: int, part: str, name: str) -> NDArray[Any] | None:
+        """An array of a step, frozen; None where it can't be read."""
+        key = number, part, name
+        if key not in self._cache:
+            if len(self._cache) > 4096:
+                self._cache.clear()
+            self._cache[key] = self._array(number, f"{part}/{name.replace('~', '~0').replace('/', '~1')}")
+        return self._cache[key]
+
+    def _array(self, number: int, pointer: str) -> NDArray[Any] | None:
+        try:
+            query = "SELECT dtype, shape, data FROM arrays WHERE step = ? AND name = ? AND length(data) <= ? AND length(shape) < 200"
+            rows = self.rows(query, number, pointer, MOST_BYTES)
+            if not rows or not isinstance(rows[0][2], bytes):
+                raise BadDataError("it is too large")
+            return array_of(rows[0][0], json.loads(rows[0][1]), rows[0][2])
+        except (BadDataError, UsageError, ValueError, TypeError) as error:
+            self._problem(f"{pointer} of the step with the number {number} cannot be read: {error}")
+            return None
+
+    def version(self) -> int:
+        """Grows where somebody has written to the file."""
+        return int(self._database.execute("PRAGMA data_version").fetchone()[0])
+
+    def refresh(self) -> None:
+        """Reads again what the file says of the run."""
+        self.meta, self.contexts = self._meta(), dict(self._contexts())
+        self._cache.clear()
+
+    def close(self) -> None:
+        self._database.close()
+
+    def __enter__(self) -> Recording:
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        self.close()
+
+
+def _authorize(action: int, first: str | None, second: str | None, *_rest: str | None) -> int:
+    """Only what mav itself asks for: reading the tables, plain functions, and two pragmas."""
+    if action == sqlite3.SQLITE_FUNCTION:
+        return sqlite3.SQLITE_OK if second in FUNCTIONS else sqlite3.SQLITE_DENY
+    if action == sqlite3.SQLITE_PRAGMA:
+        return sqlite3.SQLITE_OK if first in ("data_version", "quick_check") else sqlite3.SQLITE_DENY
+    if action == sqlite3.SQLITE_READ:
+        known = first in SCHEMA or first in ("sqlite_master", "sqlite_schema")
+        return sqlite3.SQLITE_OK if known else sqlite3.SQLITE_DENY
+    return sqlite3.SQLITE_OK if action in ALLOWED else sqlite3.SQLITE_DENY
+
+
+def _check_head(path: Path) -> None:
+    """Raises UsageError before SQLite sees a file that is no recording."""
+    try:
+        if not path.is_file():
+            raise UsageError(f"{path} is a folder or device, not a recording" if path.exists() else f"there is no file {path}")
+        with path.open("rb") as file:
+            head = file.read(100)
+    except (OSError, ValueError) as error:
+        raise UsageError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from error
+    if len(head) < 100 or head[:16] != MAGIC or int.from_bytes(head[68:72], "big") != APPLICATION:
+        raise UsageError(f"{path} is not a recording of mav")
+    version = int.from_bytes(head[60:64], "big")
+    if version != VERSION:
+        raise UsageError(f"{path} has version {version} of the format; this mav reads version {VERSION}")
+
+
+def _model(content: Mapping[str, Any]) -> ModelInfo:
+    known = {one.name for one in fields(ModelInfo)}
+    values = {name: value for name, value in content.items() if name in known}
+    missing = {measure: {int(layer): str(why) for layer, why in layers.items()} for measure, layers in values.pop("missing", {}).items()}
+    info = ModelInfo(**{**values, "missing": missing, "notes": tuple(map(str, values.get("notes", ())))})
+    info = ModelInfo(**{**{f.name: getattr(info, f.name) for f in fields(ModelInfo)}, "layer_heads": tuple(info.layer_heads)})
+    counts = (info.layers, info.heads, info.vocab, info.kv_heads, info.width, info.parameters, *info.layer_heads)
+    texts = (info.name, info.backend, info.dtype, info.device)
+    if not all(isinstance(n, int) and 0 <= n < 2**62 for n in counts) or not all(isinstance(text, str) for text in texts):
+        raise ValueError("counts of a model")
+    if info.layers > 10_000 or info.heads > 100_000 or not isinstance(info.context, (int, type(None))):
+        raise ValueError("counts of a model")
+    if not isinstance(info.generation_config, dict):
+        raise ValueError("generation config")
+    return info
+
+
+def _prompt(content: Mapping[str, Any]) -> Prompt:
+    prompt = Prompt(content["text"], tuple(content["token_ids"]), tuple(content["tokens"]), tuple(map(bool, content["special"])))
+    if not isinstance(prompt.text, str) or not all(isinstance(i, int) for i in prompt.token_ids):
+        raise ValueError("prompt")
+    if not all(isinstance(text, str) for text in prompt.tokens) or len(prompt.tokens) != len(prompt.token_ids):
+        raise ValueError("prompt")
+    return prompt
+
+
+assert len(STEP_COLUMNS.split(", ")) == len(COLUMNS)

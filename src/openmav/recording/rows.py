@@ -1,0 +1,191 @@
+"""A Step as rows, made from the one list of a Step's fields in record/codec.py, and a Step from rows.
+
+Plain values are columns, what is nested is JSON in `detail`, and arrays are little-endian bytes with their dtype and shape. The arrays
+of `values` have rows of their own, so that a long recording opens without reading them; the others lie one after the other in `data`.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import zlib
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from openmav.record import Step, frozen
+from openmav.record.codec import decode_step, encode_step, plain
+
+COLUMNS = (  # in the order of the table: the field of a Step and where it stands in what the codec writes
+    ("position",),
+    ("token_id",),
+    ("token",),
+    ("text",),
+    ("special",),
+    ("forced",),
+    ("logprob",),
+    ("rank",),
+    ("entropy",),
+    ("timing", "model"),
+    ("timing", "capture"),
+    ("timing", "sample"),
+)
+IN_COLUMNS = frozenset(path[0] for path in COLUMNS) | {"index"}
+SHARED = ("sampling", "interventions")  # the same for many steps: a row of `contexts`
+OWN_ROWS = ("values", "before/values")  # arrays in a table of their own
+DTYPES: dict[str, np.dtype[Any]] = {"<f4": np.dtype("<f4"), "<i8": np.dtype("<i8")}
+MOST_AXES = 8
+ArrayRow: TypeAlias = tuple[str, str, str, bytes]  # name, dtype, shape, data
+
+
+class BadDataError(ValueError):
+    """A row does not hold what a recording holds there."""
+
+
+class StepRow(NamedTuple):
+    """What is written of a step: its plain columns, the JSON of its context and its details, its data, and the arrays by name."""
+
+    columns: tuple[Any, ...]
+    context: str
+    detail: str
+    data: bytes
+    arrays: list[ArrayRow]
+    sum: int
+
+
+def rows_of(step: Step) -> StepRow:
+    """The rows of a step."""
+    content = encode_step(step)
+    columns = tuple(_column(content, path) for path in COLUMNS)
+    context = dumps({name: content[name] for name in SHARED})
+    inline: list[ArrayRow] = []
+    own: list[ArrayRow] = []
+    rest = _without_arrays({k: v for k, v in content.items() if k not in IN_COLUMNS and k not in SHARED}, "", inline, own)
+    rest["arrays"] = [[name, dtype, json.loads(shape)] for name, dtype, shape, _ in inline]
+    detail, data = dumps(rest), b"".join(array[3] for array in inline)
+    own.sort()
+    return StepRow(columns, context, detail, data, own, checksum(step.index, columns, context, detail, data, own))
+
+
+def checksum(index: int, columns: tuple[Any, ...], context: str, detail: str, data: bytes, arrays: list[ArrayRow]) -> int:
+    """CRC-32 of a step's rows; the plain columns as their JSON."""
+    total = zlib.crc32(json.dumps([index, *columns], separators=(",", ":")).encode())
+    for part in (context.encode(), detail.encode(), data):
+        total = zlib.crc32(part, total)
+    for name, dtype, shape, bits in arrays:
+        total = zlib.crc32(bits, zlib.crc32(f"{name} {dtype} {shape}".encode(), total))
+    return total
+
+
+def step_of(index: int, columns: tuple[Any, ...], context: Mapping[str, Any], detail: str, data: bytes, values: Mapping[str, Any]) -> Step:
+    """The Step of these rows. `values` takes the place of the arrays that have rows of their own. Raises BadDataError."""
+    try:
+        content = json.loads(detail)
+        content["index"] = index
+        for path, value in zip(COLUMNS, columns):
+            into = content if len(path) == 1 else content.setdefault(path[0], {})
+            into[path[-1]] = value
+        content["special"], content["forced"] = bool(content["special"]), bool(content["forced"])
+        content.update(context)
+        start = 0
+        for name, dtype, shape in content.pop("arrays"):
+            array = array_of(dtype, shape, data, start)
+            start += array.nbytes
+            _place(content, name, array)
+        own_before = bool(content.get("before"))
+        content["values"] = {}
+        if own_before:
+            content["before"]["values"] = {}
+        step = decode_step(content)
+        _need(step)
+    except BadDataError:
+        raise
+    except Exception as error:  # whatever a damaged file brings
+        raise BadDataError(f"step {index} cannot be read: {type(error).__name__}") from error
+    object.__setattr__(step, "values", values)  # read when it is asked for
+    return step
+
+
+def array_of(dtype: str, shape: Any, data: bytes, start: int = 0) -> NDArray[Any]:
+    """A read-only array of these bytes. Raises BadDataError where they are not what dtype and shape say."""
+    if dtype not in DTYPES or not isinstance(shape, list) or len(shape) > MOST_AXES:
+        raise BadDataError("an array of an unknown kind")
+    if not all(isinstance(size, int) and not isinstance(size, bool) and size >= 0 for size in shape):
+        raise BadDataError("an array with a wrong shape")
+    count = math.prod(shape)
+    if start + count * DTYPES[dtype].itemsize > len(data):
+        raise BadDataError("an array that is shorter than its shape says")
+    return frozen(np.frombuffer(data, DTYPES[dtype], count, start).reshape(shape).astype(DTYPES[dtype].newbyteorder("="), copy=False))
+
+
+def dumps(value: Any) -> str:
+    return json.dumps(plain(value), allow_nan=False, separators=(",", ":"))
+
+
+def _column(content: Mapping[str, Any], path: tuple[str, ...]) -> Any:
+    value: Any = content
+    for name in path:
+        value = value[name]
+    if isinstance(value, np.generic):
+        value = value.item()
+    if isinstance(value, bool):
+        return int(value)
+    if isinstance(value, float):
+        return None if math.isnan(value) else float(value)  # SQLite has no NaN
+    if isinstance(value, str):
+        return value.encode("utf-8", "replace").decode()
+    return value
+
+
+def _without_arrays(value: Any, path: str, inline: list[ArrayRow], own: list[ArrayRow]) -> Any:
+    """The same without the arrays, which go to one of the lists under their JSON pointers."""
+    rest: dict[str, Any] = {}
+    for key, one in value.items():
+        name = f"{path}/{str(key).replace('~', '~0').replace('/', '~1')}" if path else str(key)
+        if isinstance(one, np.ndarray):
+            dtype = "<i8" if one.dtype.kind in "iu" else "<f4"
+            bits = one.astype(DTYPES[dtype], copy=False).tobytes()
+            (own if path in OWN_ROWS else inline).append((name, dtype, json.dumps(list(one.shape), separators=(",", ":")), bits))
+        elif isinstance(one, Mapping):
+            rest[str(key)] = _without_arrays(one, name, inline, own)
+        else:
+            rest[str(key)] = one
+    return rest
+
+
+def _place(content: dict[str, Any], pointer: str, array: NDArray[Any]) -> None:
+    *path, last = (part.replace("~1", "/").replace("~0", "~") for part in pointer.split("/"))
+    for name in path:
+        content = content[name]
+    content[last] = array
+
+
+def measure_name(pointer: str) -> tuple[str, str]:
+    """(of the step or of its baseline, the name in `values`) of an array with a row of its own. Raises BadDataError."""
+    for prefix in OWN_ROWS:
+        if pointer.startswith(f"{prefix}/"):
+            return prefix, pointer[len(prefix) + 1 :].replace("~1", "/").replace("~0", "~")
+    raise BadDataError("an array without a place")
+
+
+def _need(step: Step) -> None:
+    """Raises BadDataError for a step whose fields are of the wrong kind."""
+    whole = (step.index, step.position, step.token_id, step.rank)
+    good = all(isinstance(number, int) for number in whole) and isinstance(step.token, str) and isinstance(step.text, str)
+    for candidates in _candidates(step):
+        k = len(candidates.tokens)
+        arrays = (candidates.token_ids, candidates.logits, candidates.probs, candidates.sampled_probs)
+        good = good and k > 0 and all(array.shape == (k,) for array in arrays) and all(isinstance(text, str) for text in candidates.tokens)
+    good = good and all(isinstance(text, str) for text in (*step.interventions, *step.dropped, *step.pieces.values()))
+    good = good and isinstance(step.logprob, float) and isinstance(step.entropy, float)
+    good = good and all(isinstance(s, (int, float)) for s in (step.timing.model, step.timing.capture, step.timing.sample))
+    if not good:
+        raise BadDataError(f"step {step.index} has a field of the wrong kind")
+
+
+def _candidates(step: Step) -> Iterator[Any]:
+    yield step.candidates
+    if step.before is not None:
+        yield step.before.candidates
