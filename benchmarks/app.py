@@ -34,7 +34,7 @@ def run(counts: Counts) -> list[Section]:
             note(f"app: {model.title}")
             figures += _compare(model, counts)
     layouts = []
-    for name in LAYOUTS:
+    for name in LAYOUTS if counts.rounds > 1 else ("focus",):
         note(f"app: {name}")
         layouts.append(_layout(name, counts))
     lengths = " or ".join(f"{counts.app_slice[model.title]:g}" for model in counts.models)

@@ -28,7 +28,7 @@ def MAV(  # noqa: N802 - the name that older versions gave it
     prompt: str | None = None,
     max_new_tokens: int | None = None,
     *,
-    limit_chars: int = 400,
+    limit_chars: int = 0,
     temp: float | None = None,
     top_k: int | None = None,
     top_p: float | None = None,

@@ -52,7 +52,7 @@ def test_defaults_are_those_of_the_documentation(asked: list[RunOptions]) -> Non
     assert settings.sampling.over(Sampling()) == Sampling(0.0, 50, 1.0, 0.0, 1.0, 42)
     assert settings.text == DEMO_PROMPT
     options = run_module.make_options(values)
-    assert options == AppOptions(limit_chars=400, scale="linear", panels=PANELS, layout="overview", save_layout=save_layout)
+    assert options == AppOptions(limit_chars=0, scale="linear", panels=PANELS, layout="overview", save_layout=save_layout)
     assert parsed(asked, "run") == values
 
 
@@ -85,9 +85,9 @@ def test_every_flag_of_the_app_reaches_the_options(asked: list[RunOptions], monk
     known = registry.names("panels")
     monkeypatch.setattr(registry, "names", lambda kind: ["a", "b"] if kind == "panels" else known)
     monkeypatch.setenv("NO_COLOR", "1")
-    flags = "--scale log --limit-chars 0 --max-bar-length 9 --selected-panels b a --num-grid-rows 3 --theme light --aggregation max_abs"
+    flags = "--scale log --limit-chars 7 --max-bar-length 9 --selected-panels b a --num-grid-rows 3 --theme light --aggregation max_abs"
     options = run_module.make_options(parsed(asked, *flags.split()))
-    wanted = AppOptions("log", 9, 0, ("b", "a"), 3, aggregation="max_abs", theme="light", color=False)
+    wanted = AppOptions("log", 9, 7, ("b", "a"), 3, aggregation="max_abs", theme="light", color=False)
     assert options == replace(wanted, save_layout=save_layout)
 
 

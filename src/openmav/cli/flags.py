@@ -167,7 +167,7 @@ RUN = (
     flag(
         APP,
         "--limit-chars",
-        "Show the newest N characters of the text; 0 is all.",
+        "Show the newest N characters of the text; 0: as many as fit.",
         default=AppOptions.limit_chars,
         type=click.IntRange(min=0),
         metavar="N",

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from types import ModuleType
 
 import numpy as np
-import torch
 
 from openmav.backends.base import Frame
 from openmav.errors import MeasureError
@@ -17,6 +16,8 @@ from openmav.system.background_call import BackgroundCall
 
 def compute_or_give_up(name: str, module: ModuleType, frame: Frame, context: Context) -> np.ndarray | Mapping[str, np.ndarray]:
     """What the measure gives. Raises MeasureError where it gives nothing in time, and what its `compute` raises."""
+    import torch
+
     inference, grad = torch.is_inference_mode_enabled(), torch.is_grad_enabled()  # each thread has its own
 
     def compute() -> np.ndarray | Mapping[str, np.ndarray]:

@@ -21,7 +21,7 @@ class AppOptions:
 
     scale: Scale = "linear"
     max_bar_length: int | None = None  # cells; None: as long as the panel allows
-    limit_chars: int = 400  # of the generated text that are shown, the newest; 0: all
+    limit_chars: int = 0  # of the generated text that are shown in a tile, the newest; 0: as many as fit
     panels: tuple[str, ...] = PANELS
     grid_rows: int | None = None  # None: the layout that mav chooses for the size of the screen
     aggregation: Aggregation = "l2"  # how the run's norms were computed; it names them on the screen
@@ -34,3 +34,10 @@ class AppOptions:
     own_panels: tuple[str, ...] = ()  # of the user's own files: shown beside those of every layout
     watches: tuple[str, ...] = ()  # values and conditions to show, as conditions.parse reads them
     keys: Mapping[str, str] = field(default_factory=dict)  # {id of a binding: its keys, separated by commas} where they are not mav's
+
+    @property
+    def shown_layout(self) -> str:
+        """The layout whose panels these are, beside the user's own; "" for none."""
+        shown = tuple(panel for panel in self.panels if panel not in self.own_panels)
+        named = [name for name, panels in self.layouts.items() if panels == shown]
+        return self.layout if self.layout in named else next(iter(named), "")

@@ -89,7 +89,7 @@ class MavApp(App[None]):
         super().__init__(ansi_color=True if not options.color else None)
         options = replace(options, keys=current_ids(options.keys))
         self.source = source
-        view = View(options=options, layout=options.layout, theme=theme_of(options), watches=options.watches)
+        view = View(options=options, layout=options.shown_layout, theme=theme_of(options), watches=options.watches)
         self.context = context = Context(source, view, self)
         self.panels = panels = PanelsController(context)
         self.measures = self.make_measures()

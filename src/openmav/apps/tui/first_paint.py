@@ -50,7 +50,7 @@ def empty_screen(can: frozenset[str], options: AppOptions, width: int, height: i
     """What the app shows before the model is known: `height` lines of `width` cells."""
     modules = {name: registry.load("panels", name) for name in options.panels}
     kinds = kinds_of(modules, options.sizes.get(options.layout, {}))
-    view = View(options=options, layout=options.layout, theme=theme_of(options))
+    view = View(options=options, layout=options.shown_layout, theme=theme_of(options))
     focused = next(iter(modules))
     places = place_all(kinds, 0, width, height, options.grid_rows, focused, False)
     lines = draw_screen(modules, view, places, focused, can, width, height)[:height]
