@@ -169,6 +169,35 @@ def replay(options: flags.ReplayOptions) -> int:
 
 
 @command.command(context_settings=SETTINGS)
+@click.argument("file", metavar="FILE")
+def info(file: str) -> int:
+    """What a recording is of: model, versions, branches."""
+    from openmav.cli.recordings import info_command
+
+    return info_command(file)
+
+
+@command.command(context_settings=SETTINGS)
+@click.argument("file", metavar="FILE")
+@click.option("--rerun", is_flag=True, help="Also run the model again from the recording's settings, and compare each number.")
+def verify(file: str, rerun: bool) -> int:
+    """Whether a recording is as it was written."""
+    from openmav.cli.recordings import verify_command
+
+    return verify_command(file, rerun)
+
+
+@command.command(context_settings=SETTINGS)
+@click.argument("file", metavar="FILE")
+@click.option("-o", "--output", required=True, metavar="FILE", help="The new file.")
+def recover(file: str, output: str) -> int:
+    """Save what is sound in a damaged recording."""
+    from openmav.cli.recordings import recover_command
+
+    return recover_command(file, output)
+
+
+@command.command(context_settings=SETTINGS)
 @click.argument("what", type=click.Choice(("path", "show", "edit")), metavar="path|show|edit")
 def config(what: str) -> int:
     """Your layouts, keys and theme, in a file."""

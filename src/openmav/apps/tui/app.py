@@ -30,6 +30,7 @@ from openmav.apps.tui.controllers.measures import MeasureRequests
 from openmav.apps.tui.controllers.navigation import NavigationController
 from openmav.apps.tui.controllers.panels import PanelsController
 from openmav.apps.tui.controllers.reading import ReadingController
+from openmav.apps.tui.controllers.recording import RecordingController
 from openmav.apps.tui.controllers.run import RunController
 from openmav.apps.tui.controllers.sampling import SamplingController
 from openmav.apps.tui.controllers.text import TextController
@@ -72,6 +73,7 @@ class Controllers:
     reading: ReadingController
     panels: PanelsController
     layouts: LayoutsController
+    recording: RecordingController
     display: DisplayController
     copying: CopyController
 
@@ -107,6 +109,7 @@ class MavApp(App[None]):
             reading=ReadingController(context),
             panels=panels,
             layouts=LayoutsController(context, panels),
+            recording=RecordingController(context),
             display=DisplayController(context, panels, self.export_screenshot, self.use_theme),
             copying=CopyController(context, self.copy_to_clipboard),
         )

@@ -78,6 +78,7 @@ KEYS: tuple[Key, ...] = (
     Key("help", "question_mark,f1", "help on this panel, and all keys", "display.help", "help", 2),
     Key("palette", "ctrl+p", "command palette", "command_palette", "palette", 13, priority=True),
     Key("copy", "y", "copy text, a token or its numbers", "copying.open"),
+    Key("record", "r", "record the run into a file", "recording.start"),
     Key("save", "s", "save the screen as SVG", "display.save"),
     Key("theme", "t", "next theme", "display.next_theme"),
     Key("escape", "escape", "clear the selection", "navigation.escape"),
@@ -167,6 +168,7 @@ def action_of(id: str) -> str:
 
 GROUPS = {  # the controller of an action: the group that its keys stand in, in the help and in the command palette
     "run": "Run",
+    "recording": "Run",
     "branches": "Run",
     "text": "Change",
     "sampling": "Change",

@@ -1,0 +1,67 @@
+"""Whether a recording is sound: its structure and the sum of every step."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from openmav.errors import UsageError
+from openmav.recording.reader import MOST_BYTES, STEP_COLUMNS, Recording
+from openmav.recording.rows import checksum
+
+
+class Check(NamedTuple):
+    """A check's name, whether it passed, and a figure or a reason in words."""
+
+    name: str
+    good: bool
+    says: str
+
+
+class WrongStep(NamedTuple):
+    """A step whose rows are not what was written."""
+
+    branch: int
+    step: int
+
+
+def checks(recording: Recording) -> list[Check]:
+    """All checks that need no model."""
+    answer = _quick_check(recording)
+    result = [Check("structure", answer == "ok", answer)]
+    try:
+        wrong, count = list(wrong_steps(recording)), int(recording.rows("SELECT count(*) FROM steps")[0][0])
+        at = f"; the first is step {wrong[0].step} of branch {wrong[0].branch}" if wrong else ""
+        result.append(Check("sums", not wrong, f"{count - len(wrong)} of {count} steps are as they were written{at}"))
+        branches = recording.branches()
+        for branch in branches:
+            for step in branch.steps[branch.at :]:
+                for values in (step.values, step.before.values if step.before is not None else {}):
+                    for name in values:
+                        values.get(name)
+    except UsageError as error:
+        return [*result, Check("text", False, str(error))]
+    problems = recording.problems
+    says = problems[0] if problems else f"{len(branches)} branches, {sum(len(branch.steps) - branch.at for branch in branches)} tokens"
+    return [*result, Check("text", not problems and recording.info is not None, says)]
+
+
+def wrong_steps(recording: Recording) -> Iterator[WrongStep]:
+    """The steps whose sum is not that of their rows."""
+    query = f"SELECT id, branch, step, context, detail, data, sum, {STEP_COLUMNS} FROM steps WHERE length(detail) + length(data) < ?"
+    for number, branch, index, context, detail, data, total, *columns in recording.rows(query, MOST_BYTES):
+        query = "SELECT name, dtype, shape, data FROM arrays WHERE step = ? AND length(data) <= ? ORDER BY name"
+        try:
+            arrays = recording.rows(query, number, MOST_BYTES)
+            good = checksum(index, tuple(columns), recording.contexts.get(context, ""), detail, data, arrays) == total
+        except (UsageError, TypeError, ValueError, AttributeError):
+            good = False
+        if not good:
+            yield WrongStep(branch, index)
+
+
+def _quick_check(recording: Recording) -> str:
+    try:
+        return "; ".join(str(row[0]) for row in recording.rows("PRAGMA quick_check(3)"))
+    except UsageError as error:
+        return str(error)
