@@ -1,4 +1,7 @@
-"""The flags of each command that runs a model, in the order in which the help shows them, and the options that they make."""
+"""The flags of each command that runs a model, in the order in which the help shows them, and the options that they make.
+
+How a flag is declared, and the flags that all these commands share, are in options.py; parser.py puts them on the commands.
+"""
 
 from __future__ import annotations
 

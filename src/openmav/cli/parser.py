@@ -1,4 +1,7 @@
-"""The command line itself: `mav` alone is `mav run`; the flags stand in sections; nothing here imports a model's library."""
+"""The command line itself: all commands with their flags (flags.py, options.py), in sections; `mav` alone is `mav run`.
+
+Nothing here imports a model's library.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""What the engine sends to its client, in the order in which it happened."""
+"""What the engine sends through its pipe to its own client, in the order in which it happened.
+
+Nobody else reads events: an app sees snapshots and sends commands, both of openmav.protocol.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The table of keys as Textual bindings, and which keys a user may assign to them."""
+"""The rows of the table in keys.py as Textual bindings, and which keys a user may assign to them."""
 
 from __future__ import annotations
 
