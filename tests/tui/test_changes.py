@@ -21,11 +21,11 @@ def arrangement(app: MavApp) -> tuple[object, ...]:
     return list(app.panels.modules), app.panels.kinds, app.panels.focused, app.view.layout, app.view.rearranged
 
 
-@pytest.mark.parametrize("key", ["x", "<", "ctrl+right", "ctrl+up", "3", "i"])
+@pytest.mark.parametrize("key", ["x", ">", "ctrl+right", "ctrl+up", "3", "i"])
 async def test_u_undoes_a_change_of_the_panels(key: str) -> None:
     app = make_app()
     async with app.run_test(size=HOME) as pilot:
-        await pilot.press("tab", "tab")
+        await pilot.press("tab", "tab", "tab")
         before = arrangement(app)
         await pilot.press(key)
         await pilot.pause()
