@@ -10,15 +10,18 @@ import pytest
 from driving import COMPACT, HOME, SMALL, screen_text, shown
 
 from fakes import ScriptedSource, make_info, make_prompt, make_step, with_values
+from openmav.apps.tui import keys as table
 from openmav.apps.tui.keys import keys_of
 from openmav.apps.tui.tour import answers
 from openmav.apps.tui.tour.answers import Progress
 from openmav.apps.tui.tour.app import TourApp
 from openmav.apps.tui.tour.box import first_key
 from openmav.apps.tui.tour.steps import TOUR_STEPS, TourStep
+from openmav.apps.tui.widgets.panel_tile import PanelTile
 from openmav.cli.tour import PANELS
 from openmav.paint import wrap_words
 from openmav.panels import needs
+from openmav.plugins import registry
 from openmav.protocol.commands import Want
 from openmav.protocol.snapshot import Snapshot
 from openmav.view import View
@@ -75,7 +78,7 @@ async def test_the_whole_tour(size: tuple[int, int]) -> None:
             assert app.answer is not None
             assert app.answer in box(app)
             assert stop.ask not in box(app)
-            await pilot.press("n")
+            await pilot.press("c")
         assert app.at == len(TOUR_STEPS) - 1
 
 
@@ -83,12 +86,12 @@ async def test_the_whole_tour(size: tuple[int, int]) -> None:
 async def test_going_back_and_skipping() -> None:
     app = tour()
     async with app.run_test(size=COMPACT) as pilot:
-        await pilot.press("p", "n", "n")
+        await pilot.press("r", "c", "c")
         assert (app.at, app.answer) == (2, None)
-        assert "n skip" in box(app)
-        await pilot.press("p", "p", "full_stop")
+        assert "c skip" in box(app)
+        await pilot.press("r", "r", "full_stop")
         assert app.at == 0
-        assert "n next" in box(app)
+        assert "c next" in box(app)
         assert app.answer == "The model generated “·the” (the · is a space), reversed in the text, with a probability of " + (
             f"{100 * math.exp(app.view.steps[0].logprob):.1f} %. Everything below is about this one choice."
         )
@@ -98,7 +101,7 @@ async def test_going_back_and_skipping() -> None:
 async def test_an_answer_stays_when_tokens_are_undone() -> None:
     app = tour()
     async with app.run_test(size=COMPACT) as pilot:
-        await pilot.press("n", "n", "space")
+        await pilot.press("c", "c", "space")
         for _ in range(9):
             app.source.beat()  # type: ignore[attr-defined]
         await pilot.press("space")
@@ -114,12 +117,14 @@ async def test_an_answer_stays_when_tokens_are_undone() -> None:
 
 
 @pytest.mark.asyncio
-@pytest.mark.parametrize("key", ["escape", "q"])
 @pytest.mark.parametrize("stops", [0, 4, 8])
-async def test_it_can_be_left_at_any_time(key: str, stops: int) -> None:
+async def test_it_can_be_left_at_any_time(stops: int) -> None:
     app = tour()
     async with app.run_test(size=COMPACT) as pilot:
-        await pilot.press(*["n"] * stops, key)
+        await pilot.press(*["c"] * stops, "escape")
+        await pilot.pause()
+        assert app.is_running, "escape does here what it does elsewhere"
+        await pilot.press("q")
         await pilot.pause()
         assert not app.is_running
 
@@ -211,13 +216,13 @@ def test_text_is_wrapped_by_cells() -> None:
 
 
 async def test_the_readers_own_keys_are_named_and_do_it() -> None:
-    own = {"next": "n", "quit": "z", "candidate_down": "j", "enter": "l"}
+    own = {"next": "c", "quit": "z", "candidate_down": "j", "enter": "l"}
     app = TourApp(ScriptedSource((), make_info(6, 8)), AppOptions(panels=PANELS, keys=own))
     async with app.run_test(size=HOME) as pilot:
         await pilot.pause()
-        assert "Press n to generate one token." in box(app)
+        assert "Press c to generate one token." in box(app)
         assert "f8 skip · z quit" in box(app)
-        await pilot.press("n")
+        await pilot.press("c")
         app.tick()
         await pilot.pause()
         assert app.answer is not None
@@ -228,7 +233,7 @@ async def test_the_readers_own_keys_are_named_and_do_it() -> None:
         await pilot.press("j", "j", "l")
         app.tick()
         assert app.answer is not None
-        await pilot.press("p")
+        await pilot.press("r")
         await pilot.pause()
         assert app.at == 0
 
@@ -236,6 +241,37 @@ async def test_the_readers_own_keys_are_named_and_do_it() -> None:
 async def test_the_last_stop_names_mavs_own_keys_where_there_are_no_others() -> None:
     app = tour()
     async with app.run_test(size=HOME) as pilot:
-        await pilot.press(*"n" * (len(TOUR_STEPS) - 1))
+        await pilot.press(*"c" * (len(TOUR_STEPS) - 1))
         await pilot.pause()
-        assert "The keys 1 to 8 switch layouts, ? explains the focused panel (tab: next panel)" in box(app)
+        assert "The keys 1 to 9 switch layouts, ? explains the focused panel (tab: next panel)" in box(app)
+
+
+@pytest.mark.parametrize("size", [COMPACT, HOME])
+async def test_each_step_changes_the_panels_not_only_its_own_text(size: tuple[int, int]) -> None:
+    """What stands in the panels before the keys of a step and after them differs, beside what a step before has changed already."""
+    app = tour()
+    async with app.run_test(size=size) as pilot:
+        for stop in TOUR_STEPS:
+            await pilot.pause()
+            before = [app.query_one(f"#panel-{name}", PanelTile)._strips for name in stop.panels]
+            for key in KEYS[stop.title]:
+                if key == "beat":
+                    app.source.beat()  # type: ignore[attr-defined]
+                    app.tick()
+                else:
+                    await pilot.press(key)
+            await pilot.pause()
+            after = [app.query_one(f"#panel-{name}", PanelTile)._strips for name in stop.panels]
+            assert before != after, stop.title
+            await pilot.press("c")
+
+
+def test_the_tours_keys_do_nothing_in_the_app() -> None:
+    taken = {key for row in table.KEYS for key in row.keys.split(",")}
+    assert not taken & {key for row in table.TOUR_KEYS for key in row.keys.split(",")}
+
+
+def test_every_view_that_a_step_asks_for_is_one_of_its_panels() -> None:
+    asked = [(stop, name, mode) for stop in TOUR_STEPS for name, mode in stop.modes.items()]
+    assert asked
+    assert all(name in stop.panels and mode in registry.load("panels", name).MODES for stop, name, mode in asked)

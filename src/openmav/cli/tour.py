@@ -13,7 +13,8 @@ from openmav.settings import Settings
 from openmav.system.terminal import is_terminal
 from openmav.view.options import AppOptions
 
-PANELS = ("generated_text", "timeline")  # of its first stop
+PANELS = ("generated_text",)  # of its first stop
+PROMPT = "Mr. Darcy looked at the young"  # the demo continues it with one of several likely tokens
 
 
 def take_tour(options: TourOptions) -> int:
@@ -28,5 +29,5 @@ def take_tour(options: TourOptions) -> int:
     config = read_config()
     shown = AppOptions(panels=PANELS, theme=options.theme or config.theme, color=not os.environ.get("NO_COLOR"), keys=config.keys)
 
-    settings = Settings(interactive=True, max_new_tokens=1000, refresh_rate=0.2, threads=max(1, cores() - 1))
+    settings = Settings(prompt=PROMPT, interactive=True, max_new_tokens=1000, refresh_rate=0.2, threads=max(1, cores() - 1))
     return show_app(settings, shown, tour=True)

@@ -86,9 +86,9 @@ KEYS: tuple[Key, ...] = (
     Key("interrupt", "ctrl+c", "pause, then quit", "run.interrupt", priority=True),
     Key("suspend", "ctrl+z", "suspend to the shell", "suspend_process"),
 )
-TOUR_KEYS: tuple[Key, ...] = (  # of the keys of a row, the first that the user has not assigned to something else
-    Key("tour_next", "n,f8,ctrl+n", "next step of the tour", "tour(1)"),
-    Key("tour_previous", "p,f7,ctrl+b", "previous step of the tour", "tour(-1)"),
+TOUR_KEYS: tuple[Key, ...] = (  # that do nothing elsewhere; of a row, the first that the user has not assigned to something else
+    Key("tour_next", "c,f8,ctrl+n", "next step of the tour", "tour(1)"),
+    Key("tour_previous", "r,f7,ctrl+b", "previous step of the tour", "tour(-1)"),
 )
 NAMES = {  # display names of keys that differ from Textual's names
     "left": "←",

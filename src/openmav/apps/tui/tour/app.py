@@ -65,6 +65,7 @@ class TourApp(MavApp):
         """Shows the panels of a step; what is done from now on counts."""
         step = TOUR_STEPS[self.at]
         self.answer, self.panels.maximised, self.panels.focused = None, False, step.focus
+        self.context.view = replace(self.view, modes=step.modes)
         self.begun, self.context.note = self.view, ""
         self.panels.show(step.panels, kinds={})
         self.controllers.changes.forget()
@@ -76,12 +77,6 @@ class TourApp(MavApp):
             self.at += by
             self.context.follow()
             self._arrive()
-
-    async def action_perform(self, id: str) -> None:
-        if id == "escape":
-            self.exit()
-        else:
-            await super().action_perform(id)
 
     def _check(self) -> None:
         """Sets the result once what the step asks for has been done."""

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 
 from openmav.apps.tui.tour import answers
 from openmav.apps.tui.tour.answers import Progress
@@ -20,15 +20,16 @@ class TourStep:
     focus: str
     done: Callable[[Progress], bool]
     answer: Callable[[Progress], str]
+    modes: Mapping[str, str] = field(default_factory=dict)  # which of its MODES a panel shows
 
 
 TOUR_STEPS = (
     TourStep(
         "A token",
         "A language model generates text in small pieces, called tokens: often a word, sometimes part of one. It reads all the text"
-        " so far, computes once, generates one token, and starts again. Its text is above; the model is paused.",
+        " so far, computes once, generates one token, and starts again. Above is the beginning of a sentence; the model is paused.",
         "Press {next} to generate one token.",
-        ("generated_text", "timeline"),
+        ("generated_text",),
         "generated_text",
         lambda progress: progress.generated >= 1,
         answers.first_token,
@@ -36,7 +37,7 @@ TOUR_STEPS = (
     TourStep(
         "Its candidates",
         "The model never has just one word in mind. It gives every token in its vocabulary a probability; these are the most likely"
-        " ones. A · stands for a space. The generated token is amber. You can force another one.",
+        " ones, and the bars go from 0 to 100 %. A · stands for a space. You can force another one, and the story takes another turn.",
         "Press {candidate_down} a few times to select another one, then {enter}.",
         ("generated_text", "top_predictions"),
         "top_predictions",
@@ -45,8 +46,8 @@ TOUR_STEPS = (
     ),
     TourStep(
         "Surprisal",
-        'How unlikely was the generated token? Surprisal, -ln p, says so in nats: 0 is "of course", 0.7 is a coin toss, 5 is one'
-        " in 150. The timeline has a column for each token; the text is tinted the same way.",
+        'How unlikely was the generated token? Surprisal, -ln of its probability p, says so in nats, its unit: 0 is "of course", 0.7 is a'
+        " coin toss, 5 is one in 150. The timeline has a column for each token; the text is tinted the same way.",
         "Press {run} to let it run, and {run} again after a while (8 tokens or more).",
         ("generated_text", "timeline"),
         "timeline",
@@ -66,27 +67,29 @@ TOUR_STEPS = (
     TourStep(
         "Temperature",
         "So far the most likely token was taken each time: greedy decoding, temperature 0. Above 0 the token is sampled. A low"
-        " temperature favours the most likely tokens; 1 samples from the model's own distribution; higher values flatten it.",
+        " temperature favours the most likely tokens; 1 samples from the model's own distribution; higher values flatten it:"
+        " watch the bars.",
         "Press {temperature_up} until the temperature is 0.8 or more, then {next} three times.",
-        ("top_predictions", "sampler_waterfall"),
-        "sampler_waterfall",
+        ("generated_text", "top_predictions", "sampler_waterfall"),
+        "top_predictions",
         lambda progress: progress.now.sampling.temperature >= 0.75 and progress.generated >= 3,
         answers.temperature,
     ),
     TourStep(
         "Attention",
         "To predict the next token, the model looks back at the text. Each layer has several attention heads, and each head spreads"
-        " 100 % of its attention over the tokens so far. This is one head's row: what it attends to.",
+        " 100 % of its attention over the tokens so far. Here is one head: its row of shares, and the same shares as colours on the text.",
         "Press {head_right} or {head_left} for another head.",
         ("generated_text", "attention_row"),
         "attention_row",
         lambda progress: progress.now.head != progress.before.head,
         answers.head,
+        {"generated_text": "attention"},
     ),
     TourStep(
         "Layers",
-        "A model is a stack of layers. Through them runs one vector, the residual stream; each layer's attention and then its MLP"
-        " add something to it. The bars show how much: the same row is the same layer in every panel.",
+        "A model is a stack of layers. Through them runs one vector, the residual stream; each layer's attention, and then a small network"
+        " called MLP, add something to it. The bars show how much: the same row is the same layer in every panel.",
         "Press {layer_down} or {layer_up} for another layer.",
         ("mlp_norm", "attention_norms", "residual_norms"),
         "mlp_norm",
@@ -106,7 +109,7 @@ TOUR_STEPS = (
     TourStep(
         "Explore",
         "That is all you need: a token, its candidates, how surprising and how uncertain it was, what the heads attended to, what the"
-        " layers added. The keys {layout_1} to {layout_8} switch layouts, {help} explains the focused panel ({panel_next}: next panel),"
+        " layers added. The keys {layout_1} to {layout_9} switch layouts, {help} explains the focused panel ({panel_next}: next panel),"
         " {palette} lists all commands.",
         "Press {layout_1} for the overview.",
         ("generated_text", "top_predictions", "timeline"),
