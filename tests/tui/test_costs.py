@@ -102,3 +102,17 @@ def test_the_engine_is_looked_at_by_its_process_id() -> None:
     view = Performance(os.getpid()).updated(View(), 0.01)
     assert view.memory["engine"] == pytest.approx(view.memory["app"], rel=0.2)
     assert "engine" not in Performance(2**22 + 1).updated(View(), 0.01).memory
+
+
+async def test_the_candidates_alone_on_the_screen_ask_for_more_of_them() -> None:
+    app = make_app()
+    async with app.run_test(size=HOME) as pilot:
+        await pilot.pause()
+        assert wants(app)[-1].candidates == 0
+        await pilot.press("tab", "m")
+        assert app.panels.focused == "top_predictions"
+        assert wants(app)[-1].candidates == 200
+        await pilot.press("left")
+        assert (wants(app)[-1].candidates, wants(app)[-1].at) == (200, app.view.cursor)
+        await pilot.press("m")
+        assert wants(app)[-1].candidates == 0

@@ -8,8 +8,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from openmav.generation.opening import open_session
 from openmav.record import lacking
-from openmav.settings import CORE_MEASURES
+from openmav.settings import CORE_MEASURES, Settings
 from openmav.settings.sampling import Sampling
 from unit.test_branches import KINDS, begin, identical
 
@@ -106,3 +107,23 @@ def test_what_was_dropped_comes_again(begin) -> None:
     again = session.look_back(2)
     assert again.dropped == ()
     assert np.array_equal(again.values["attention_rows"], steps[2].values["attention_rows"])
+
+
+def test_more_candidates_are_kept_when_they_are_asked_for_and_are_the_models() -> None:
+    session = open_session(Settings("toy?endless=1", "Hi", backend="toy", max_new_tokens=6))
+    session.step()
+    session.step()
+    session.want(CORE_MEASURES, candidates=200)
+    newest = session.look_again() or session.retake()
+    earlier, new = session.look_back(0), session.step()
+    for step in (earlier, newest, new):
+        assert step is not None
+        assert len(step.candidates) in (200, 201)
+        assert len(set(step.candidates.token_ids.tolist())) == len(step.candidates)
+        assert (np.diff(step.candidates.probs[:200]) <= 0).all()
+        mass = np.exp(step.candidates.logits - step.candidates.logits.max())
+        assert step.candidates.probs / step.candidates.probs.max() == pytest.approx(mass, rel=1e-5)
+    assert session.look_back(0) is None, "nothing is lacking any more"
+    session.want(CORE_MEASURES)
+    assert len(session.step().candidates) in (20, 21)
+    assert session.look_back(0) is None, "what is there stays"

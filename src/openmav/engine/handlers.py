@@ -112,7 +112,7 @@ def intervene(engine: Engine, session: Session, command: Intervene) -> None:
 
 def want(engine: Engine, session: Session, command: Want) -> None:
     """While nothing runs, what the newest step's forward pass was not captured for is computed once more."""
-    session.want(sorted(command.measures), command.layer)
+    session.want(sorted(command.measures), command.layer, command.candidates)
     engine.backfill.want(command)
     engine.backfill.newest(session, idle=engine.idle(session))
     engine.inbox.receive()

@@ -17,7 +17,7 @@ from openmav.generation.detokenize import TokenStrings
 from openmav.generation.own_measure import compute_or_give_up
 from openmav.measures.base import Context
 from openmav.plugins import registry
-from openmav.record import Baseline, Candidates, EndReason, Step, Timing, freeze_values, frozen, lacking, measure_of
+from openmav.record import RANK_EDGES, Baseline, Candidates, EndReason, Step, Timing, freeze_values, frozen, lacking, measure_of
 from openmav.settings import Settings
 from openmav.settings.sampling import Sampling
 
@@ -49,19 +49,21 @@ class MeasureRunner:
         self.strings = strings
         self._is_special = backend.is_special
         self._aggregation = settings.aggregation
-        self._candidates = settings.candidates
+        self._least = self._candidates = settings.candidates
+        self._vocab = backend.info.vocab
         self._layers = backend.info.layers
         self.broken: dict[str, str] = {}  # measures of somebody's own that failed, and why: they are not asked again
         self.name_measure: Callable[[str], None] | None = None  # told of each call of a measure of somebody's own
         self._needed: frozenset[str] = frozenset()
         self.want(settings.measures)
 
-    def want(self, measures: Sequence[str], layer: int | None = None) -> None:
+    def want(self, measures: Sequence[str], layer: int | None = None, candidates: int = 0) -> None:
         """From the next step on, compute exactly these measures; those that cost too much for all layers, for `layer` only.
 
-        Raises UsageError for an unknown one.
+        `candidates`: keep so many, where that is more than the settings say. Raises UsageError for an unknown measure.
         """
         self._set(tuple(measures), layer, self._needed)
+        self._candidates = max(self._least, min(candidates, RANK_EDGES[-1], self._vocab))
 
     def need(self, measures: frozenset[str]) -> None:
         """Compute these as well, whatever else is wanted. Raises UsageError for an unknown one."""
@@ -161,30 +163,40 @@ class MeasureRunner:
         """The step with what is wanted now, as far as its forward pass was captured for it; None where nothing is new."""
         seen = frame.sites.keys() | HEAD_SITES
         possible = {name: module for name, module in self.measures.items() if seen >= set(module.NEEDS)}
-        if context.layer == self.layer and possible.keys() <= step.values.keys():
+        few = self._has_few(step)
+        if context.layer == self.layer and possible.keys() <= step.values.keys() and not few:
             return None
         context = replace(context, layer=self.layer)
         values = {**step.values, **self.measure(frame, context, possible)}
-        return context, replace(step, values=values, pieces=self.texts(values))
+        candidates = self.candidates(frame, context) if few else step.candidates
+        return context, replace(step, values=values, pieces=self.texts(values), candidates=candidates)
 
-    def lacking(self, step: Step, dropped: bool = True) -> set[str]:
-        """What a step lacks of all that is wanted now; see record.lacking."""
+    def lacks(self, step: Step, dropped: bool = True) -> bool:
+        """Whether a step lacks something of all that is wanted now; see record.lacking."""
+        return self._has_few(step) or bool(self._lacking(step, dropped))
+
+    def _lacking(self, step: Step, dropped: bool = True) -> set[str]:
         return lacking(step, self.measures, self.layer, self.missing, dropped)
+
+    def _has_few(self, step: Step) -> bool:
+        """Whether it has fewer candidates than are wanted."""
+        return len(step.candidates) < self._candidates > self._least
 
     def completed(self, step: Step, frame: Frame, choice: Choice) -> Step:
         """The step with what it lacks of all that is wanted now, from its forward pass run once more."""
-        missing = self.lacking(step)
+        missing = self._lacking(step)
         result = self.measure(frame, self.context(frame, choice, step.sampling), {name: self.measures[name] for name in missing})
         values = {**step.values, **result}
         kept = tuple(name for name in step.dropped if measure_of(name) not in missing)
-        return replace(step, values=values, pieces=self.texts(values), dropped=kept)
+        candidates = self.candidates(frame, choice) if self._has_few(step) else step.candidates
+        return replace(step, values=values, pieces=self.texts(values), dropped=kept, candidates=candidates)
 
     def texts(self, values: Mapping[str, np.ndarray]) -> dict[int, str]:
         """The pieces of all tokens that the values name, for an app that has no tokenizer."""
         ids = {i for name, array in values.items() if name.endswith(".token_ids") for i in array.ravel().tolist()}
         return {i: self.strings[i] for i in ids if i >= 0}
 
-    def candidates(self, frame: Frame, choice: Choice, others: Sequence[int] = ()) -> Candidates:
+    def candidates(self, frame: Frame, choice: Choice | Context, others: Sequence[int] = ()) -> Candidates:
         """The most likely tokens, the chosen one, and `others`, those in the order of their logits."""
         chosen = choice.top_ids.numpy()[: self._candidates].tolist()
         more = {choice.token_id, *others} - {*chosen}

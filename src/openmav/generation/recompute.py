@@ -20,7 +20,7 @@ class Recomputer:
 
     def lacks(self) -> bool:
         """Whether the newest step has no value for something that is wanted now."""
-        return bool(self._steps and self._maker.runner.lacking(self._steps[-1]))
+        return bool(self._steps) and self._maker.runner.lacks(self._steps[-1])
 
     def newest(self) -> Step | None:
         """The newest step with what its forward pass was captured for; None where nothing is new."""
@@ -38,7 +38,7 @@ class Recomputer:
     def earlier(self, index: int, dropped: bool = True) -> Step | None:
         """Step `index` with its forward pass run once more, bit for bit; see Session.look_back."""
         maker, step = self._maker, self._steps[index]
-        if step.interventions != maker.runs.interventions or not maker.runner.lacking(step, dropped):
+        if step.interventions != maker.runs.interventions or not maker.runner.lacks(step, dropped):
             return None
         ids = maker.token_ids[:index]
         frame = maker.runs.current.aside(maker.tree.prompt.token_ids, ids, maker.runner.sites)

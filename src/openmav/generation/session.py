@@ -134,12 +134,13 @@ class Session:
         """From now on `name` gets the name of a measure that does not come with mav before each call of it, and "" after it."""
         self._runner.name_measure = name
 
-    def want(self, measures: Sequence[str], layer: int | None = None) -> None:
+    def want(self, measures: Sequence[str], layer: int | None = None, candidates: int = 0) -> None:
         """From the next step on, compute exactly these measures; those that cost too much for all layers, for `layer` only.
 
-        Raises UsageError for an unknown one.
+        `candidates`: keep so many of each token, where that is more than `settings.candidates`; at most those that "distribution"
+        ranks one by one. Raises UsageError for an unknown measure.
         """
-        self._runner.want(measures, layer)
+        self._runner.want(measures, layer, candidates)
 
     def break_at(self, texts: Sequence[str]) -> None:
         """From the next step on, stop where one of these conditions is met.

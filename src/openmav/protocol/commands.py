@@ -103,12 +103,14 @@ class Want:
 
     `layer` is the one that the user has selected: measures that cost too much for all layers are computed for that one; None: for
     all of them, -1: for none yet. `at`: an earlier token that the user has selected and that lacks some of them: it is recomputed;
-    while nothing runs, so are the others around it.
+    while nothing runs, so are the others around it. `candidates`: as many candidates of each token, where that is more than the run
+    was started with.
     """
 
     measures: frozenset[str]
     layer: int | None = None
     at: int | None = None
+    candidates: int = 0
 
 
 @dataclass(frozen=True)

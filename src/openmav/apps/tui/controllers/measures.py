@@ -8,6 +8,8 @@ from openmav.panels import needs
 from openmav.protocol.commands import Want
 from openmav.record import lacking
 
+CANDIDATES_PANEL, MANY = "top_predictions", 200  # maximised, it asks for so many candidates
+
 
 class MeasureRequests:
     """Requests measures whenever they differ from those that were requested last."""
@@ -29,10 +31,14 @@ class MeasureRequests:
         view, modules = self._context.view, self.panels.modules
         focused = any(getattr(module, "FOCUS", False) for module in modules.values())
         measures, layer = needs((*modules, *self.hidden_panels), view.modes, view), view.layer if focused else None
-        return Want(measures, layer, view.cursor if self._is_lacking(measures, layer) else None)
+        alone = self.panels.maximised and self.panels.focused == CANDIDATES_PANEL
+        candidates = MANY if alone and CANDIDATES_PANEL in modules else 0
+        return Want(measures, layer, view.cursor if self._is_lacking(measures, layer, candidates) else None, candidates)
 
-    def _is_lacking(self, measures: frozenset[str], layer: int | None) -> bool:
+    def _is_lacking(self, measures: frozenset[str], layer: int | None, candidates: int) -> bool:
         """Whether an earlier token is shown for which some of this was not computed."""
         view = self._context.view
         step, info = view.step, view.info
-        return step is not None and info is not None and not view.following and bool(lacking(step, measures, layer, info.missing))
+        if step is None or info is None or view.following:
+            return False
+        return len(step.candidates) < min(candidates, info.vocab) or bool(lacking(step, measures, layer, info.missing))
