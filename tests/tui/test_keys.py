@@ -108,4 +108,4 @@ async def test_the_tours_keys_are_rows_too() -> None:
     app = TourApp(ScriptedSource((), make_info(6, 8)), AppOptions(panels=PANELS, keys={"next": "c"}))
     async with app.run_test(size=HOME) as pilot:
         await pilot.pause()
-        assert {row.id: app.view.options.keys[row.id] for row in table.TOUR_KEYS} == {"tour_next": "f8", "tour_previous": "r"}
+        assert {row.id: app.view.options.keys[row.id] for row in table.TOUR_KEYS} == {"tour_next": "f8", "tour_previous": "z"}

@@ -86,10 +86,10 @@ async def test_the_whole_tour(size: tuple[int, int]) -> None:
 async def test_going_back_and_skipping() -> None:
     app = tour()
     async with app.run_test(size=COMPACT) as pilot:
-        await pilot.press("r", "c", "c")
+        await pilot.press("z", "c", "c")
         assert (app.at, app.answer) == (2, None)
         assert "c skip" in box(app)
-        await pilot.press("r", "r", "full_stop")
+        await pilot.press("z", "z", "full_stop")
         assert app.at == 0
         assert "c next" in box(app)
         assert app.answer == "The model generated “·the” (the · is a space), reversed in the text, with a probability of " + (
@@ -216,12 +216,12 @@ def test_text_is_wrapped_by_cells() -> None:
 
 
 async def test_the_readers_own_keys_are_named_and_do_it() -> None:
-    own = {"next": "c", "quit": "z", "candidate_down": "j", "enter": "l"}
+    own = {"next": "c", "quit": "o", "candidate_down": "j", "enter": "l"}
     app = TourApp(ScriptedSource((), make_info(6, 8)), AppOptions(panels=PANELS, keys=own))
     async with app.run_test(size=HOME) as pilot:
         await pilot.pause()
         assert "Press c to generate one token." in box(app)
-        assert "f8 skip · z quit" in box(app)
+        assert "f8 skip · o quit" in box(app)
         await pilot.press("c")
         app.tick()
         await pilot.pause()
@@ -233,7 +233,7 @@ async def test_the_readers_own_keys_are_named_and_do_it() -> None:
         await pilot.press("j", "j", "l")
         app.tick()
         assert app.answer is not None
-        await pilot.press("r")
+        await pilot.press("z")
         await pilot.pause()
         assert app.at == 0
 

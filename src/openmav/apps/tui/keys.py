@@ -88,7 +88,7 @@ KEYS: tuple[Key, ...] = (
 )
 TOUR_KEYS: tuple[Key, ...] = (  # that do nothing elsewhere; of a row, the first that the user has not assigned to something else
     Key("tour_next", "c,f8,ctrl+n", "next step of the tour", "tour(1)"),
-    Key("tour_previous", "r,f7,ctrl+b", "previous step of the tour", "tour(-1)"),
+    Key("tour_previous", "z,f7,ctrl+b", "previous step of the tour", "tour(-1)"),
 )
 NAMES = {  # display names of keys that differ from Textual's names
     "left": "←",
