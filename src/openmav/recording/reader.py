@@ -12,12 +12,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import quote
 
+import numpy as np
 from numpy.typing import NDArray
 
 from openmav.errors import UsageError
-from openmav.record import Branch, ModelInfo, Prompt, Step
+from openmav.record import Branch, ModelInfo, Prompt, Step, frozen
 from openmav.recording.format import APPLICATION, MAGIC, SCHEMA, VERSION
-from openmav.recording.rows import COLUMNS, OWN_ROWS, BadDataError, array_of, measure_name, step_of
+from openmav.recording.rows import DTYPES, OWN_ROWS, BadDataError, array_of, measure_name, read_context, size_of, step_of
 
 MOST_BYTES = 64 * 2**20  # of one array, or of one text
 MOST_OPEN = 192 * 2**20  # of all that is read when a file is opened
@@ -47,10 +48,7 @@ class StoredValues(Mapping[str, NDArray[Any]]):
     def __getitem__(self, name: str) -> NDArray[Any]:
         if name not in self._names:
             raise KeyError(name)
-        array = self._recording.array(self._number, self._part, name)
-        if array is None:
-            raise KeyError(name)
-        return array
+        return self._recording.array(self._number, self._part, name)
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._names)
@@ -71,7 +69,7 @@ class Recording:
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
         self.problems: list[str] = []
-        self._cache: dict[tuple[int, str, str], NDArray[Any] | None] = {}
+        self._cache: dict[tuple[int, str, str], NDArray[Any]] = {}
         _check_head(self.path)
         self._database = self._connect()
         try:
@@ -188,9 +186,7 @@ class Recording:
             raise UsageError(f"{self.path} is too large to open: {count} steps with {size / 2**20:.0f} MB")
 
     def _steps(self) -> dict[int, dict[int, StepAt]]:
-        names: dict[int, list[str]] = {}
-        for number, name in self.rows("SELECT step, name FROM arrays WHERE length(name) < 200"):
-            names.setdefault(number, []).append(name)
+        names = self._array_names()
         contexts = {number: self._read_context(number, content) for number, content in self.contexts.items()}
         result: dict[int, dict[int, StepAt]] = {}
         shared: dict[tuple[str, ...], dict[str, tuple[str, ...]]] = {}
@@ -204,8 +200,24 @@ class Recording:
             result.setdefault(branch, {})[index] = StepAt(number, step)
         return result
 
+    def _array_names(self) -> dict[int, list[str]]:
+        """{number of a step: names of its arrays}; one whose size is not what its shape says is left out."""
+        names: dict[int, list[str]] = {}
+        sizes: dict[tuple[Any, Any], int] = {}
+        query = "SELECT step, name, dtype, shape, CASE typeof(data) WHEN 'blob' THEN length(data) ELSE -1 END FROM arrays"
+        for number, name, dtype, shape, size in self.rows(
+            f"{query} WHERE length(name) < 200 AND length(shape) < 200 AND length(dtype) < 9"
+        ):
+            if (dtype, shape) not in sizes:
+                sizes[dtype, shape] = size_of(dtype, shape)
+            if size == sizes[dtype, shape] and size <= MOST_BYTES:
+                names.setdefault(number, []).append(name)
+            else:
+                self._problem(f"'{name}' of the step with the number {number} is not what its shape says, or too large")
+        return names
+
     def _read_context(self, number: int, content: str) -> Any:
-        return self._tried(lambda: json.loads(content), f"how the steps of context {number} were chosen")
+        return self._tried(lambda: read_context(content), f"how the steps of context {number} were chosen")
 
     def _read_prompt(self, number: int, content: str) -> Prompt | None:
         read: Prompt | None = self._tried(lambda: _prompt(json.loads(content)), f"the prompt of branch {number}")
@@ -226,8 +238,8 @@ class Recording:
             object.__setattr__(step.before, "values", StoredValues(self, number, own["before/values"], "before/values"))
         return step
 
-    def array(self, number: int, part: str, name: str) -> NDArray[Any] | None:
-        """An array of a step, frozen; None where it can't be read."""
+    def array(self, number: int, part: str, name: str) -> NDArray[Any]:
+        """An array of a step, frozen; all NaN (ids: -1) where its page is damaged."""
         key = number, part, name
         if key not in self._cache:
             if len(self._cache) > 4096:
@@ -235,16 +247,21 @@ class Recording:
             self._cache[key] = self._array(number, f"{part}/{name.replace('~', '~0').replace('/', '~1')}")
         return self._cache[key]
 
-    def _array(self, number: int, pointer: str) -> NDArray[Any] | None:
+    def _array(self, number: int, pointer: str) -> NDArray[Any]:
+        rows: list[tuple[Any, ...]] = []
         try:
-            query = "SELECT dtype, shape, data FROM arrays WHERE step = ? AND name = ? AND length(data) <= ? AND length(shape) < 200"
-            rows = self.rows(query, number, pointer, MOST_BYTES)
-            if not rows or not isinstance(rows[0][2], bytes):
-                raise BadDataError("it is too large")
+            rows = self.rows("SELECT dtype, shape, data FROM arrays WHERE step = ? AND name = ?", number, pointer)
             return array_of(rows[0][0], json.loads(rows[0][1]), rows[0][2])
-        except (BadDataError, UsageError, ValueError, TypeError) as error:
-            self._problem(f"{pointer} of the step with the number {number} cannot be read: {error}")
-            return None
+        except (BadDataError, UsageError, ValueError, TypeError, IndexError) as error:
+            self._problem(f"'{pointer}' of the step with the number {number} cannot be read: {error}")
+            return self._nothing(number, pointer)
+
+    def _nothing(self, number: int, pointer: str) -> NDArray[Any]:
+        try:
+            dtype, shape = self.rows("SELECT dtype, shape FROM arrays WHERE step = ? AND name = ?", number, pointer)[0]
+            return frozen(np.full(json.loads(shape), -1 if dtype == "<i8" else np.nan, DTYPES[dtype]))
+        except (UsageError, IndexError, ValueError, TypeError, KeyError):
+            return frozen(np.empty(0, np.float32))
 
     def version(self) -> int:
         """Grows where somebody has written to the file."""
@@ -317,6 +334,3 @@ def _prompt(content: Mapping[str, Any]) -> Prompt:
     if not all(isinstance(text, str) for text in prompt.tokens) or len(prompt.tokens) != len(prompt.token_ids):
         raise ValueError("prompt")
     return prompt
-
-
-assert len(STEP_COLUMNS.split(", ")) == len(COLUMNS)

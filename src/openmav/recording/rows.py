@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from openmav.record import Step, frozen
-from openmav.record.codec import decode_step, encode_step, plain
+from openmav.record.codec import STEP, encode_step, plain
 
 COLUMNS = (  # in the order of the table: the field of a Step and where it stands in what the codec writes
     ("position",),
@@ -88,7 +88,6 @@ def step_of(index: int, columns: tuple[Any, ...], context: Mapping[str, Any], de
             into = content if len(path) == 1 else content.setdefault(path[0], {})
             into[path[-1]] = value
         content["special"], content["forced"] = bool(content["special"]), bool(content["forced"])
-        content.update(context)
         start = 0
         for name, dtype, shape in content.pop("arrays"):
             array = array_of(dtype, shape, data, start)
@@ -98,7 +97,7 @@ def step_of(index: int, columns: tuple[Any, ...], context: Mapping[str, Any], de
         content["values"] = {}
         if own_before:
             content["before"]["values"] = {}
-        step = decode_step(content)
+        step = Step(**{e.name: e.read(content[e.name]) for e in STEP if e.name in content and e.name not in SHARED}, **context)
         _need(step)
     except BadDataError:
         raise
@@ -106,6 +105,15 @@ def step_of(index: int, columns: tuple[Any, ...], context: Mapping[str, Any], de
         raise BadDataError(f"step {index} cannot be read: {type(error).__name__}") from error
     object.__setattr__(step, "values", values)  # read when it is asked for
     return step
+
+
+def read_context(text: str) -> dict[str, Any]:
+    """The fields of a Step that a row of `contexts` holds. Raises ValueError, TypeError or KeyError for what is no such row."""
+    content = json.loads(text)
+    result = {entry.name: entry.read(content[entry.name]) for entry in STEP if entry.name in SHARED}
+    if not all(isinstance(spec, str) for spec in result["interventions"]):
+        raise ValueError("interventions")
+    return result
 
 
 def array_of(dtype: str, shape: Any, data: bytes, start: int = 0) -> NDArray[Any]:
@@ -122,6 +130,16 @@ def array_of(dtype: str, shape: Any, data: bytes, start: int = 0) -> NDArray[Any
 
 def dumps(value: Any) -> str:
     return json.dumps(plain(value), allow_nan=False, separators=(",", ":"))
+
+
+def size_of(dtype: str, shape: str) -> int:
+    """Bytes of an array; -1 where there is no such array."""
+    try:
+        sizes = json.loads(shape)
+        whole = isinstance(sizes, list) and len(sizes) <= MOST_AXES and all(type(size) is int and size >= 0 for size in sizes)
+        return math.prod(sizes) * DTYPES[dtype].itemsize if whole else -1
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return -1
 
 
 def _column(content: Mapping[str, Any], path: tuple[str, ...]) -> Any:
@@ -174,11 +192,12 @@ def _need(step: Step) -> None:
     """Raises BadDataError for a step whose fields are of the wrong kind."""
     whole = (step.index, step.position, step.token_id, step.rank)
     good = all(isinstance(number, int) for number in whole) and isinstance(step.token, str) and isinstance(step.text, str)
+    good = good and step.index >= 0
     for candidates in _candidates(step):
         k = len(candidates.tokens)
         arrays = (candidates.token_ids, candidates.logits, candidates.probs, candidates.sampled_probs)
         good = good and k > 0 and all(array.shape == (k,) for array in arrays) and all(isinstance(text, str) for text in candidates.tokens)
-    good = good and all(isinstance(text, str) for text in (*step.interventions, *step.dropped, *step.pieces.values()))
+    good = good and all(isinstance(text, str) for text in (*step.dropped, *step.pieces.values()))
     good = good and isinstance(step.logprob, float) and isinstance(step.entropy, float)
     good = good and all(isinstance(s, (int, float)) for s in (step.timing.model, step.timing.capture, step.timing.sample))
     if not good:

@@ -1,0 +1,198 @@
+"""Files that somebody else made: each opens with what is sound in it, or is one line."""
+
+import json
+import random
+import sqlite3
+import time
+
+import pytest
+from runs import content, made, snapshot, toy
+
+from openmav.errors import UsageError
+from openmav.recording.check import checks
+from openmav.recording.reader import Recording
+from openmav.recording.recorder import Recorder
+from openmav.recording.recover import recover
+from openmav.recording.replay import ReplaySource, snapshot_of
+
+STATEMENTS = {
+    "a trigger": "CREATE TRIGGER t AFTER INSERT ON steps BEGIN SELECT 1; END",
+    "a view": "CREATE VIEW v AS SELECT * FROM steps",
+    "a view in a table's place": "DROP TABLE contexts; CREATE VIEW contexts AS SELECT 1 AS id, hex(zeroblob(100000000)) AS content",
+    "a virtual table": "CREATE VIRTUAL TABLE f USING fts5(x)",
+    "an index on an expression": "CREATE INDEX i ON steps (abs(step))",
+    "another table": "CREATE TABLE other (x)",
+    "no steps": "DROP TABLE steps",
+    "a generated column": "DROP TABLE events; CREATE TABLE events (id INTEGER PRIMARY KEY, x GENERATED ALWAYS AS (abs(id)))",
+    "a future version": "PRAGMA user_version=99",
+    "no version": "PRAGMA user_version=0",
+    "another program's": "PRAGMA application_id=1",
+    "no model": "DELETE FROM meta WHERE name = 'model'",
+    "no meta": "DELETE FROM meta",
+    "no branches": "DELETE FROM branches",
+    "no contexts": "DELETE FROM contexts",
+    "model is a list": "UPDATE meta SET value = '[1, 2]' WHERE name = 'model'",
+    "model is a number": "UPDATE meta SET value = '3' WHERE name = 'model'",
+    "a million layers": """UPDATE meta SET value = replace(value, '"layers":2', '"layers":100000000') WHERE name = 'model'""",
+    "layers in words": """UPDATE meta SET value = replace(value, '"layers":', '"layers":"x","other":') WHERE name = 'model'""",
+    "state is text": "UPDATE meta SET value = '\"x\"' WHERE name = 'state'",
+    "sampling is wrong": """UPDATE meta SET value = '{"sampling": {"temperature": "hot"}, "branch": 3}' WHERE name = 'state'""",
+    "undone is negative": """UPDATE meta SET value = '{"undone": -5, "branch": "main"}' WHERE name = 'state'""",
+    "an attribution of nothing": "INSERT INTO meta VALUES ('attribution', '{\"scores\": [[1]], \"tokens\": 5}')",
+    "deep JSON": "UPDATE meta SET value = replace(hex(zeroblob(50000)), '0', '[') WHERE name = 'state'",
+    "a prompt of numbers": """UPDATE branches SET prompt = '{"text": 1, "token_ids": ["a"], "tokens": [], "special": []}'""",
+    "a prompt that is no JSON": "UPDATE branches SET prompt = '{'",
+    "a branch of itself": "UPDATE branches SET parent = 1, at = 5",
+    "a branch of none": "UPDATE branches SET parent = 77, at = 99999999999",
+    "a branch at text": "UPDATE branches SET at = 'x'",
+    "a name with escapes": "UPDATE branches SET name = char(27) || ']0;x' || char(7) || '<script>' || char(8238)",
+    "tokens with escapes": "UPDATE steps SET token = char(27) || '[2J', text = char(27) || ']52;c;x' || char(7) || char(8238)",
+    "tokens that are blobs": "UPDATE steps SET token = x'FF00FE'",
+    "no tokens": "UPDATE steps SET token = NULL, text = NULL",
+    "logprobs in words": "UPDATE steps SET logprob = 'x'",
+    "ids in words": "UPDATE steps SET token_id = 'x'",
+    "huge steps": "UPDATE steps SET step = step + 9000000000000000000",
+    "negative steps": "UPDATE steps SET step = -1 - step",
+    "steps in words": "UPDATE steps SET step = 'x' || step",
+    "a gap": "DELETE FROM steps WHERE step = 3",
+    "details that are no JSON": "UPDATE steps SET detail = '}'",
+    "details that are a list": "UPDATE steps SET detail = '[]'",
+    "deep details": "UPDATE steps SET detail = replace(hex(zeroblob(20000)), '0', '[')",
+    "no candidates": """UPDATE steps SET detail = '{"arrays": []}'""",
+    "no data": "UPDATE steps SET data = x''",
+    "data in words": "UPDATE steps SET data = 'x'",
+    "another dtype": "UPDATE steps SET detail = replace(detail, '<f4', '|O8')",
+    "a pickled object": "UPDATE arrays SET dtype = 'O', data = x'80049526'",
+    "huge shapes": "UPDATE arrays SET shape = '[4611686018427387904, 16]'",
+    "negative shapes": "UPDATE arrays SET shape = '[-1, 2]'",
+    "shapes in words": "UPDATE arrays SET shape = 'x'",
+    "shapes of fractions": "UPDATE arrays SET shape = '[1.5]'",
+    "shapes of many axes": "UPDATE arrays SET shape = '[1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1]'",
+    "arrays in words": "UPDATE arrays SET data = 'x'",
+    "arrays elsewhere": "UPDATE arrays SET name = 'detail/' || name",
+    "a large array": "UPDATE arrays SET data = zeroblob(100000000) WHERE step = 1 AND name = (SELECT min(name) FROM arrays)",
+    "large details": "UPDATE steps SET data = zeroblob(250000000) WHERE id = 1",
+    "contexts that are no JSON": "UPDATE contexts SET content = 'x'",
+    "contexts with other sampling": """UPDATE contexts SET content = '{"sampling": {"seed": "x"}, "interventions": [3]}'""",
+    "another context": "UPDATE steps SET context = 9",
+}
+BITS = 24
+CUTS = 12
+
+
+@pytest.fixture(scope="module")
+def sound(tmp_path_factory):
+    path = tmp_path_factory.mktemp("sound") / "run.mav"
+    session = toy()
+    made(session, 6)
+    recorder = Recorder(path, session.settings)
+    recorder.update(snapshot(session))
+    session.back(2)
+    session.force(9)
+    recorder.update(snapshot(session))
+    recorder.close()
+    return path.read_bytes()
+
+
+def peak():
+    """Bytes of memory that this process has had at most; 0 where the system does not say."""
+    try:
+        import resource
+    except ImportError:
+        return 0
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def refused(action):
+    """The line of an action that was refused; None where it was not."""
+    try:
+        action()
+    except UsageError as error:
+        return str(error)
+    return None
+
+
+def opened(path):
+    """Reads the file as the app and the commands do; the line that refuses it, None where it opens."""
+    started = time.monotonic()
+    line = refused(lambda: looked_at(path))
+    assert line is None or "\n" not in line
+    assert time.monotonic() - started < 10
+    return line
+
+
+def looked_at(path):
+    source = ReplaySource(path)
+    now = source.snapshot()
+    content(now.steps)
+    for branch in now.branches.values():
+        content(branch.steps)
+    checks(source.recording)
+    source.close()
+
+
+@pytest.mark.parametrize("name", STATEMENTS)
+def test_a_file_that_was_made_to_harm(name, sound, tmp_path):
+    path = tmp_path / "hostile.mav"
+    path.write_bytes(sound)
+    database = sqlite3.connect(path)
+    database.executescript(STATEMENTS[name])
+    database.close()
+    before = peak()
+    opened(path)
+    line = refused(lambda: recover(path, tmp_path / "whole.mav"))
+    assert line is None or "\n" not in line
+    if line is None:
+        opened(tmp_path / "whole.mav")
+    assert peak() - before < 300 * 2**20
+
+
+def test_files_with_flipped_bits_and_files_cut_short(sound, tmp_path):
+    random.seed(11)
+    for attempt in range(BITS + CUTS):
+        data = bytearray(sound)
+        if attempt < BITS:
+            for _ in range(20):
+                data[random.randrange(100, len(data))] ^= 1 << random.randrange(8)
+        else:
+            del data[random.randrange(len(data)) :]
+        path = tmp_path / f"{attempt}.mav"
+        path.write_bytes(data)
+        opened(path)
+        line = refused(lambda path=path, attempt=attempt: recover(path, tmp_path / f"whole-{attempt}.mav"))
+        assert line is None or "\n" not in line
+
+
+def test_what_is_no_recording(tmp_path):
+    for name, data in {"empty": b"", "text": b"hello" * 100, "database": b"SQLite format 3\0" + bytes(4000)}.items():
+        path = tmp_path / name
+        path.write_bytes(data)
+        assert opened(path) == f"{path} is not a recording of mav"
+    assert "folder" in opened(tmp_path)
+    assert "there is no file" in opened(tmp_path / "missing")
+
+
+def test_ten_thousand_tokens_open_within_a_second(sound, tmp_path):
+    path = tmp_path / "long.mav"
+    path.write_bytes(sound)
+    database = sqlite3.connect(path)
+    columns = [row[1] for row in database.execute("PRAGMA table_info(steps)")]
+    kept = ", ".join(name for name in columns if name not in ("id", "step", "branch"))
+    numbers = "WITH RECURSIVE n(i) AS (SELECT 10 UNION ALL SELECT i + 1 FROM n WHERE i < 10009)"
+    database.execute("UPDATE meta SET value = ? WHERE name = 'state'", (json.dumps({"branch": "main"}),))
+    database.execute(
+        f"INSERT INTO steps (branch, step, {kept}) {numbers} SELECT 1, i - 4, {kept} FROM n, steps WHERE branch = 1 AND step = 2"
+    )
+    database.execute("INSERT INTO arrays SELECT s.id, a.name, a.dtype, a.shape, a.data FROM steps s, arrays a")
+    database.commit()
+    database.close()
+    started = time.process_time()
+    with Recording(path) as recording:
+        now = snapshot_of(recording)
+        seconds = time.process_time() - started
+        assert len(now.steps) == 10006
+        assert seconds < 1.0
+        started = time.process_time()
+        for step in now.steps[::10]:
+            assert step.values["residual_norm"].shape == (now.info.layers,)
+        assert time.process_time() - started < 0.5
