@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from openmav.apps.tui.controllers.changes import ChangesController
 from openmav.apps.tui.controllers.context import Context, error_of
 from openmav.apps.tui.screens.modal import Field
+from openmav.errors import UsageError
 from openmav.paint import PALETTES
+from openmav.panels.interventions import examples_for
 from openmav.protocol.commands import Intervene
 from openmav.settings import interventions
-
-EXAMPLES = "for example: ablate L5.H3 · ablate L7.mlp=mean · amplify L5.attn=0.5 · steer L8=vector.npy*4 · patch L6.resid@5=other prompt"
+from openmav.view import View
 
 
 class InterventionsController:
@@ -17,6 +20,7 @@ class InterventionsController:
 
     def __init__(self, context: Context, changes: ChangesController) -> None:
         self._context, self._changes = context, changes
+        self._draft = ""  # what was typed and not accepted
 
     def open(self) -> None:
         """The list of active interventions; the form to add one where there are none."""
@@ -42,18 +46,32 @@ class InterventionsController:
             self._set(tuple(one for one in self._context.view.interventions if one != name))
 
     def _add(self) -> None:
-        view = self._context.view
+        context, view = self._context, self._context.view
+
+        def check(values: Mapping[str, str]) -> str:
+            self._draft = values["spec"]
+            return error_of(lambda: checked(values["spec"], view))
 
         def take(values: dict[str, str]) -> None:
             added = str(interventions.parse(values["spec"]))
-            self._set((*(one for one in self._context.view.interventions if one != added), added))
+            self._draft = ""
+            self._set((*(one for one in context.view.interventions if one != added), added))
 
-        field = Field("spec", "", f"ablate L{max(view.layer, 0)}.H{view.head}", "ablate, amplify, steer or patch")
-        self._context.ask(
-            "Add an intervention", [field], lambda values: error_of(lambda: interventions.parse(values["spec"])), take, EXAMPLES
-        )
+        choices = examples_for(view)
+        field = Field("spec", "", self._draft or (choices[0][0] if choices else ""), "ablate, amplify, steer or patch", choices=choices)
+        about = "Pick one, or type: ablate, amplify, steer or patch, then a layer (L5), head (L5.H3) or neuron (L5.N120)."
+        context.ask("Add an intervention", [field], check, take, about)
 
     def _set(self, specs: tuple[str, ...]) -> None:
         self._changes.keep(self._context.view.interventions)
         self._context.send(Intervene(specs))
         self._context.poll()
+
+
+def checked(spec: str, view: View) -> None:
+    """Raises UsageError for a spec that can't be read, or that names a layer or head that this model lacks."""
+    intervention = interventions.parse(spec)
+    if not 0 <= intervention.layer < view.layers:
+        raise UsageError(f"this model has no layer {intervention.layer}: they go from 0 to {view.layers - 1}")
+    if ".H" in intervention.place and intervention.index is not None and not 0 <= intervention.index < view.heads:
+        raise UsageError(f"this model has no head {intervention.index}: they go from 0 to {view.heads - 1}")

@@ -15,7 +15,7 @@ from textual.widgets.option_list import Option
 
 from openmav.apps.tui.screens.modal import Field, Modal
 from openmav.apps.tui.widgets.text_input import TextInput
-from openmav.paint import Palette, ink, printable
+from openmav.paint import Palette, cells, fit, ink, printable
 
 
 class FormScreen(Modal[dict[str, str] | None]):
@@ -46,8 +46,13 @@ class FormScreen(Modal[dict[str, str] | None]):
                     if field.label:
                         yield Static(Text(field.label, style=ink(self._palette, "text")), classes="label")
                     yield self._input(field)
+                if field.choices:
+                    longest = max(cells(value) for value, _ in field.choices)
+                    rows = (f"{fit(printable(value), longest)}  {what}" for value, what in field.choices)
+                    yield OptionList(*(Option(Text(row, no_wrap=True, overflow="ellipsis")) for row in rows), id=f"choices-{field.name}")
             yield Static("", id="wrong")
-            yield Static(Text("enter accepts · escape cancels", style=ink(self._palette, "secondary")))
+            pick = "↓ picks · " if any(field.choices for field in self._fields) else ""
+            yield Static(Text(f"{pick}enter accepts · escape cancels", style=ink(self._palette, "secondary")))
 
     def _input(self, field: Field) -> TextInput:
         several = len(self._fields) > 1  # a single text is continued, one of several numbers is replaced
@@ -68,6 +73,15 @@ class FormScreen(Modal[dict[str, str] | None]):
         wrong = self._check(self.values) if len(self.query(Input)) == len(self._fields) else ""
         self.query_one("#wrong", Static).update(Text(printable(wrong), style=ink(self._palette, "warning")))
 
+    @on(OptionList.OptionHighlighted)
+    def pick(self, event: OptionList.OptionHighlighted) -> None:
+        """Puts the row that the user has moved to into its field."""
+        if self.is_active and event.option_list.has_focus:
+            name = str(event.option_list.id).removeprefix("choices-")
+            field = next(one for one in self._fields if one.name == name)
+            self.query_one(f"#field-{name}", Input).value = field.choices[event.option_index][0]
+
+    @on(OptionList.OptionSelected)
     @on(Input.Submitted)
     def accept(self) -> None:
         if not self.is_active:

@@ -28,3 +28,4 @@ class Field:
     value: str = ""
     hint: str = ""
     lines: bool = False  # it may have line breaks
+    choices: tuple[tuple[str, str], ...] = ()  # (value, what it means), to be picked from a list and edited
