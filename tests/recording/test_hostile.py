@@ -183,7 +183,8 @@ def test_ten_thousand_tokens_open_within_a_second(sound, tmp_path):
     database.execute(
         f"INSERT INTO steps (branch, step, {kept}) {numbers} SELECT 1, i - 4, {kept} FROM n, steps WHERE branch = 1 AND step = 2"
     )
-    database.execute("INSERT INTO arrays SELECT s.id, a.name, a.dtype, a.shape, a.data FROM steps s, arrays a")
+    wanted = "WHERE s.branch = 1 AND s.step >= 6 AND a.step = 3"
+    database.execute(f"INSERT INTO arrays SELECT s.id, a.name, a.dtype, a.shape, a.data FROM steps s, arrays a {wanted}")
     database.commit()
     database.close()
     started = time.process_time()
