@@ -124,3 +124,12 @@ async def test_a_source_without_a_pace_says_so() -> None:
         await pilot.press("(")
         assert "generates no tokens" in screen_text(app)
         assert shown(app)
+
+
+async def test_the_header_counts_tokens_as_all_else_does_and_names_no_place_at_the_end() -> None:
+    app = make_app(12)
+    async with app.run_test(size=HOME) as pilot:
+        await pilot.press("left", "left")
+        assert "token 9, newest 11" in screen_text(app).splitlines()[0]
+        await pilot.press("end", "down")
+        assert "newest" not in screen_text(app).splitlines()[0]

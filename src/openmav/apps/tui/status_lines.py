@@ -45,8 +45,8 @@ def _facts(view: View) -> list[tuple[str, str]]:
         facts.append((f"└ {one_line(view.branch)}", "accent"))
     if view.undone:
         facts.append((f"{view.undone} undone", "accent"))
-    if not view.following and view.step is not None:
-        facts.append((f"token {view.cursor} of {len(view.steps)}", "accent"))
+    if not view.following and view.step is not None and view.cursor < len(view.steps) - 1:
+        facts.append((f"token {view.cursor}, newest {len(view.steps) - 1}", "accent"))
     now = speed(view)
     slowed = now is not None and view.running and view.arrives is not None and view.arrives < 0.8 * now[0]
     if slowed:
