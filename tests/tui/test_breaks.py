@@ -200,3 +200,11 @@ async def test_a_list_in_a_terminal_that_is_far_too_small(key: str, size: tuple[
         await pilot.resize_terminal(*COMPACT)
         await pilot.pause()
         assert len(app.screen_stack) == 2
+
+
+async def test_the_value_at_the_shown_token_stands_under_what_is_typed() -> None:
+    app = make_app(12)
+    async with app.run_test(size=HOME) as pilot:
+        await pilot.press("left", "k", *"entropy > 99")
+        await pilot.pause()
+        assert f"at token 10: false: {app.view.steps[10].entropy:.2f}"[:-1] in screen_text(app)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import ClassVar, Protocol
 
 from rich.text import Text
@@ -148,7 +149,7 @@ class BreakpointsScreen(Modal[None]):
 
     @on(Input.Changed)
     def show_error(self) -> None:
-        """Marks the error under the text and says what it is; quietly if the text is only incomplete."""
+        """Marks the error under the text and says what it is, quietly if the text is only incomplete; else the value now."""
         if not self.is_active:
             return
         error = self.wrong() if self._input.value else None
@@ -158,7 +159,19 @@ class BreakpointsScreen(Modal[None]):
             if len(self._input.value) < self._input.size.width:
                 spot.append(f"{' ' * error.column}▲\n", style=style)
             spot.append(error.why, style=style)
+        elif self._input.value.strip():
+            spot.append(self._value(), style=ink(PALETTES[self.watches.view.theme], "text"))
         self.query_one("#spot", Static).update(spot)
+
+    def _value(self) -> str:
+        """What the text of the input is at the shown token."""
+        view = self.watches.view
+        if view.step is None:
+            return ""
+        (one,) = watched(replace(view, breakpoints=(), watches=(self._input.value.strip(),)))
+        value = one.value(view, view.cursor)
+        holds = f"{str(value).lower()}: " if isinstance(value, bool) else ""
+        return f"at token {view.cursor}: {holds}{one_line(one.shown(view, view.cursor))}"
 
     @on(Input.Submitted)
     def accept(self) -> None:
