@@ -14,8 +14,13 @@ from fakes import ListSource, ScriptedSource, make_info, make_steps
 from openmav.apps.tui.app import MavApp
 from openmav.apps.tui.controllers import context
 from openmav.apps.tui.keys import KEYS
+from openmav.apps.tui.layout import kinds_of
 from openmav.paint import cells
+from openmav.plugins import registry
+from openmav.protocol.history import History
+from openmav.protocol.snapshot import Snapshot
 from openmav.record import Branch
+from openmav.view import View
 from openmav.view.options import AppOptions
 
 pytestmark = pytest.mark.asyncio
@@ -58,14 +63,14 @@ STATES["loading"] = lambda: MavApp(Loading(), OPTIONS)
 async def test_every_key_is_answered(state: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(MavApp, "export_screenshot", lambda *_args, **_named: "<svg/>")
     monkeypatch.setattr("openmav.apps.tui.controllers.display.write_file", lambda *_: None)
-    dead = []
-    for key in KEYS:
-        if key.id in LEAVES:
-            continue
-        app = STATES[state]()
-        async with app.run_test(size=HOME) as pilot:
-            app.context.close_notice()
-            app.redraw()
+    dead, app = [], STATES[state]()
+    async with app.run_test(size=HOME) as pilot:
+        await pilot.pause()
+        view, first = app.view, app.source.snapshot()
+        for key in KEYS:
+            if key.id in LEAVES:
+                continue
+            await as_at_first(app, view, first)
             await pilot.pause()
             before = app.screen._compositor.render_strips()
             await pilot.press(key.keys.split(",")[0])
@@ -73,6 +78,22 @@ async def test_every_key_is_answered(state: str, monkeypatch: pytest.MonkeyPatch
             if app.screen._compositor.render_strips() == before:
                 dead.append(key.id)
     assert dead == []
+
+
+async def as_at_first(app: MavApp, view: View, first: Snapshot) -> None:
+    """No dialog, no message, the panels of the layout, and the source as it was."""
+    while len(app.screen_stack) > 1:
+        await app.pop_screen()
+    if isinstance(app.source, ScriptedSource):
+        app.source.history = History(replace(first, version=app.source.snapshot().version + 1))
+    app.panels.maximised, app.panels.focused = False, OPTIONS.panels[0]
+    app.panels.show(OPTIONS.panels, kinds_of({name: registry.load("panels", name) for name in OPTIONS.panels}, {}))
+    app.context.view = view
+    app.use_theme(view.theme)
+    app.context.close_notice()
+    app.controllers.changes.forget()
+    app.tick()
+    app.redraw()
 
 
 async def test_a_key_in_a_form_is_typed_or_named_there() -> None:
