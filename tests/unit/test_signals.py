@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import subprocess
+import sys
 
 import pytest
 
@@ -80,3 +82,14 @@ def test_a_child_is_born_deaf_to_ctrl_c() -> None:
     with ignored_by_children():
         assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
     assert signal.getsignal(signal.SIGINT) is before
+
+
+@pytest.mark.skipif(not hasattr(signal, "pthread_sigmask"), reason="this system holds no signals")
+def test_signals_that_are_held_come_when_they_are_let_go() -> None:
+    code = (
+        "import os, signal, sys, time\nfrom openmav.system import signals\n"
+        "with signals.held():\n    os.kill(os.getpid(), signal.SIGTERM)\n    time.sleep(0.1)\n"
+        "    print('whole', flush=True)\nprint('never')"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stdout) == (-signal.SIGTERM, "whole\n")

@@ -13,6 +13,7 @@ from openmav.engine.inbox import AppGoneError
 from openmav.engine.worker import Engine
 from openmav.errors import MavError
 from openmav.settings import Settings
+from openmav.system import signals
 from openmav.system.logs import take_descriptors
 from openmav.system.memory import out_of_memory
 from openmav.system.terminal_state import TerminalState
@@ -25,6 +26,7 @@ def serve(
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     if hasattr(signal, "SIGTTOU"):  # so that it can put the terminal back, which is a shell's by then
         signal.signal(signal.SIGTTOU, signal.SIG_IGN)
+    signals.release()
     take_descriptors(log)
     watch = threading.Thread(target=leave_with_app, args=(terminal, app), daemon=True, name="mav app watch")
     watch.start()

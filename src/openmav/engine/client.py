@@ -19,6 +19,7 @@ from openmav.protocol.commands import COMMANDS, Command, SetSampling
 from openmav.protocol.history import History
 from openmav.protocol.snapshot import Snapshot
 from openmav.settings import LONGEST_WAIT, Settings
+from openmav.system import signals
 from openmav.system.logs import keep_native
 from openmav.system.terminal_state import TerminalState
 
@@ -50,7 +51,8 @@ class EngineSource:
         self._shared = context.RawValue(AppState)
         self._slow = SlowMeasure(self._shared)
         self._process = context.Process(target=serve, args=(theirs, settings, log, terminal, self._shared), daemon=True, name="mav engine")
-        self._process.start()
+        with signals.held():
+            self._process.start()
         theirs.close()
         self._reader = threading.Thread(target=self._read, daemon=True, name="mav engine reader")
         self._writer = threading.Thread(target=self._write, daemon=True, name="mav engine writer")

@@ -18,6 +18,28 @@ from openmav.errors import Interruption
 ENDING = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGQUIT", "SIGHUP") if hasattr(signal, name))
 
 
+@contextmanager
+def held() -> Iterator[None]:
+    """The signals that end a process wait until the block is done: a child that is being started is not left with half of its task.
+
+    The child begins with them held, and calls `release`. Nothing is held where the system can't.
+    """
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, ENDING)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def release() -> None:
+    """In a child that was started while signals were held: what came meanwhile is obeyed now."""
+    if hasattr(signal, "pthread_sigmask"):
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDING)
+
+
 class Interrupted(Interruption):
     """The user (SIGINT, SIGQUIT) or the system (SIGTERM, SIGHUP) asked the process to end."""
 
