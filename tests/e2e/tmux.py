@@ -26,7 +26,8 @@ class Terminal:
     def __init__(self, width: int = 80, height: int = 24, home: Path | None = None) -> None:
         self.server = f"mav-test-{uuid.uuid4().hex[:8]}"
         environment = {**os.environ, "XDG_STATE_HOME": str(home or "/tmp"), "TERM": "xterm-256color"}
-        environment.pop("TMUX", None)
+        for name in ("TMUX", "COLUMNS", "LINES"):  # an app that finds a size here does not ask its terminal
+            environment.pop(name, None)
         size = ["-x", str(width), "-y", str(height)]
         self._tmux("-f", os.devnull, "new-session", "-d", *size, "env -u ENV sh", env=environment)
         self._tmux("set-option", "-g", "default-terminal", "tmux-256color")
