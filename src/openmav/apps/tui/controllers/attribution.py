@@ -37,8 +37,7 @@ class AttributionController:
         if not context.takes(Attribute):
             context.notify("this source does not support input attribution")
             return
-        if step is None:
-            context.notify(f"there is no token yet; {context.key('next')} generates one")
+        if not context.has_token() or step is None:
             return
         target = step.token_id if minus is not None or row is None else int(step.candidates.token_ids[row])
         if PANEL not in self._panels.modules:

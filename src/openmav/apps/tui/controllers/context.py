@@ -126,6 +126,12 @@ class Context:
             return False
         return True
 
+    def has_token(self) -> bool:
+        """Whether there is a token to look at; notifies the user if not."""
+        if not self.view.steps:
+            self.notify(f"{NO_TOKEN}; {self.key('next')} generates one")
+        return bool(self.view.steps)
+
     # ---- screens over the app ----
 
     def open(self, screen: Screen[T], then: Callable[[T | None], None]) -> None:

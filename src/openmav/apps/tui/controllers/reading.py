@@ -23,23 +23,17 @@ class ReadingController:
         from openmav.apps.tui.screens.search import SearchScreen
 
         context = self._context
-        if self._has_tokens():
+        if context.has_token():
             context.open(SearchScreen(context.view.search, self._count, PALETTES[context.view.theme]), self._found)
 
     def go(self, by: int) -> None:
         """The next hit of the search (`by` 1) or the one before (-1); where nothing is searched for, the next surprising token."""
-        if not self._has_tokens():
+        if not self._context.has_token():
             return
         if self._context.view.search:
             self._to_hit(by)
         else:
             self._to_surprise(by)
-
-    def _has_tokens(self) -> bool:
-        context = self._context
-        if not context.view.steps:
-            context.notify(f"there is no token yet; {context.key('next')} generates one")
-        return bool(context.view.steps)
 
     def _count(self, text: str) -> str:
         """How often a text that is being typed is found."""
