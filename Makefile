@@ -22,12 +22,13 @@ run: $(VENV)/.run  ## the app on the bundled model
 test: $(VENV)/.dev  ## the quick tests, on small models
 	$(PYTEST) -m "not (real or slow or storm or fuzz or architectures or exactness)"
 
-check: lint real-model  ## linters, types, contracts and all tests; the long ones only where something that they watch has changed
+check: lint real-model  ## linters, types, contracts and all tests; the long ones only where what they watch is not as they last passed
 	! $(PYTHON) tools/changed.py exactness || $(MAKE) $(EXACTNESS)/.exactness
 	MAV_TRANSFORMERLENS_PYTHON=$(EXACTNESS)/bin/python $(PYTEST) --durations=10 -m "$$($(PYTHON) tools/changed.py --marks)"
 
-check-all: lint real-model $(EXACTNESS)/.exactness  ## the same with all of the long ones
+check-all: lint real-model $(EXACTNESS)/.exactness  ## the same with all of the long ones; notes in tests/passed.json that they passed
 	MAV_TRANSFORMERLENS_PYTHON=$(EXACTNESS)/bin/python $(PYTEST) --durations=10
+	$(PYTHON) tools/changed.py --passed
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .

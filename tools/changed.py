@@ -1,21 +1,24 @@
-"""Which of the long tests a change calls for: those that watch a path which has changed.
+"""Which of the long tests are called for: those that watch a file that is not as it was when they last passed.
 
-python tools/changed.py            # each of them, and why it runs or not
+python tools/changed.py            # each of them, and whether it runs
 python tools/changed.py exactness  # exit code 0 where it is called for, else 1
 python tools/changed.py --marks    # for pytest -m: "not storm and not fuzz", say; empty where all are called for
+python tools/changed.py --passed   # all have passed on these files: note it in tests/passed.json
 
-The change is everything since the last commit that this branch shares with origin/main, or since the commit that SINCE names, and what is
-not committed. Where that cannot be told (no origin/main, a shallow clone, main itself), all of them run.
+tests/passed.json has a sum of the files that each of them watches, from the last `make check-all` that passed. Where there is no git, or no
+such sum, all of them run.
 """
 
 from __future__ import annotations
 
-import os
+import hashlib
+import json
 import subprocess
 import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
+PASSED = "tests/passed.json"
 ALWAYS = (".ci", "Makefile", "pyproject.toml", "constraints.txt", "tests/conftest.py", "tools/changed.py")  # all of them watch these
 WATCHES = {  # the marker of the tests: the files and folders that they watch
     "storm": (
@@ -31,46 +34,55 @@ WATCHES = {  # the marker of the tests: the files and folders that they watch
 }
 
 
-def git(*args: str, folder: Path) -> str | None:
-    """What git answers, or None where it fails or is not there."""
+def files(folder: Path) -> list[str] | None:
+    """The files of the project that are there, committed or not, without those that git ignores; None where git can't say."""
     try:
-        return subprocess.run(["git", *args], cwd=folder, capture_output=True, text=True, check=True).stdout.strip()
+        command = ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"]
+        listed = subprocess.run(command, cwd=folder, capture_output=True, check=True).stdout.decode()
     except (OSError, subprocess.CalledProcessError):
         return None
+    return sorted({name for name in listed.split("\0") if name and (folder / name).is_file()})
 
 
-def changed(folder: Path = ROOT, since: str = "") -> list[str] | None:
-    """The paths that differ from `since`, or from what is shared with origin/main; None where that cannot be told."""
-    base = git(*(("rev-parse", "--verify", f"{since}^{{commit}}") if since else ("merge-base", "HEAD", "origin/main")), folder=folder)
-    if not base or (not since and base == git("rev-parse", "HEAD", folder=folder)):
+def sums(folder: Path = ROOT) -> dict[str, str] | None:
+    """A sum for each of the long tests, of the names and texts of the files that it watches; None where git can't say which there are."""
+    names = files(folder)
+    if names is None:
         return None
-    if git("rev-parse", "--is-shallow-repository", folder=folder) != "false":
-        return None
-    tracked = git("diff", "--name-only", "--no-renames", base, folder=folder)
-    new = git("ls-files", "--others", "--exclude-standard", folder=folder)
-    return None if tracked is None or new is None else sorted({*tracked.splitlines(), *new.splitlines()})
+    texts = {name: hashlib.sha256((folder / name).read_bytes().replace(b"\r\n", b"\n")).hexdigest() for name in names}
+    return {marker: _sum({name: text for name, text in texts.items() if watched(name, marker)}) for marker in WATCHES}
 
 
-def called_for(paths: list[str] | None) -> dict[str, str]:
-    """Each of the long tests with the path that calls for it; "" where none does."""
-    if paths is None:
-        return dict.fromkeys(WATCHES, "everything")
-    return {
-        name: next((path for path in paths if any(path == at or path.startswith(f"{at}/") for at in (*ALWAYS, *watched))), "")
-        for name, watched in WATCHES.items()
-    }
+def watched(name: str, marker: str) -> bool:
+    """Whether these long tests watch the file of that name."""
+    return any(name == path or name.startswith(f"{path}/") for path in (*ALWAYS, *WATCHES[marker]))
+
+
+def _sum(texts: dict[str, str]) -> str:
+    return hashlib.sha256("".join(f"{name} {text}\n" for name, text in texts.items()).encode()).hexdigest()[:16]
+
+
+def called_for(folder: Path = ROOT) -> dict[str, bool]:
+    """Whether each of the long tests runs."""
+    now = sums(folder)
+    try:
+        passed = json.loads((folder / PASSED).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        passed = {}
+    return {marker: now is None or now[marker] != passed.get(marker) for marker in WATCHES}
 
 
 def main(args: list[str]) -> int:
-    why = called_for(changed(since=os.environ.get("SINCE", "")))
     match args:
         case []:
-            for name, path in why.items():
-                print(f"{name:<14} {f'runs: {path} has changed' if path else 'not called for'}")
+            for marker, runs in called_for().items():
+                print(f"{marker:<14} {'runs: what it watches is not as it last passed' if runs else 'not called for'}")
         case ["--marks"]:
-            print(" and ".join(f"not {name}" for name, path in why.items() if not path))
-        case [name] if name in WATCHES:
-            return 0 if why[name] else 1
+            print(" and ".join(f"not {marker}" for marker, runs in called_for().items() if not runs))
+        case ["--passed"]:
+            (ROOT / PASSED).write_text(json.dumps(sums() or {}, indent=4) + "\n", encoding="utf-8")
+        case [marker] if marker in WATCHES:
+            return 0 if called_for()[marker] else 1
         case _:
             print(__doc__, file=sys.stderr)
             return 2

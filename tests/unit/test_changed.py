@@ -1,7 +1,8 @@
-"""Which long tests a change calls for: tools/changed.py in repositories made for it, and its table in CONTRIBUTING.md."""
+"""Which long tests are called for: tools/changed.py in repositories made for it, and its table in CONTRIBUTING.md."""
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 import sys
@@ -28,57 +29,61 @@ def write(folder: Path, name: str, text: str = "") -> None:
 
 
 @pytest.fixture
-def clone(tmp_path: Path) -> Path:
-    """A clone of a repository with two commits."""
-    origin = tmp_path / "origin"
-    origin.mkdir()
-    git(origin, "init")
-    for name in ("README.md", "docs/a.md"):
-        write(origin, name)
-        git(origin, "add", "-A")
-        git(origin, "commit", "-m", name)
-    git(tmp_path, "clone", str(origin), "clone")
-    return tmp_path / "clone"
+def project(tmp_path: Path) -> Path:
+    """A repository on whose files all long tests have passed."""
+    git(tmp_path, "init")
+    for name in ("README.md", PANEL, "Makefile"):
+        write(tmp_path, name, "a text\n")
+    git(tmp_path, "add", "-A")
+    git(tmp_path, "commit", "-m", "all")
+    write(tmp_path, changed.PASSED, json.dumps(changed.sums(tmp_path)))
+    return tmp_path
 
 
-def test_what_is_committed_and_what_is_not_both_count(clone: Path) -> None:
-    write(clone, PANEL)
-    git(clone, "add", "-A")
-    git(clone, "commit", "-m", "a panel")
-    write(clone, "docs/a.md", "changed")
-    write(clone, "new.py")
-    assert changed.changed(clone) == ["docs/a.md", "new.py", PANEL]
-    assert changed.changed(clone, "HEAD") == ["docs/a.md", "new.py"]
+def called_for(folder: Path) -> set[str]:
+    return {marker for marker, runs in changed.called_for(folder).items() if runs}
 
 
-def test_a_renamed_file_counts_where_it_was(clone: Path) -> None:
-    write(clone, PANEL, "a long text\n" * 20)
-    git(clone, "add", "-A")
-    git(clone, "commit", "-m", "a panel")
-    git(clone, "mv", PANEL, "elsewhere.py")
-    assert changed.changed(clone, "HEAD") == ["elsewhere.py", PANEL]
+def test_on_the_files_that_they_passed_on_none_runs(project: Path) -> None:
+    assert called_for(project) == set()
+    write(project, "README.md", "changed")
+    write(project, "src/openmav/panels_of_old.py")
+    write(project, PANEL, "a text\r\n")  # as git writes it on Windows
+    assert called_for(project) == set()
 
 
-def test_where_it_cannot_be_told_everything_runs(clone: Path, tmp_path: Path) -> None:
-    assert changed.changed(clone) is None, "main itself"
-    assert changed.changed(tmp_path) is None, "no repository"
-    assert changed.changed(clone, "no-such-commit") is None
-    git(tmp_path, "clone", "--depth", "1", (tmp_path / "origin").as_uri(), "shallow")
-    write(tmp_path / "shallow", "new.py")
-    git(tmp_path / "shallow", "add", "-A")
-    git(tmp_path / "shallow", "commit", "-m", "new")
-    assert changed.changed(tmp_path / "shallow") is None
-    git(clone, "remote", "remove", "origin")
-    assert changed.changed(clone) is None, "no origin"
-    assert all(changed.called_for(None).values())
+@pytest.mark.parametrize("committed", [False, True])
+def test_a_changed_file_calls_for_what_watches_it(project: Path, committed: bool) -> None:
+    write(project, PANEL, "changed")
+    if committed:
+        git(project, "commit", "-am", "a panel")
+    assert called_for(project) == {"storm"}
 
 
-def test_a_path_calls_for_what_watches_it() -> None:
-    called = changed.called_for(["README.md", PANEL, "src/openmav/conditions_of_use.py"])
-    assert {name for name, path in called.items() if path} == {"storm"}
-    assert called["storm"] == PANEL
-    assert all(changed.called_for(["Makefile"]).values())
-    assert not any(changed.called_for([]).values())
+def test_a_new_a_removed_and_a_renamed_file_count(project: Path) -> None:
+    write(project, "src/openmav/panels/new.py")
+    assert called_for(project) == {"storm"}
+    (project / "src/openmav/panels/new.py").unlink()
+    assert called_for(project) == set()
+    git(project, "mv", PANEL, "src/openmav/panels/y.py")
+    assert called_for(project) == {"storm"}
+    git(project, "mv", "src/openmav/panels/y.py", "elsewhere.py")
+    assert called_for(project) == {"storm"}
+
+
+def test_a_change_of_the_build_calls_for_all(project: Path) -> None:
+    write(project, "Makefile", "changed")
+    assert called_for(project) == changed.WATCHES.keys()
+
+
+@pytest.mark.parametrize("noted", ["", "no json", "{}"])
+def test_where_it_cannot_be_told_all_run(project: Path, noted: str) -> None:
+    write(project, changed.PASSED, noted)
+    assert called_for(project) == changed.WATCHES.keys()
+
+
+def test_without_git_all_run(tmp_path: Path) -> None:
+    assert called_for(tmp_path) == changed.WATCHES.keys()
 
 
 def test_each_watches_paths_that_are_there_and_marks_tests() -> None:
