@@ -20,14 +20,14 @@ _FIRST = np.array([0, *RANK_EDGES[:-1]])  # the first rank of each bin, counted 
 def compute(_frame: Frame, context: Context) -> Array:
     """[len(RANK_EDGES) + 1, 2] fp32; the sums run in fp64."""
     top = context.top_ids.numpy()[: RANK_EDGES[-1]]
-    ranked = np.empty((2, len(top)))
-    ranked[0], ranked[1] = context.probs.numpy()[top], context.sampled_probs.numpy()[top]
+    ranked, sampled = np.empty((2, len(top))), context.sampled_probs.numpy()
+    ranked[0], ranked[1] = context.probs.numpy()[top], sampled[top]
     first = _FIRST[len(top) > _FIRST]
     masses = np.zeros((len(RANK_EDGES) + 1, 2), dtype=np.float32)
     masses[: len(first)] = np.add.reduceat(ranked, first, axis=1).T
     masses[-1] = np.maximum(1.0 - ranked.sum(axis=1), 0.0)  # NaN stays NaN
     if len(top) == len(context.probs):
         masses[-1] = 0.0  # there is no rest, and a difference of floats is none
-    elif np.isfinite(masses[-1, 1]) and int((context.sampled_probs != 0).sum()) == np.count_nonzero(ranked[1]):
+    elif np.isfinite(masses[-1, 1]) and np.count_nonzero(sampled) == np.count_nonzero(ranked[1]):
         masses[-1, 1] = 0.0  # sampling left nothing of the rest
     return masses

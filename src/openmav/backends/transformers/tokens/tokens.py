@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,8 @@ from openmav.backends.transformers.tokens.tokenizer_limits import PanicError, pa
 from openmav.errors import UsageError
 
 LONGEST = 200  # characters of a template's own message
+SHORT = 2  # tokens: what is decoded again and again, a candidate after a letter or the token before the newest
+REMEMBERED = 1 << 15  # texts of so few tokens
 
 
 class Tokens:
@@ -26,6 +29,7 @@ class Tokens:
         self.special_ids = frozenset(int(i) for i in tokenizer.all_special_ids if i is not None)
         added = getattr(tokenizer, "added_tokens_decoder", {})
         self.special_ids |= {int(i) for i, token in added.items() if getattr(token, "special", False)}
+        self._short = lru_cache(REMEMBERED)(self._decode)
 
     def encode(self, text: str, chat: bool | str) -> list[int]:
         """Token ids. With `chat` the text becomes one user message in the model's own template, or in the one of that name.
@@ -93,6 +97,10 @@ class Tokens:
         return bytes_of_name(name) if isinstance(name, str) else None
 
     def decode(self, ids: Sequence[int]) -> str:
+        """The text of these tokens. Raises UsageError where the tokenizer fails on them."""
+        return self._short(*ids) if len(ids) <= SHORT else self._decode(*ids)
+
+    def _decode(self, *ids: int) -> str:
         try:
             with panics_as_errors():
                 return str(self.tokenizer.decode(list(ids), skip_special_tokens=False, clean_up_tokenization_spaces=False))
