@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from openmav.apps.tui.controllers.context import Context
 from openmav.apps.tui.controllers.panels import PanelsController
@@ -67,7 +67,5 @@ class ChangesController:
 
     def _restore(self, before: Arrangement) -> None:
         self._shown, self._panels.maximised = before, False
-        self._panels.show((name for name, _ in before.kinds), dict(before.kinds))
         self._panels.focused = before.focused
-        self._context.view = replace(self._context.view, layout=before.layout, rearranged=before.rearranged)
-        self._context.redraw()
+        self._panels.show((name for name, _ in before.kinds), dict(before.kinds), before.layout, rearranged=before.rearranged)

@@ -30,9 +30,7 @@ class LayoutsController:
         panels = (*options.layouts[name], *options.own_panels)
         kinds = kinds_of({panel: registry.load("panels", panel) for panel in panels}, options.sizes.get(name, {}))
         self._context.note = ""
-        self._panels.show(panels, kinds)
-        self._context.view = replace(self._context.view, layout=name, rearranged=False)
-        self._context.redraw()
+        self._panels.show(panels, kinds, name, rearranged=False)
 
     def show_number(self, number: int) -> None:
         """The layout of that number, from 1."""

@@ -46,8 +46,13 @@ class PanelsController:
 
     # ---- which ----
 
-    def show(self, names: Iterable[str], kinds: Mapping[str, Kind] | None = None) -> None:
-        """Exactly these panels from now on. `kinds`: with these sizes; None: keep the sizes that the user gave them."""
+    def show(
+        self, names: Iterable[str], kinds: Mapping[str, Kind] | None = None, layout: str | None = None, *, rearranged: bool = True
+    ) -> None:
+        """Exactly these panels from now on. `kinds`: with these sizes; None: keep the sizes that the user gave them.
+
+        `layout`: the layout that they are, `rearranged` if not quite; None: the one that was shown before.
+        """
         names = list(dict.fromkeys(names))
         try:
             modules = {name: registry.load("panels", name) for name in names}
@@ -60,7 +65,7 @@ class PanelsController:
         self.places = {name: place for name, place in self.places.items() if name in modules}
         if self.focused not in modules:
             self.focused = names[0]
-        self._rearranged()
+        self._rearranged(layout, rearranged)
 
     def add(self, name: str) -> None:
         self.focused = name
@@ -117,8 +122,9 @@ class PanelsController:
             context.note = failed or context.note
         context.redraw()
 
-    def _rearranged(self) -> None:
-        self._context.view = replace(self._context.view, rearranged=True)
+    def _rearranged(self, layout: str | None = None, rearranged: bool = True) -> None:
+        view = self._context.view
+        self._context.view = replace(view, layout=view.layout if layout is None else layout, rearranged=rearranged)
         self._context.redraw()
 
     # ---- where ----
