@@ -16,6 +16,7 @@ from openmav.protocol.commands import (
     Force,
     Intervene,
     Pause,
+    PreviewSampling,
     Resume,
     SetBreakpoints,
     SetPace,
@@ -24,8 +25,9 @@ from openmav.protocol.commands import (
 )
 from openmav.protocol.history import History
 from openmav.protocol.snapshot import Snapshot
-from openmav.record import RANK_EDGES, Candidates, ModelInfo, Prompt, Step, Timing, freeze_values, frozen
+from openmav.record import RANK_EDGES, SAMPLING_STAGES, Candidates, ModelInfo, Prompt, Step, Timing, freeze_values, frozen
 from openmav.record.attribution_result import InputAttribution
+from openmav.record.sampling_preview import SamplingPreview
 from openmav.settings.sampling import Sampling
 
 TEXT = (
@@ -189,6 +191,32 @@ def with_nan(step: Step, measure: str, *place: int, value: float = float("nan"))
     return with_values(step, **{measure: array})
 
 
+def make_preview(step: Step, sampling: Sampling) -> SamplingPreview:
+    """Temperature and top-k on a step's candidates, as if there were no other tokens."""
+    mine = step.candidates
+    names, rows = ["raw"], [mine.probs]
+    logits = mine.logits.astype(np.float64)
+    stages = np.zeros((len(SAMPLING_STAGES), 5))
+    settings = np.zeros(len(SAMPLING_STAGES))
+    settings[SAMPLING_STAGES.index("temperature")] = sampling.temperature
+    settings[SAMPLING_STAGES.index("top-k")] = sampling.top_k
+    if sampling.greedy:
+        names.append("greedy")
+        rows.append(np.eye(len(mine))[0])
+    else:
+        names += ["temperature", "top-k"]
+        for cut in (len(mine), sampling.top_k or len(mine)):
+            weights = np.where(np.arange(len(mine)) < cut, np.exp((logits - logits[0]) / sampling.temperature), 0)
+            rows.append(weights / weights.sum())
+    for name, row in zip(names, rows):
+        if name in SAMPLING_STAGES:
+            entropy = -sum(p * np.log(p) for p in row if p > 0)
+            stages[SAMPLING_STAGES.index(name)] = 1, np.count_nonzero(row), 1, entropy, row[mine.token_ids.tolist().index(step.token_id)]
+    values = {"sampling_stages": stages, "sampling_stages.settings": settings, "distribution": step.values["distribution"]}
+    probs = frozen(np.stack(rows).astype(np.float32))
+    return SamplingPreview(sampling, step.index, step.token_id, mine.token_ids, mine.tokens, tuple(names), probs, freeze_values(values))
+
+
 class ListSource:
     """A source with a fixed list of steps; it obeys no command."""
 
@@ -266,6 +294,8 @@ class ScriptedSource:
                 self._force(token_id)
             case SetSampling(sampling):
                 self.history.update(sampling=sampling)
+            case PreviewSampling(sampling):
+                self.history.update(preview=make_preview(self.steps[-1], sampling) if self.steps else None)
             case SetPace(seconds):
                 self.history.update(pace=seconds)
             case Intervene(specs):

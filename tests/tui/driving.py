@@ -25,8 +25,8 @@ def make_app(
 
 
 def sent(app: MavApp) -> list[object]:
-    """The commands that reached the source, but for what is wanted."""
-    return [command for command in app.source.sent if type(command).__name__ != "Want"]  # type: ignore[attr-defined]
+    """The commands that reached the source, but for what is wanted and for previews, which the app asks for by itself."""
+    return [command for command in app.source.sent if type(command).__name__ not in ("Want", "PreviewSampling")]  # type: ignore[attr-defined]
 
 
 async def until(condition: Callable[[], bool], seconds: float = 60) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 
 import pytest
@@ -45,6 +46,50 @@ async def test_the_sampling_form_takes_numbers_only() -> None:
         await pilot.pause()
         assert sent(app) == [SetSampling(replace(sampled(), temperature=1.5, top_k=7))]
         assert app.view.sampling.top_k == 7
+
+
+@pytest.mark.parametrize("size", [COMPACT, HOME])
+async def test_the_sampling_form_shows_what_each_stage_leaves_while_one_types(size: tuple[int, int]) -> None:
+    app = make_app(3)
+    async with app.run_test(size=size) as pilot:
+        await pilot.press("p")
+        await pilot.pause(0.2)
+        first = screen_text(app)
+        assert "what each stage leaves of the candidates at token 2" in first
+        assert "greedy" in first
+        app.screen.query(Input).first().value = "0.5"
+        await pilot.pause(0.2)
+        cold = app.view.preview
+        assert cold is not None
+        assert cold.sampling.temperature == 0.5
+        assert re.search(r"temp\S* 0.5 +top-k 50", screen_text(app))
+        assert f"{100 * cold.sampled[0]:.1f} %" in screen_text(app)
+        app.screen.query(Input).first().value = "0.5x"
+        await pilot.pause(0.2)
+        assert f"{100 * cold.sampled[0]:.1f} %" in screen_text(app), "the last preview stays"
+        await pilot.press("escape")
+        await pilot.pause()
+        assert sent(app) == []
+        assert "preview" not in screen_text(app), "what was only typed is not what holds"
+
+
+async def test_a_temperature_that_holds_from_the_next_token_on_has_a_table_of_its_own() -> None:
+    app = make_app(3)
+    async with app.run_test(size=HOME) as pilot:
+        await pilot.press("plus", "plus", "plus")
+        await pilot.pause(0.2)
+        text = screen_text(app)
+        assert "Top predictions: preview of T 0.30 · top-k 50" in text
+        assert "T 0.30 · top-k 50, from the next token on" in text
+        assert "greedy" not in text
+        assert f"{100 * app.view.preview.sampled[0]:.1f} %" in text  # type: ignore[union-attr]
+        await pilot.press("left")
+        await pilot.pause()
+        assert "preview" not in screen_text(app), "an earlier token shows how it was chosen"
+        await pilot.press("right", *["minus"] * 3)
+        await pilot.pause(0.2)
+        assert "preview" not in screen_text(app)
+        assert "greedy" in screen_text(app)
 
 
 @pytest.mark.parametrize("key", ["p", "w", "e", "g", "a"])

@@ -266,6 +266,23 @@ async def test_each_step_changes_the_panels_not_only_its_own_text(size: tuple[in
             await pilot.press("c")
 
 
+async def test_the_bars_change_with_the_temperature_before_another_token_is_drawn() -> None:
+    app = tour()
+    async with app.run_test(size=HOME) as pilot:
+        for stop in TOUR_STEPS[: [stop.title for stop in TOUR_STEPS].index("Temperature")]:
+            for key in KEYS[stop.title]:
+                await pilot.press("full_stop" if key == "beat" else key)
+            await pilot.press("c")
+        await pilot.pause()
+        seen = set()
+        for _ in range(8):
+            await pilot.press("plus")
+            await pilot.pause(0.1)
+            seen.add(tuple(line.text for line in app.query_one("#panel-top_predictions", PanelTile)._strips[2:6]))
+        assert len(seen) == 8
+        assert any("▒" in line for line in next(iter(seen)))
+
+
 def test_the_tours_keys_do_nothing_in_the_app() -> None:
     taken = {key for row in table.KEYS for key in row.keys.split(",")}
     assert not taken & {key for row in table.TOUR_KEYS for key in row.keys.split(",")}

@@ -36,6 +36,7 @@ from openmav.protocol.commands import (
     Forward,
     Intervene,
     Pause,
+    PreviewSampling,
     Rename,
     Resume,
     SetBreakpoints,
@@ -266,6 +267,25 @@ def test_of_several_wants_the_last_counts() -> None:
     for number, command in enumerate([Want(frozenset({"a"})), Advance(), Want(frozenset({"b"})), Advance(), Want(frozenset({"c"}))], 1):
         append(waiting, number, command)
     assert list(waiting) == [(4, Advance(2)), (5, Want(frozenset({"c"})))]
+
+
+def test_of_several_previews_the_last_counts_and_the_settings_between_them_too() -> None:
+    waiting: deque[Numbered] = deque()
+    for number in range(1, 1001):
+        sampling = Sampling(temperature=number / 100)
+        append(waiting, 2 * number, SetSampling(sampling))
+        append(waiting, 2 * number + 1, PreviewSampling(sampling))
+    assert list(waiting) == [(2000, SetSampling(sampling)), (2001, PreviewSampling(sampling))]
+
+
+def test_a_preview_of_sampling_leaves_the_run_as_it_is(engine) -> None:
+    before = obey(engine, Advance(3))
+    hot = Sampling(temperature=1.5)
+    now = obey(engine, PreviewSampling(hot))
+    assert (now.status, now.sampling, len(now.steps)) == ("paused", before.sampling, 3)
+    assert now.preview is not None
+    assert (now.preview.sampling, now.preview.index) == (hot, 2)
+    assert [now.preview.stages[at] for at in (0, -1)] == ["raw", "top-k"]
 
 
 @posix

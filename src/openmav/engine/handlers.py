@@ -19,6 +19,7 @@ from openmav.protocol.commands import (
     Forward,
     Intervene,
     Pause,
+    PreviewSampling,
     Rename,
     Resume,
     SetBreakpoints,
@@ -129,6 +130,10 @@ def set_sampling(_engine: Engine, session: Session, command: SetSampling) -> Non
     session.sampling = command.sampling
 
 
+def preview_sampling(engine: Engine, session: Session, command: PreviewSampling) -> None:
+    engine.reporter.previewed(session.preview_sampling(command.sampling))
+
+
 def set_pace(engine: Engine, _session: Session, command: SetPace) -> None:
     engine.reporter.paced(command.seconds)
     engine.due = min(engine.due, time.monotonic() + command.seconds)
@@ -209,6 +214,7 @@ HANDLERS: dict[type, Callable[[Engine, Session, Any], str | None]] = {
     Want: want,
     SetBreakpoints: set_breakpoints,
     SetSampling: set_sampling,
+    PreviewSampling: preview_sampling,
     SetPace: set_pace,
     Attribute: attribute,
 }

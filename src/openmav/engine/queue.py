@@ -14,6 +14,7 @@ from openmav.protocol.commands import (
     Forward,
     Intervene,
     Pause,
+    PreviewSampling,
     Resume,
     SetBreakpoints,
     SetPace,
@@ -22,7 +23,9 @@ from openmav.protocol.commands import (
 )
 
 MOST = 256  # commands that wait
-LAST_WINS = (Want, SetSampling, SetPace, SetBreakpoints, Intervene, Attribute)  # each says all of it, whatever the one before said
+# Of these, one after the other, the last says all of it, whatever those before it said.
+LAST_WINS = (Want, SetSampling, PreviewSampling, SetPace, SetBreakpoints, Intervene, Attribute)
+ONCE = (Want, PreviewSampling)  # of several that wait, only the last counts, whatever stands between them
 COUNTED = (Advance, Back, Forward)
 Numbered: TypeAlias = tuple[int, Command]
 
@@ -39,9 +42,9 @@ def merged(first: Command, second: Command) -> Command | None:
 
 
 def append(waiting: deque[Numbered], number: int, command: Command) -> None:
-    """Put a command last; it takes the number of the newest that it stands for. Of several Wants only the last counts."""
-    if isinstance(command, Want) and any(isinstance(one, Want) for _, one in waiting):
-        others = [one for one in waiting if not isinstance(one[1], Want)]
+    """Put a command last; it takes the number of the newest that it stands for."""
+    if isinstance(command, ONCE) and any(type(one) is type(command) for _, one in waiting):
+        others = [one for one in waiting if type(one[1]) is not type(command)]
         waiting.clear()
         for one in others:
             append(waiting, *one)

@@ -16,6 +16,7 @@ from openmav.settings import Settings
 if TYPE_CHECKING:
     from openmav.generation.session import Session
     from openmav.record.attribution_result import InputAttribution
+    from openmav.record.sampling_preview import SamplingPreview
 
 
 class Reporter:
@@ -67,6 +68,9 @@ class Reporter:
 
     def attributed(self, attribution: InputAttribution) -> None:
         self.change(replace(self.state, attribution=attribution))
+
+    def previewed(self, preview: SamplingPreview | None) -> None:
+        self.change(replace(self.state, preview=preview))
 
     def paced(self, seconds: float) -> None:
         self.change(replace(self.state, pace=seconds))

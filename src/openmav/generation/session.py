@@ -14,6 +14,7 @@ from openmav.generation.branches import BranchTree
 from openmav.generation.detokenize import TokenStrings
 from openmav.generation.measure_runner import MeasureRunner
 from openmav.generation.model_defaults import ModelDefaults
+from openmav.generation.preview import preview
 from openmav.generation.recompute import Recomputer
 from openmav.generation.runs import ModelRuns
 from openmav.generation.step_maker import StepMaker
@@ -22,6 +23,7 @@ from openmav.generation.tokenize import notes_on, read_prompt, typed
 from openmav.protocol.snapshot import RunState
 from openmav.record import Branch, EndReason, ModelInfo, Prompt, Step
 from openmav.record.attribution_result import InputAttribution
+from openmav.record.sampling_preview import SamplingPreview
 from openmav.settings import Settings
 from openmav.settings.sampling import Sampling
 
@@ -129,6 +131,10 @@ class Session:
     def sampling(self, sampling: Sampling) -> None:
         """The stages of the model's own settings stay."""
         self._sampler.use(self._defaults.completed(sampling))
+
+    def preview_sampling(self, sampling: Sampling) -> SamplingPreview | None:
+        """What each stage of another sampling would leave of the newest token's candidates; None where there is no token."""
+        return preview(self._maker, self._defaults.completed(sampling))
 
     def name_measure(self, name: Callable[[str], None] | None) -> None:
         """From now on `name` gets the name of a measure that does not come with mav before each call of it, and "" after it."""

@@ -10,6 +10,7 @@ from rich.segment import Segment
 
 from openmav.paint import Line, bar, ink, number_text, overlaid, percent, probability_axis, probability_shares
 from openmav.panels.base import Box
+from openmav.panels.widgets.heat_grid import fitting
 from openmav.panels.widgets.layer_rows import message, not_captured, overlaid_legend, that_fit, why_no_step
 from openmav.record import RANK_EDGES, Array
 from openmav.view import View
@@ -45,15 +46,17 @@ class DistributionData:
     entropy: float | None  # nats, of the raw distribution
     mass: Array | None  # [bins, 2]: probability in each bin of ranks, raw and after sampling's filters
     greedy: bool
+    pending: bool  # the second column is of the sampling that holds from the next token on
 
 
 def data(view: View) -> DistributionData:
-    mass, none = view.values("distribution"), why_no_step(view)
+    mass, none, pending = view.sampling_values("distribution"), why_no_step(view), view.pending
     return DistributionData(
         empty=none if none is not None or mass is not None else not_captured(view),
         entropy=view.step.entropy if view.step else None,
         mass=mass,
-        greedy=view.step is None or view.step.sampling.greedy,
+        greedy=view.step is None or (view.step.sampling if pending is None else pending.sampling).greedy,
+        pending=pending is not None,
     )
 
 
@@ -71,6 +74,10 @@ def bins(values: NDArray, rows: int) -> list[tuple[str, float, float]]:
         rest = values[rows - 1 :].sum(axis=0, dtype=np.float64)
         shown = [*shown[: rows - 1], (ranks(firsts[rows - 1], None), float(rest[0]), float(rest[1]))]
     return shown
+
+
+def heading(data: DistributionData, box: Box) -> str:
+    return fitting([f"{TITLE}: preview", TITLE], box.width) if data.pending else TITLE
 
 
 def note(data: DistributionData, box: Box) -> str:

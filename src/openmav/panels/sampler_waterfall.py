@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-import numpy as np
 from rich.segment import Segment
 
 from openmav.paint import Line, bar, cells, fit, ink, number_text, percent, visible
 from openmav.panels.base import Box
 from openmav.panels.widgets.heat_grid import fitting
 from openmav.panels.widgets.layer_rows import not_captured, nothing_to_show, why_no_step
+from openmav.panels.widgets.stages import ON, SURVIVORS, count_text, shortened, stage_label
 from openmav.record import SAMPLING_STAGES, USUAL_STAGES
 from openmav.settings.sampling import SMALLEST
 from openmav.view import View
@@ -41,16 +41,9 @@ place between 0 and 1 where the draw fell, so none is shown.
 
 What is normal: tens of thousands of tokens before the filters and a few to a few dozen after them, with 80 to 99 % kept.
 """
-ON, SURVIVORS, KEPT, ENTROPY, CHOSEN = range(5)  # columns of "sampling_stages"
 NAME, COUNT = 17, 9
 NARROW_NAME, NARROW_COUNT, LEAST_BAR = 11, 7, 4
 PERCENT = 7
-ABBREVIATED = {"temperature": "temp.", "penalty": "pen."}  # where the column is too narrow for the whole name
-UNITS = {  # decimals of what a stage is set to
-    **dict.fromkeys(("penalty", "prompt penalty", "temperature", "top-p", "min-p", "top-h", "typical-p"), 2),
-    **dict.fromkeys(("top-k", "no n-gram", "prompt n-gram", "bad words", "min length", "min tokens", "suppressed", "not first"), 0),
-    **dict.fromkeys(("epsilon", "eta"), 4),
-}
 LEAST = NARROW_NAME + PERCENT + 1  # cells; where there are fewer, numbers would have to be cut
 
 
@@ -73,10 +66,11 @@ class WaterfallData:
     token: str = ""  # that was chosen
     forced: bool = False
     greedy: bool = False
+    pending: bool = False  # the sampling is that which holds from the next token on; nothing was drawn with it
 
 
 def data(view: View) -> WaterfallData:
-    rows, settings = view.values("sampling_stages"), view.values("sampling_stages.settings")
+    rows, settings = view.sampling_values("sampling_stages"), view.sampling_values("sampling_stages.settings")
     if view.step is None:
         return WaterfallData(why_no_step(view))
     if rows is None or settings is None:
@@ -86,10 +80,10 @@ def data(view: View) -> WaterfallData:
         on = bool(rows[at, ON])
         if not on and name not in USUAL_STAGES:
             continue
-        text = f"{name} {number_text(float(settings[at]), UNITS[name])}" if on and name in UNITS else name
+        text = stage_label(name, float(settings[at])) if on else name
         stages.append(StageRow(text, on, *(float(value) for value in rows[at, SURVIVORS:])))
     greedy = bool(settings[SAMPLING_STAGES.index("temperature")] < SMALLEST)
-    return WaterfallData(None, tuple(stages), visible(view.step.token), view.step.forced, greedy)
+    return WaterfallData(None, tuple(stages), visible(view.step.token), view.step.forced, greedy, view.pending is not None)
 
 
 def _shown(data: WaterfallData, height: int) -> tuple[list[StageRow], bool]:
@@ -101,6 +95,10 @@ def _shown(data: WaterfallData, height: int) -> tuple[list[StageRow], bool]:
     if room < len(every):
         every = [stage for stage in every if stage.on]
     return every[: max(0, room)], room > len(every)
+
+
+def heading(data: WaterfallData, box: Box) -> str:
+    return fitting([f"{TITLE}: preview", TITLE], box.width) if data.pending else TITLE
 
 
 def note(data: WaterfallData, box: Box) -> str:
@@ -142,10 +140,7 @@ def _row(box: Box, stage: StageRow) -> Line:
     name, count, bars, chosen = _widths(box.width)
     role = "text" if stage.on else "secondary"
     quiet, main = ink(box.palette, "secondary"), ink(box.palette, role)
-    label = stage.name
-    for whole, short in ABBREVIATED.items() if name < NAME else ():
-        label = label.replace(whole, short)
-    line = [Segment(fit(label, name), main), Segment(_count(stage.survivors).rjust(count) if count else "", main)]
+    line = [Segment(shortened(stage.name, name), main), Segment(count_text(stage.survivors).rjust(count) if count else "", main)]
     if not stage.on:
         return [*line, Segment(" off" if bars else "off".rjust(PERCENT + 1), quiet)]
     longest = box.longest(bars)
@@ -157,20 +152,18 @@ def _row(box: Box, stage: StageRow) -> Line:
     return [*line, Segment(percent(stage.chosen).rjust(chosen), ink(box.palette, "accent"))] if chosen else line
 
 
-def _count(survivors: float) -> str:
-    return f"{int(survivors):,}" if np.isfinite(survivors) else number_text(survivors, 0)
-
-
 def _taken(data: WaterfallData, box: Box) -> Line:
     """The token that was chosen, and how."""
     last, width = data.stages[-1], box.width
-    if data.forced:
+    if data.pending:
+        ways = ["from the next token on", "next token on", "next"]
+    elif data.forced:
         ways = ["forced by you, not drawn", "forced"]
     elif data.greedy:
         ways = ["greedy: the most likely is taken", "greedy"]
     else:
         chance = percent(last.chosen).strip()
-        of = f"{_count(last.survivors)} token{'s' * (last.survivors != 1)}"
+        of = f"{count_text(last.survivors)} token{'s' * (last.survivors != 1)}"
         ways = [f"drawn with p {chance} of {of}", f"drawn, p {chance}", chance]
     mark = "● "
     how = fitting(ways, width - len(mark) - 6)

@@ -10,6 +10,7 @@ from rich.segment import Segment
 
 from openmav.paint import Line, bar, fit, ink, number, number_text, overlaid, percent, probability_axis, probability_shares, visible
 from openmav.panels.base import Box
+from openmav.panels.widgets.heat_grid import fitting
 from openmav.panels.widgets.layer_rows import message, overlaid_legend, that_fit, why_no_step
 from openmav.record import Array, Ids
 from openmav.view import Selection, View
@@ -25,7 +26,8 @@ bar, and the logit. A space is shown as · and a newline as ⏎. The chosen toke
 How to read it: one long bar means that the model is sure; several of the same length mean that it could continue in many
 ways. If the chosen token is not the first, sampling picked it or you forced it. "cut" means that the sampling filters
 left nothing of a token; in a bar, ▒ is what sampling added and ░ what it took away. Select another one with the up and
-down keys or a click, and press enter: the text continues from there with that token instead.
+down keys or a click, and press enter: the text continues from there with that token instead. Where the sampling
+parameters were changed after the newest token, the title says "preview": what they would leave of its candidates.
 
 Formula: p = softmax(logits), in 32-bit floating point, over the whole vocabulary, before any change by sampling. The
 bars have one axis for all tokens, 0 to 100 %; --scale changes the bars, never the numbers. Entropy is -sum p ln p over the whole
@@ -59,29 +61,30 @@ class PredictionsData:
     forced: bool = False
     greedy: bool = False
     sampling: str = ""  # how the token was chosen, in words
-    coming: str = ""  # how the next ones are, where that is another way
+    pending: bool = False  # `sampled_probs`, `greedy` and `sampling` are those that hold from the next token on
 
 
 def data(view: View) -> PredictionsData:
     step = view.step
     if step is None:
         return PredictionsData(why_no_step(view))
-    candidates = step.candidates
+    candidates, pending = step.candidates, view.pending
+    sampling = step.sampling if pending is None else pending.sampling
     rows = (candidates.token_ids == step.token_id).nonzero()[0]
     return PredictionsData(
         empty=None,
         tokens=tuple(visible(token) for token in candidates.tokens),
         ids=candidates.token_ids,
         probs=candidates.probs,
-        sampled_probs=candidates.sampled_probs,
+        sampled_probs=candidates.sampled_probs if pending is None else pending.sampled,
         logits=candidates.logits,
         chosen=int(rows[0]) if len(rows) else -1,
         selected=view.candidate,
         entropy=step.entropy,
         forced=step.forced,
-        greedy=step.sampling.greedy,
-        sampling=step.sampling.describe(),
-        coming="" if step.sampling == view.sampling else view.sampling.describe(),
+        greedy=sampling.greedy,
+        sampling=sampling.describe(),
+        pending=pending is not None,
     )
 
 
@@ -99,12 +102,16 @@ def shown_rows(data: PredictionsData, rows: int) -> list[int]:
     return shown
 
 
+def heading(data: PredictionsData, box: Box) -> str:
+    return fitting([f"{TITLE}: preview of {data.sampling}", f"{TITLE}: preview", TITLE], box.width) if data.pending else TITLE
+
+
 def note(data: PredictionsData, box: Box) -> str:
     if data.empty is not None:
         return ""
     hidden = len(data.tokens) - len(shown_rows(data, box.height - _has_heading(box)))
-    parts = [f"entropy {number_text(data.entropy, 2)} nats", "forced by you" if data.forced else data.sampling]
-    parts += [f"from the next token on: {data.coming}"] if data.coming else []
+    how = f"{data.sampling}, from the next token on" if data.pending else "forced by you" if data.forced else data.sampling
+    parts = [f"entropy {number_text(data.entropy, 2)} nats", how]
     return " · ".join(parts + ([f"{hidden} more ▼"] if hidden else []))
 
 

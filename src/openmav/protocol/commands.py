@@ -121,6 +121,13 @@ class SetSampling:
 
 
 @dataclass(frozen=True)
+class PreviewSampling:
+    """Compute what each stage of this sampling would leave of the newest token's candidates; the run stays as it is."""
+
+    sampling: Sampling
+
+
+@dataclass(frozen=True)
 class SetPace:
     """While it runs, let each token stay for so many seconds at least; 0: as fast as they come."""
 
@@ -142,7 +149,7 @@ class Attribute:
 
 
 Generating: TypeAlias = Resume | Pause | Advance | Back | Forward | Force | Type | Switch | Rename
-Command: TypeAlias = Generating | EditPrompt | Intervene | SetBreakpoints | Want | SetSampling | SetPace | Attribute
+Command: TypeAlias = Generating | EditPrompt | Intervene | SetBreakpoints | Want | SetSampling | PreviewSampling | SetPace | Attribute
 
 
 COMMANDS = frozenset(kind.__name__ for kind in get_args(Command))  # of a source that takes them all

@@ -10,6 +10,7 @@ import numpy as np
 from openmav.protocol.snapshot import Snapshot
 from openmav.record import Array, Branch, Step
 from openmav.record.nonfinite import nonfinite
+from openmav.record.sampling_preview import SamplingPreview
 from openmav.view.options import AppOptions
 
 
@@ -70,6 +71,21 @@ class View(Snapshot):
     def values(self, measure: str) -> Array | None:
         """The measure's array of the shown step; None where there is none."""
         return self.step.values.get(measure) if self.step else None
+
+    @property
+    def pending(self) -> SamplingPreview | None:
+        """What the sampling that holds from the next token on would leave of the newest one's candidates, where that one is shown.
+
+        None where it was chosen with that sampling, or where the preview is not there.
+        """
+        preview, step = self.preview, self.step
+        if preview is None or step is None or self.cursor < len(self.steps) - 1 or self.sampling == step.sampling:
+            return None
+        return preview if preview.sampling == self.sampling and _is_of(preview, step) else None
+
+    def sampling_values(self, measure: str) -> Array | None:
+        """As `values`, of a measure of what sampling does: as it will be with the pending sampling, where there is one."""
+        return self.values(measure) if self.pending is None else self.pending.values.get(measure)
 
     def why_missing(self, measure: str, layer: int) -> str | None:
         return self.info.why_missing(measure, layer) if self.info else None
@@ -165,6 +181,16 @@ class View(Snapshot):
     def scrolled(self, by: int, rows: int) -> View:
         """Layer rows moved, as far as there are any for `rows` at a time."""
         return replace(self, scroll=max(0, min(self.scroll + by, self.layers - rows)))
+
+
+def _is_of(preview: SamplingPreview, step: Step) -> bool:
+    """Whether the preview is of this step: of its token and its distribution."""
+    mine = step.candidates
+    return (
+        (preview.index, preview.token_id) == (step.index, step.token_id)
+        and np.array_equal(preview.token_ids, mine.token_ids)
+        and np.allclose(preview.raw, mine.probs, rtol=1e-3, atol=1e-6, equal_nan=True)
+    )
 
 
 def _same(a: Step, b: Step) -> bool:

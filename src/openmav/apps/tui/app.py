@@ -29,6 +29,7 @@ from openmav.apps.tui.controllers.layouts import LayoutsController
 from openmav.apps.tui.controllers.measures import MeasureRequests
 from openmav.apps.tui.controllers.navigation import NavigationController
 from openmav.apps.tui.controllers.panels import PanelsController
+from openmav.apps.tui.controllers.previews import PreviewRequests
 from openmav.apps.tui.controllers.reading import ReadingController
 from openmav.apps.tui.controllers.recording import RecordingController
 from openmav.apps.tui.controllers.run import RunController
@@ -94,12 +95,12 @@ class MavApp(App[None]):
         view = View(options=options, layout=options.shown_layout, theme=theme_of(options), watches=options.watches)
         self.context = context = Context(source, view, self)
         self.panels = panels = PanelsController(context)
-        self.measures = self.make_measures()
+        self.measures, self.previews = self.make_measures(), PreviewRequests(context)
         changes = ChangesController(context, panels)
         self.controllers = Controllers(
             run=RunController(context),
             text=TextController(context),
-            sampling=SamplingController(context),
+            sampling=SamplingController(context, self.previews),
             branches=BranchesController(context),
             interventions=InterventionsController(context, changes),
             changes=changes,
@@ -194,6 +195,7 @@ class MavApp(App[None]):
         began = time.perf_counter()
         self.controllers.changes.observe()
         self.measures.update()
+        self.previews.update()
         base, width, panels = self.screen_stack[0], self.extent.width, self.panels
         panels.places = {tile.name: tile for tile in self.places(self.rows_taken(base, width))}
         rows = panels.layer_rows()

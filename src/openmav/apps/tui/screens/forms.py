@@ -50,9 +50,14 @@ class FormScreen(Modal[dict[str, str] | None]):
                     longest = max(cells(value) for value, _ in field.choices)
                     rows = (f"{fit(printable(value), longest)}  {what}" for value, what in field.choices)
                     yield OptionList(*(Option(Text(row, no_wrap=True, overflow="ellipsis")) for row in rows), id=f"choices-{field.name}")
+            yield from self.below()
             yield Static("", id="wrong")
             pick = "↓ picks · " if any(field.choices for field in self._fields) else ""
             yield Static(Text(f"{pick}enter accepts · escape cancels", style=ink(self._palette, "secondary")))
+
+    def below(self) -> ComposeResult:
+        """What stands between the fields and the line about errors."""
+        yield from ()
 
     def _input(self, field: Field) -> TextInput:
         several = len(self._fields) > 1  # a single text is continued, one of several numbers is replaced
