@@ -383,7 +383,7 @@ def test_a_folders_file_is_followed_and_shown(folder: Path) -> None:
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     from openmav.analysis.doctor.model import examine
-    from openmav.apps.text.jsonl import header
+    from openmav.record.lines import header
 
     config = {"do_sample": True, "temperature": 0.8, "top_p": 0.95, "no_repeat_ngram_size": 2, "eos_token_id": [0, 14], "num_beams": 2}
     (folder / "generation_config.json").write_text(json.dumps(config), encoding="utf-8")

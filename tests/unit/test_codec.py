@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from fakes import make_info, make_step, with_values
-from openmav.apps.text.jsonl import step_line
 from openmav.record import Baseline, Step, codec
 from openmav.record.codec import BASELINE, STEP, Entry, decode_step, encode_step, plain
+from openmav.record.lines import step_line
 from openmav.settings.sampling import Sampling
 from unit.test_jsonl import SCHEMA
 
@@ -78,7 +78,7 @@ def test_another_field_is_one_line_of_the_list(monkeypatch: pytest.MonkeyPatch) 
     object.__setattr__(step, "mood", float("nan"))
     monkeypatch.setattr(codec, "STEP", (*STEP, Entry("mood")))
     assert plain(encode_step(step))["mood"] is None
-    monkeypatch.setattr("openmav.apps.text.jsonl.LINE", codec.STEP)
+    monkeypatch.setattr("openmav.record.lines.LINE", codec.STEP)
     assert "mood" in step_line(step, make_info())
 
 

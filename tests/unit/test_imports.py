@@ -10,6 +10,7 @@ import pytest
 HEAVY = ("torch", "transformers", "textual")
 LIGHT = (
     "record",
+    "record.lines",
     "recording.replay",
     "settings",
     "conditions",

@@ -14,10 +14,11 @@ import fastjsonschema
 import numpy as np
 import pytest
 
-from openmav.apps.text.jsonl import JsonLines, header, step_line
+from openmav.apps.text.jsonl import JsonLines
 from openmav.backends.toy import Toy
 from openmav.generation.session import Session
 from openmav.record import Step, freeze_values
+from openmav.record.lines import header, step_line
 from openmav.settings import Settings
 
 DOCS = Path(__file__).parents[2] / "docs"

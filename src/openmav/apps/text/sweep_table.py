@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any, Literal
 
 from openmav.analysis.sweep import Effect, Plan, Reading
-from openmav.apps.text.jsonl import model_of
 from openmav.record.codec import plain
+from openmav.record.lines import model_of, write_line
 
 SCHEMA = 1
 COLUMNS = ("site", "layer", "head", "logit", "logit_change", "prob", "prob_change", "logprob", "logprob_change")
@@ -55,7 +54,7 @@ class JsonTable:
         self._line({"type": "end", "reason": reason, "effects": count, "seconds": seconds})
 
     def _line(self, content: dict[str, Any]) -> None:
-        self._write(json.dumps(content, allow_nan=False, separators=(",", ":")) + "\n")
+        self._write(write_line(content))
 
 
 class CsvTable:
