@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+LONGEST = 200  # characters of a message that somebody else's code made
+
 
 class MavError(Exception):
     """Base of all errors that mav raises on purpose."""
@@ -44,3 +46,14 @@ class Interruption(BaseException):
 def is_panic(error: BaseException) -> bool:
     """Whether a library written in Rust gave up, such as a tokenizer; its exception is no Exception, and a class of each library's own."""
     return type(error).__name__ == "PanicException"
+
+
+def words_of(error: BaseException, *, kind: bool = False) -> str:
+    """What an error that is not mav's own says, in one line without control characters; its kind where it says nothing.
+
+    `kind`: its kind stands before what it says.
+    """
+    words = " ".join("".join(c if c.isprintable() else " " for c in str(error)).split())
+    words = words if len(words) <= LONGEST else words[:LONGEST] + "..."
+    name = type(error).__name__
+    return ": ".join(part for part in (name if kind or not words else "", words) if part)

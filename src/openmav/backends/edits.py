@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from openmav.backends.sites import Site, site_of
-from openmav.errors import UsageError
+from openmav.errors import UsageError, words_of
 from openmav.settings.interventions import Intervention
 
 Values: TypeAlias = Mapping[Site, Tensor]  # [tokens, columns] fp32 of each
@@ -167,7 +167,7 @@ def read_vector(source: str, width: int) -> Tensor:
     except FileNotFoundError:
         raise UsageError(f"there is no file '{path}' to read a steering vector from") from None
     except Exception as error:  # a damaged file can make the library raise anything
-        raise UsageError(f"cannot read a steering vector from '{path}': {' '.join(str(error).split()) or type(error).__name__}") from error
+        raise UsageError(f"cannot read a steering vector from '{path}': {words_of(error)}") from error
     if vector.is_complex() or vector.dtype == torch.bool:
         raise UsageError(f"the steering vector in '{source}' holds {str(vector.dtype).removeprefix('torch.')}, not numbers")
     if vector.numel() != width or vector.shape[-1:] != (width,):

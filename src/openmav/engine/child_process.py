@@ -11,7 +11,7 @@ from openmav.engine.app_watch import AppState, leave_with_app
 from openmav.engine.events import Failed
 from openmav.engine.inbox import AppGoneError
 from openmav.engine.worker import Engine
-from openmav.errors import MavError
+from openmav.errors import MavError, words_of
 from openmav.settings import Settings
 from openmav.system import signals
 from openmav.system.logs import take_descriptors
@@ -48,4 +48,4 @@ def _failure(error: BaseException) -> Failed:
     details = "".join(traceback.format_exception(error))
     if out_of_memory(error):
         return Failed("out of memory; try --dtype bfloat16, a shorter prompt, or a smaller model", 2, details)
-    return Failed(f"the model's process failed: {type(error).__name__}: {error}".splitlines()[0], 1, details)
+    return Failed(f"the model's process failed: {words_of(error, kind=True)}", 1, details)

@@ -14,7 +14,7 @@ from openmav.engine.app_watch import AppState, SlowMeasure
 from openmav.engine.child_process import serve
 from openmav.engine.events import BranchLeft, BranchRenamed, Event, Made, Recomputed, StateChanged, first_state
 from openmav.engine.queue import CommandQueue
-from openmav.errors import LoadTimeoutError
+from openmav.errors import LoadTimeoutError, words_of
 from openmav.protocol.commands import COMMANDS, Command, SetSampling
 from openmav.protocol.history import History
 from openmav.protocol.snapshot import Snapshot
@@ -128,7 +128,7 @@ class EngineSource:
             self._drain()
         except BaseException as error:
             self.details = traceback.format_exc()
-            self._fail(f"what the model's process sent could not be read: {type(error).__name__}: {' '.join(str(error).split())}")
+            self._fail(f"what the model's process sent could not be read: {words_of(error, kind=True)}")
             self._process.kill()
 
     def _drain(self) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import sys
 
+from openmav.errors import words_of
 from openmav.system.memory import out_of_memory
 
 LESS = "a shorter text, fewer panels or --dtype bfloat16 take less"
@@ -14,8 +15,7 @@ def answer(error: BaseException) -> str:
     """The line that answers a command which failed with this; the run stays as it is."""
     if out_of_memory(error):
         return f"out of memory: that could not be done; {LESS}"
-    message = " ".join(str(error).split())[:200]
-    return f"that could not be done: {type(error).__name__}{f': {message}' if message else ''}"
+    return f"that could not be done: {words_of(error, kind=True)}"
 
 
 def free_memory() -> None:

@@ -19,7 +19,7 @@ from openmav.backends.transformers.capture.module_state import fresh
 from openmav.backends.transformers.decoding.decoder import traits_of
 from openmav.backends.transformers.loading import placement
 from openmav.backends.transformers.loading.quantised import without_gradients
-from openmav.errors import UsageError
+from openmav.errors import UsageError, words_of
 from openmav.system.memory import out_of_memory
 
 TOKENS = 4096  # in all texts of one pass
@@ -94,8 +94,7 @@ class ModelPasses:
         except (RuntimeError, NotImplementedError) as error:
             if out_of_memory(error):
                 raise
-            why = str(error).strip().splitlines()[0][:120] if str(error).strip() else type(error).__name__
-            raise UsageError(f"this model has no gradient ({why}); occlusion needs none") from error
+            raise UsageError(f"this model has no gradient ({words_of(error)}); occlusion needs none") from error
         finally:
             for parameter in learned:
                 parameter.requires_grad_(True)

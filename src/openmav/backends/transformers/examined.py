@@ -15,7 +15,7 @@ from openmav.backends.transformers.checks import passes, verify
 from openmav.backends.transformers.decoding.decoder import Decoder, Traits, goes_back, set_traits
 from openmav.backends.transformers.discovery import anatomy
 from openmav.backends.transformers.loading import quantised
-from openmav.errors import LoadError, MavError
+from openmav.errors import LoadError, MavError, words_of
 from openmav.system.memory import out_of_memory
 
 if TYPE_CHECKING:
@@ -78,7 +78,7 @@ def _runs_on_text(model: PreTrainedModel) -> Iterator[None]:
     except Exception as error:
         if out_of_memory(error):
             raise
-        why = " ".join(f"{type(error).__name__}: {error}".split())
+        why = words_of(error, kind=True)
         raise LoadError(f"{type(model).__name__} does not run on a few tokens of text as it is configured ({why})") from error
 
 

@@ -20,7 +20,7 @@ from openmav.backends.transformers.decoding.decoder import Decoder
 from openmav.backends.transformers.discovery.values import mask_width
 from openmav.backends.transformers.head.exact_head import difference
 from openmav.backends.transformers.loading.quantised import without_gradients
-from openmav.errors import LoadError
+from openmav.errors import LoadError, words_of
 from openmav.system.memory import out_of_memory
 
 CHUNK = 6  # tokens of a prompt that are read at a time here
@@ -84,7 +84,7 @@ def compare(
                 prompt = [ids[(7 * at + at // len(ids)) % len(ids)] for at in range(length)]
                 _compare(model, prompt, count, mode, use, owners, limit, result, fresh)
     except Exception as error:  # a model may raise anything with a length that it was not built for
-        result.problem = f"{type(error).__name__}: {error}".splitlines()[0]
+        result.problem = words_of(error, kind=True)
     finally:
         if mode.attention is not None:
             use(mode.attention)

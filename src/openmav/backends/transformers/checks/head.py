@@ -11,6 +11,7 @@ from openmav.backends.transformers.checks.passes import Pass
 from openmav.backends.transformers.discovery.anatomy import NOT_ONE_VECTOR, Anatomy
 from openmav.backends.transformers.head import linear_head
 from openmav.backends.transformers.head.exact_head import ExactHead, difference, tolerance
+from openmav.errors import words_of
 from openmav.system.memory import out_of_memory
 
 LINEAR_SITES = ("head.direction", "head.neurons")
@@ -31,7 +32,7 @@ def check_head(
     except Exception as problem:
         if out_of_memory(problem):
             raise
-        why = f"this model's own code does not run with its layers left out, as a lens needs ({_in_one_line(problem)})"
+        why = f"this model's own code does not run with its layers left out, as a lens needs ({words_of(problem, kind=True)})"
         return None, {}, {site: dict.fromkeys(everywhere, why) for site in HEAD_SITES}
     if not error <= tolerance(model.dtype):
         why = f"the lens of the last layer is not the model's logits (off by {error:.1g} of the largest)"
@@ -45,10 +46,6 @@ def check_head(
     else:
         missing |= {site: layers for site in LINEAR_SITES if (layers := _not_followed(anatomy))}
     return head, {"lens": error}, missing
-
-
-def _in_one_line(problem: Exception) -> str:
-    return " ".join(f"{type(problem).__name__}: {problem}".split())[:120]
 
 
 def _not_followed(anatomy: Anatomy) -> dict[int, str]:

@@ -17,7 +17,7 @@ from transformers import GenerationConfig, LogitsProcessorList, PreTrainedModel
 from transformers.utils import cached_file
 
 from openmav.backends.transformers.decoding.generation_rules import LEFT_OUT, RULES, TOKENS, is_list, is_token
-from openmav.errors import LoadError, UsageError
+from openmav.errors import LoadError, UsageError, words_of
 from openmav.record import SAMPLING_STAGES
 from openmav.settings.generation_defaults import GenerationDefaults
 from openmav.settings.sampling import Sampling
@@ -152,8 +152,7 @@ class Generation:
                 model_kwargs={},
             )
         except (ValueError, TypeError, IndexError, AttributeError) as error:
-            reason = " ".join(str(error).split())
-            raise LoadError(f"the model's generation config: {reason}; mend it, or use --ignore-generation-config") from error
+            raise LoadError(f"the model's generation config: {words_of(error)}; mend it, or use --ignore-generation-config") from error
         return chain if len(chain) else None
 
     def _config(self, sampling: Sampling, prompt: int, max_new_tokens: int) -> GenerationConfig:

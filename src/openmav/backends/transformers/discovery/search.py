@@ -18,7 +18,7 @@ from openmav.backends.transformers.discovery.probe import Probe, probe
 from openmav.backends.transformers.discovery.recorder import LayerTrial
 from openmav.backends.transformers.discovery.roles import ATTENTION, MLP, OTHER_ATTENTION
 from openmav.backends.transformers.discovery.trial import Trial, token_ids, trial
-from openmav.errors import LoadError
+from openmav.errors import LoadError, words_of
 from openmav.record.ranges import ranges
 from openmav.system.memory import out_of_memory
 
@@ -114,8 +114,7 @@ def _run_trial(model: PreTrainedModel, layers: list[nn.Module]) -> Trial:
     except Exception as error:
         if out_of_memory(error):
             raise
-        line = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise LoadError(f"{type(model).__name__} does not run on text alone ({line})") from error
+        raise LoadError(f"{type(model).__name__} does not run on text alone ({words_of(error)})") from error
     if not result.layers:
         raise LoadError(f"{type(model).__name__} ran none of its {len(layers)} layers: mav can't show what it does")
     return result

@@ -10,7 +10,7 @@ from transformers import PreTrainedModel
 
 from openmav.backends.transformers.capture.borrowed import Borrowed, is_compiled
 from openmav.backends.transformers.head.exact_head import difference, tolerance
-from openmav.errors import UsageError
+from openmav.errors import UsageError, words_of
 
 COMPILED = "torch.compile is passed by while mav runs the model: the numbers are those of the model as it was before"
 PARALLEL = "the model inside {kind} runs alone, on one device"
@@ -62,8 +62,7 @@ def _inside_adapter(model: Any) -> PreTrainedModel:
         with Borrowed(model).opened(), torch.no_grad():
             alone, expected = inner(input_ids=ids).logits.float(), model(input_ids=ids).logits.float()
     except Exception as error:
-        why = str(error).strip().splitlines()[:1]
-        raise UsageError(f"{type(model).__name__} can't be run on token ids ({(why or [type(error).__name__])[0]})") from error
+        raise UsageError(f"{type(model).__name__} can't be run on token ids ({words_of(error)})") from error
     if alone.shape != expected.shape or difference(alone, expected) > tolerance(inner.dtype):
         kinds = ", ".join(sorted({str(getattr(c.peft_type, "value", c.peft_type)) for c in model.peft_config.values()}))
         raise UsageError(f"this adapter ({kinds}) acts outside of the model that mav runs; merge it into the weights first")

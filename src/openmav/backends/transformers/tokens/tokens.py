@@ -14,9 +14,8 @@ from transformers.utils import cached_file
 from openmav.backends.transformers.tokens import chat_rendering
 from openmav.backends.transformers.tokens.token_bytes import bytes_of_name
 from openmav.backends.transformers.tokens.tokenizer_limits import PanicError, panics_as_errors
-from openmav.errors import UsageError
+from openmav.errors import UsageError, words_of
 
-LONGEST = 200  # characters of a template's own message
 SHORT = 2  # tokens: what is decoded again and again, a candidate after a letter or the token before the newest
 REMEMBERED = 1 << 15  # texts of so few tokens
 
@@ -109,10 +108,9 @@ class Tokens:
 
 
 def _message(error: Exception) -> str:
-    """What went wrong, in one line without control characters; a line of the template where its syntax is wrong."""
-    words = " ".join("".join(c if c.isprintable() else " " for c in str(error)).split()) or type(error).__name__
+    """What went wrong, with the line of the template where its syntax is wrong."""
     line = getattr(error, "lineno", None)
-    return (f"line {line}: " if line else "") + (words if len(words) <= LONGEST else words[:LONGEST] + "...")
+    return (f"line {line}: " if line else "") + words_of(error)
 
 
 def add_processor_template(tokenizer: Any, place: str) -> None:
