@@ -123,7 +123,7 @@ async def test_nothing_is_lost_on_resize_and_values_go_on() -> None:
         app.source.beat()
         app.tick()
         await pilot.pause(0.3)
-        assert app.screen.query_one(OptionList).get_option_at_index(1).prompt.plain.rstrip().endswith(" 6")
+        assert app.screen.query_one("#rows", OptionList).get_option_at_index(1).prompt.plain.rstrip().endswith(" 6")
         await pilot.resize_terminal(*COMPACT)
         assert app.screen.query_one(Input).value == "prob"
 
@@ -208,3 +208,42 @@ async def test_the_value_at_the_shown_token_stands_under_what_is_typed() -> None
         await pilot.press("left", "k", *"entropy > 99")
         await pilot.pause()
         assert f"at token 10: false: {app.view.steps[10].entropy:.2f}"[:-1] in screen_text(app)
+
+
+async def test_names_are_listed_and_completed_by_tab_enter_and_click() -> None:
+    app = make_app(6)
+    async with app.run_test(size=COMPACT) as pilot:
+        await pilot.press("k", *"ent")
+        await pilot.pause()
+        field, text = app.screen.query_one(Input), screen_text(app)
+        assert "attention_entropy" in text
+        assert "of the raw next-token distribution, nats" in text
+        await pilot.press("tab")
+        assert (field.value, field.has_focus) == ("entropy", True)
+        await pilot.press("space", ">", "space", *"ma", "enter")
+        await pilot.pause()
+        assert field.value == "entropy > max(", "what is no condition yet is completed, not refused"
+        await pilot.press(*"nor", "tab", "a", "enter", ")", ")", "enter")
+        await pilot.pause()
+        assert sent(app) == [SetBreakpoints(("entropy > max(norm(attention))",))]
+        await pilot.press(*"surp", "down", "enter")
+        await pilot.pause()
+        assert field.value == "surprisal"
+        await pilot.press("enter")
+        assert app.view.watches == ("surprisal",)
+        await pilot.press(*"top")
+        await pilot.pause()
+        names = app.screen.query_one("#names", OptionList)
+        await pilot.click(names, offset=(4, 1))
+        await pilot.pause()
+        assert (field.value, field.has_focus) == ("top_p", True)
+
+
+async def test_down_goes_to_what_is_set_where_there_is_no_word_to_complete() -> None:
+    app = make_app(6)
+    async with app.run_test(size=COMPACT) as pilot:
+        await pilot.press("k")
+        await write(pilot, "entropy > 4")
+        assert not app.screen.query_one("#names").display
+        await pilot.press("down")
+        assert app.screen.query_one("#rows").has_focus

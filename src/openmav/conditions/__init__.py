@@ -10,6 +10,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from openmav.conditions._complete import Completion, completions
 from openmav.conditions._errors import ConditionError
 from openmav.conditions._parser import known_names, read
 from openmav.conditions._syntax import DEEPEST, LONGEST, quoted
@@ -17,7 +18,19 @@ from openmav.conditions._tree import COMPARE, Cells, Chain, Index, Kind, Lens, N
 from openmav.conditions._values import Moment, Value
 from openmav.record import ModelInfo, Step
 
-__all__ = ["DEEPEST", "LONGEST", "Condition", "ConditionError", "Value", "known_names", "parse", "parse_breakpoint", "said"]
+__all__ = [
+    "DEEPEST",
+    "LONGEST",
+    "Completion",
+    "Condition",
+    "ConditionError",
+    "Value",
+    "completions",
+    "known_names",
+    "parse",
+    "parse_breakpoint",
+    "said",
+]
 UNKNOWN = "–"
 WHOLE = frozenset({"token_id", "index", "position", "rank", "seed", "top_k", "cache_size"})  # numbers without decimals
 

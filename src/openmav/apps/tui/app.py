@@ -233,6 +233,12 @@ class MavApp(App[None]):
 
     # ---- actions ----
 
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        """Under a form, a list or a page, keys belong to that; ctrl+c ends the app all the same."""
+        if action == "perform" and len(self.screen_stack) > 1 and parameters != ("interrupt",):
+            return False
+        return super().check_action(action, parameters)
+
     async def action_perform(self, id: str) -> None:
         """What the key with this id in the table does."""
         if self.view.status == "failed" and not self.view.steps and id not in WITHOUT_PANELS:

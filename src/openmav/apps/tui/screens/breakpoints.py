@@ -16,12 +16,13 @@ from textual.widgets.option_list import Option
 
 from openmav.apps.tui.screens.modal import Modal
 from openmav.apps.tui.widgets.text_input import TextInput
-from openmav.conditions import ConditionError, parse
+from openmav.conditions import Completion, ConditionError, completions, parse
 from openmav.paint import PALETTES, fit, ink, one_line
 from openmav.panels.widgets.watched import Watched, watched
 from openmav.view import View
 
 EXAMPLES = 'entropy > 4   token ~ "Paris"   norm(mlp, 3)'
+NAMES = 20  # cells of the names that are offered; what a longer one is begins further right
 TICK = 1 / 6  # seconds between two updates of the values
 ACTIONS = {"b": ("turn", "b break or watch"), "d": ("drop", "d delete"), "e": ("edit", "e edit"), "a": ("add", "a add")}
 
@@ -51,8 +52,9 @@ class BreakpointsScreen(Modal[None]):
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("escape", "leave", show=False, priority=True),
-        Binding("down", "to_list", show=False),
-        Binding("up", "add", show=False),
+        Binding("down", "below", show=False),
+        Binding("up", "above", show=False),
+        Binding("tab", "complete", show=False, priority=True),
     ]
 
     def __init__(self, watches: Watches) -> None:
@@ -60,6 +62,8 @@ class BreakpointsScreen(Modal[None]):
         self.watches = watches
         self.texts = {one.text: one.stops for one in watched(watches.view)}
         self.editing: str | None = None  # the text that is being edited
+        self._completions: list[Completion] = []  # of the word before the cursor
+        self._chosen = False  # the user moved among them
 
     def compose(self) -> ComposeResult:
         palette = PALETTES[self.watches.view.theme]
@@ -68,6 +72,7 @@ class BreakpointsScreen(Modal[None]):
             yield Static(Text.assemble(("Breakpoints and watches", ink(palette, "accent", bold=True)), (" · docs/conditions.md", quiet)))
             yield TextInput("", lines=False, id="text", placeholder=EXAMPLES, select_on_focus=False)
             yield Static("", id="spot")
+            yield OptionList(id="names")
             yield OptionList(id="rows")
             yield Static(self._actions(), id="actions")
 
@@ -75,10 +80,12 @@ class BreakpointsScreen(Modal[None]):
         quiet = ink(PALETTES[self.watches.view.theme], "secondary")
         hints = [Text(words, style=quiet).on(click=f"screen.{action}") for action, words in ACTIONS.values()]
         leave = Text("escape closes", style=quiet).on(click="screen.leave")
-        return Text(" · ", style=quiet).join([Text("enter accepts", style=quiet), *hints, leave])
+        return Text(" · ", style=quiet).join([Text("tab completes · enter accepts", style=quiet), *hints, leave])
 
     def on_mount(self) -> None:
+        self.names.can_focus = False
         self._show()
+        self._offer()
         self.query_one("#rows" if self.texts else "#text").focus()
         self.set_interval(TICK, self._show)
 
@@ -87,6 +94,10 @@ class BreakpointsScreen(Modal[None]):
     @property
     def rows(self) -> OptionList:
         return self.query_one("#rows", OptionList)
+
+    @property
+    def names(self) -> OptionList:
+        return self.query_one("#names", OptionList)
 
     @property
     def row(self) -> str | None:
@@ -152,14 +163,16 @@ class BreakpointsScreen(Modal[None]):
         """Marks the error under the text and says what it is, quietly if the text is only incomplete; else the value now."""
         if not self.is_active:
             return
+        self._offer()
         error = self.wrong() if self._input.value else None
         spot = Text()
-        if error is not None:
+        named = bool(error and self._completions and error.column >= self._completions[0].start)  # the names below say more
+        if error is not None and not named:
             style = ink(PALETTES[self.watches.view.theme], "secondary" if error.column >= len(self._input.value.rstrip()) else "warning")
             if len(self._input.value) < self._input.size.width:
                 spot.append(f"{' ' * error.column}▲\n", style=style)
             spot.append(error.why, style=style)
-        elif self._input.value.strip():
+        elif self._input.value.strip() and not named:
             spot.append(self._value(), style=ink(PALETTES[self.watches.view.theme], "text"))
         self.query_one("#spot", Static).update(spot)
 
@@ -173,10 +186,41 @@ class BreakpointsScreen(Modal[None]):
         holds = f"{str(value).lower()}: " if isinstance(value, bool) else ""
         return f"at token {view.cursor}: {holds}{one_line(one.shown(view, view.cursor))}"
 
+    def _offer(self) -> None:
+        """Lists the names that the word before the cursor may become."""
+        self._completions, self._chosen = completions(self._input.value, self._input.cursor_position), False
+        names, quiet = self.names, ink(PALETTES[self.watches.view.theme], "secondary")
+        names.display = bool(self._completions)
+        names.clear_options()
+        column = min(NAMES, max((len(one.name) for one in self._completions), default=0))
+        rows = (Text.assemble(f"{one.name:<{column}}  ", (one_line(one.about), quiet)) for one in self._completions)
+        names.add_options(Option(row) for row in rows)
+        names.highlighted = 0 if self._completions else None
+
+    def action_complete(self) -> None:
+        """The highlighted name in place of the word; the next field where there is none."""
+        at = self.names.highlighted
+        if self.focused is not self._input or at is None:
+            self.focus_next()
+            return
+        self._input.value, self._input.cursor_position = self._completions[at].put(self._input.value, self._input.cursor_position)
+
+    @on(OptionList.OptionSelected, "#names")
+    def take_name(self, event: OptionList.OptionSelected) -> None:
+        self.names.highlighted = event.option_index
+        self._input.focus()
+        self.action_complete()
+
     @on(Input.Submitted)
     def accept(self) -> None:
-        """Sets the text, in place of the one that was edited: a condition as a breakpoint, a value as a watch."""
+        """Sets the text, in place of the one that was edited: a condition as a breakpoint, a value as a watch.
+
+        Completes the word first, where the user has moved to a name, or where the text is none of both yet.
+        """
         if not self.is_active:
+            return
+        if self._completions and (self._chosen or self.wrong() is not None):
+            self.action_complete()
             return
         text = self._input.value.strip()
         if not text or self.wrong() is not None:
@@ -221,7 +265,7 @@ class BreakpointsScreen(Modal[None]):
             if not self.texts:
                 self.action_add()
 
-    @on(OptionList.OptionSelected)
+    @on(OptionList.OptionSelected, "#rows")
     def action_edit(self) -> None:
         """Puts the highlighted text into the input."""
         text = self.row
@@ -233,9 +277,20 @@ class BreakpointsScreen(Modal[None]):
     def action_add(self) -> None:
         self._input.focus()
 
-    def action_to_list(self) -> None:
-        if self.texts:
+    def action_below(self) -> None:
+        """The next name while there are some, else the list of those that are set."""
+        if self._completions:
+            self._chosen = True
+            self.names.action_cursor_down()
+        elif self.texts:
             self.rows.focus()
+
+    def action_above(self) -> None:
+        if self._completions and self.focused is self._input:
+            self._chosen = True
+            self.names.action_cursor_up()
+        else:
+            self.action_add()
 
     def action_leave(self) -> None:
         self.dismiss(None)
