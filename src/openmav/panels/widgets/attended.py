@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from openmav.paint import one_line, percent
 from openmav.panels.widgets.sequence import token_at
-from openmav.record import Array
+from openmav.record import Array, ModelInfo
 from openmav.view import View
 
 MEASURE = "attention_rows"
@@ -37,17 +37,23 @@ def of_layer(view: View) -> Attended:
     """The mean over all heads that the selected layer has."""
     rows = view.values(MEASURE)
     if rows is not None and 0 <= view.layer < rows.shape[0]:
-        heads = _heads(view, rows)
-        if len(heads) and np.isfinite(heads).all():
-            words = f"mean of {len(heads)} heads" if len(heads) > 1 else "its one head"
-            return _described(view, heads.astype(np.float64).mean(axis=0), f"attention of layer {view.layer}", words)
+        mean, count = mean_row(rows, view.layer, view.info), heads_of(rows, view.layer, view.info)
+        if mean is not None:
+            words = f"mean of {count} heads" if count > 1 else "its one head"
+            return _described(view, mean, f"attention of layer {view.layer}", words)
     return Attended(None, (f"no attention of layer {max(view.layer, 0)}", _why(view)))
 
 
-def _heads(view: View, rows: Array) -> Array:
-    """The rows of the selected layer, without those of heads that only other layers have."""
-    counts = view.info.layer_heads if view.info else ()
-    return rows[view.layer, : counts[view.layer]] if view.layer < len(counts) else rows[view.layer]
+def heads_of(rows: Array, layer: int, info: ModelInfo | None) -> int:
+    """How many of the heads in `rows` [layers, heads, ...] the layer has: the others are those of other layers."""
+    counts = info.layer_heads if info else ()
+    return counts[layer] if layer < len(counts) else rows.shape[1]
+
+
+def mean_row(rows: Array, layer: int, info: ModelInfo | None) -> NDArray[np.float64] | None:
+    """[layers, heads, tokens] -> [tokens], the mean over the heads that the layer has; None where it has none, or NaN in one."""
+    heads = rows[layer, : heads_of(rows, layer, info)]
+    return heads.astype(np.float64).mean(axis=0) if len(heads) and np.isfinite(heads).all() else None
 
 
 def _described(view: View, row: NDArray[np.float64], *what: str) -> Attended:

@@ -1,0 +1,99 @@
+"""Recordings for the tests of the page, the page's own data read back, and a headless browser."""
+
+import base64
+import json
+import re
+import shutil
+import sqlite3
+import zlib
+
+import numpy as np
+import pytest
+from runs import made, snapshot, toy
+
+from openmav.recording.export.page import write_page
+from openmav.recording.reader import Recording
+from openmav.recording.recorder import Recorder
+from openmav.settings.sampling import SamplingOptions
+
+DTYPES = {"f8": "<f8", "f4": "<f4", "u4": "<u4", "u2": "<u2", "u1": "|u1"}
+HOSTILE = "</script><script>window.hurt=1</script><img src=x onerror=window.hurt=2>\u202e\x1b[2J"
+
+
+def changed_run(path):
+    """Two branches, a forced token, another sampling, and an intervention."""
+    session = toy(sampling=SamplingOptions(temperature=1.0, seed=3))
+    made(session, 9)
+    recorder = Recorder(path, session.settings)
+    recorder.update(snapshot(session))
+    session.back(4)
+    session.force(9)
+    session.sampling = SamplingOptions(temperature=0.5).over(session.sampling)
+    made(session, 3)
+    session.intervene(("ablate L0.mlp",))
+    made(session, 3)
+    recorder.update(snapshot(session))
+    recorder.close()
+
+
+def core_run(path):
+    """Without what takes room: no lens, no attention rows."""
+    session = toy(measures=("mlp_norm",))
+    made(session, 3)
+    recorder = Recorder(path, session.settings)
+    recorder.update(snapshot(session))
+    recorder.close()
+
+
+def hostile_run(path, sound):
+    """The sound one with texts that would do harm as markup or in a terminal."""
+    shutil.copy(sound, path)
+    database = sqlite3.connect(path)
+    database.execute("UPDATE steps SET token = ?, text = ?", (HOSTILE, HOSTILE))
+    database.execute("UPDATE steps SET detail = replace(detail, '\"pieces\":{', ?)", (f'"pieces":{{"999999":{json.dumps(HOSTILE)},',))
+    database.execute("UPDATE branches SET name = name || ?", (HOSTILE,))
+    for name, value in database.execute("SELECT name, value FROM meta").fetchall():
+        content = json.loads(value)
+        if name == "model":
+            content["name"] = HOSTILE
+            content["notes"] = [HOSTILE]
+        if name == "versions":
+            content[HOSTILE] = HOSTILE
+        database.execute("UPDATE meta SET value = ? WHERE name = ?", (json.dumps(content), name))
+    database.commit()
+    database.close()
+
+
+def written(source, target):
+    """The text of the page of a recording."""
+    with Recording(source) as recording:
+        write_page(recording, target)
+    return target.read_text("utf-8")
+
+
+def unpacked(text):
+    """The header and the arrays of a page, read without any of its own code."""
+    data = re.search(r'id="data">([A-Za-z0-9+/=]+)</script>', text)[1]
+    block = zlib.decompress(base64.b64decode(data))
+    length = int.from_bytes(block[:4], "little")
+    header, arrays = json.loads(block[4 : 4 + length]), block[4 + length :]
+    read = {}
+    for name, (kind, offset, shape) in header["arrays"].items():
+        read[name] = np.frombuffer(arrays, DTYPES[kind], int(np.prod(shape)), offset).reshape(shape)
+    return header, read
+
+
+def open_browser():
+    """A headless Chromium; skips where there is none, or no driver for it."""
+    webdriver = pytest.importorskip("selenium.webdriver", reason="no browser test without selenium: pip install -e '.[dev]'")
+    from selenium.webdriver.chrome.service import Service
+
+    browser, driver = shutil.which("chromium"), shutil.which("chromedriver")
+    if browser is None or driver is None:
+        pytest.skip("no browser test without Chromium and its driver: apt-get install chromium chromium-driver")
+    options = webdriver.ChromeOptions()
+    options.binary_location = browser
+    for flag in ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--window-size=1280,800"):
+        options.add_argument(flag)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
+    return webdriver.Chrome(options=options, service=Service(driver))

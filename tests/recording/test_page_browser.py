@@ -1,0 +1,255 @@
+"""The page in a headless Chromium, as a reader uses it: one browser for all tests here."""
+
+import json
+
+import pytest
+from pages import changed_run, core_run, hostile_run, open_browser, written
+
+from openmav.paint import percent, printable, visible
+from openmav.paint.marks import number_text
+from openmav.panels.widgets.lens import piece
+from openmav.recording.reader import Recording
+from openmav.recording.replay import at_branch, snapshot_of
+
+pytest.importorskip("selenium", reason="no browser test without selenium: pip install -e '.[dev]'")
+from selenium.webdriver.common.action_chains import ActionChains
+from selenium.webdriver.common.keys import Keys
+
+AFTER_DRAWING = "const done = arguments[arguments.length - 1]; requestAnimationFrame(() => requestAnimationFrame(() => done()));"
+WALK = """
+const done = arguments[0], result = [], slider = document.getElementById('scrub');
+const texts = (query) => [...document.querySelectorAll(query)].map((one) => one.textContent);
+async function walk() {
+  for (let t = 0; t <= Number(slider.max); t++) {
+    slider.value = t;
+    slider.dispatchEvent(new Event('input'));
+    await new Promise((drawn) => requestAnimationFrame(() => requestAnimationFrame(drawn)));
+    result.push({
+      token: texts('#card-token')[0], facts: texts('#card-facts dd'), tokens: texts('#candidates bdi'), probs: texts('#candidates b'),
+      sampled: texts('#candidates small'), mlp: texts('.column.mlp_norm .bar b'), entropy: texts('.column.attention_entropy .bar b'),
+      residual: texts('.column.residual_norm .bar b'), lens: texts('#lens-note')[0], attention: texts('#text-note')[0],
+    });
+  }
+  done(result);
+}
+walk();
+"""
+
+
+@pytest.fixture(scope="module")
+def recordings(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("pages")
+    changed_run(folder / "run.mav")
+    core_run(folder / "core.mav")
+    hostile_run(folder / "hostile.mav", folder / "run.mav")
+    for name in ("run", "core", "hostile"):
+        written(folder / f"{name}.mav", folder / f"{name}.html")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def browser():
+    driver = open_browser()
+    yield driver
+    driver.quit()
+
+
+@pytest.fixture
+def page(browser, recordings):
+    """Opens a page; afterwards nothing was said on the console, and nothing but the file was asked for."""
+
+    def opened(name="run", address="", width=1280, height=800, **media):
+        features = [
+            {"name": f"prefers-{key.replace('_', '-')}", "value": value} for key, value in {"color_scheme": "light", **media}.items()
+        ]
+        browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
+        metrics = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 500}
+        browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
+        browser.get("about:blank")
+        browser.get(f"{(recordings / name).with_suffix('.html').as_uri()}{address}")
+        drawn(browser)
+        return browser
+
+    browser.get_log("browser"), browser.get_log("performance")
+    yield opened
+    assert browser.get_log("browser") == []
+    events = [json.loads(entry["message"])["message"] for entry in browser.get_log("performance")]
+    requests = [event["params"]["request"]["url"] for event in events if event["method"] == "Network.requestWillBeSent"]
+    assert requests
+    assert all(url.startswith(("file://", "data:", "about:")) and "#" not in url for url in requests)
+    assert len([url for url in requests if url.startswith("file://")]) == 1
+
+
+def drawn(browser):
+    browser.execute_async_script(
+        "const done = arguments[0]; const wait = () => document.querySelector('main').hidden ? setTimeout(wait, 10) : done(); wait();"
+    )
+    browser.execute_async_script(AFTER_DRAWING)
+
+
+def text(browser, query):
+    return browser.execute_script("return document.querySelector(arguments[0]).textContent", query)
+
+
+def press(browser, *keys):
+    ActionChains(browser).send_keys(*keys).perform()
+    browser.execute_async_script(AFTER_DRAWING)
+
+
+def hover(browser, query, x=None, y=None):
+    """What the tooltip says with the pointer on the middle of an element, or at a place in it."""
+    browser.execute_script("document.querySelector(arguments[0]).scrollIntoView({block: 'center'})", query)
+    browser.execute_async_script(AFTER_DRAWING)  # scrolling hides a tooltip
+    box = browser.execute_script(
+        "const b = document.querySelector(arguments[0]).getBoundingClientRect(); return [b.x, b.y, b.width, b.height]", query
+    )
+    at = box[0] + (box[2] / 2 if x is None else x), box[1] + (box[3] / 2 if y is None else y)
+    browser.execute_cdp_cmd("Input.dispatchMouseEvent", {"type": "mouseMoved", "x": at[0], "y": at[1]})
+    return browser.execute_script("const tip = document.getElementById('tip'); return tip.hidden ? '' : tip.innerText")
+
+
+def address(browser):
+    """The address, once the page has written it."""
+    browser.execute_async_script("setTimeout(arguments[0], 260)")
+    return browser.execute_script("return location.hash")
+
+
+def steps_of(recordings, branch=None):
+    recording = Recording(recordings / "run.mav")
+    now = snapshot_of(recording)
+    return at_branch(now, branch) if branch else now
+
+
+def test_every_number_is_the_recordings(page, recordings):
+    browser = page(address="#tint=attention&layer=1&head=mean")
+    shown, now = browser.execute_async_script(WALK), steps_of(recordings)
+    assert len(shown) == len(now.steps) == 12
+    decimals = 3 if now.steps[0].values["mlp_norm"].max() < 1 else 2 if now.steps[0].values["mlp_norm"].max() < 10 else 1
+    for step, said in zip(now.steps, shown):
+        facts = " ".join(said["facts"])
+        assert said["token"] == visible(step.token)
+        assert f"{number_text(step.surprisal, 2)} nats" in facts
+        assert f"{number_text(step.entropy, 2)} nats" in facts
+        assert f"{step.rank} of {now.info.vocab:,}" in facts
+        probs = [percent(p).strip() for p in step.candidates.probs.tolist()]
+        texts = list(map(visible, step.candidates.tokens))
+        assert (said["tokens"][:9], said["probs"][:9]) == (texts[:9], probs[:9])
+        chosen = step.candidates.token_ids.tolist().index(step.token_id)
+        assert said["tokens"][-1] == texts[chosen if chosen > 9 else 9]
+        sampled = ["cut" if p == 0 else f"→ {percent(p).strip()}" for p in step.candidates.sampled_probs.tolist()]
+        assert said["sampled"][:9] == ([""] * 9 if step.sampling.greedy else sampled[:9])
+        assert said["mlp"] == [number_text(float(value), decimals) for value in step.values["mlp_norm"][::-1]]
+        means = step.values["attention_entropy"].astype("float64").mean(axis=1)
+        assert said["entropy"] == [number_text(float(value), 2) for value in means[::-1]]
+        assert len(said["residual"]) == now.info.layers
+        ids, tops = step.values["logit_lens.token_ids"][1], step.values["logit_lens"][1]
+        top = " · ".join(f"{piece(step, int(number))} {percent(float(p)).strip()}" for number, p in list(zip(ids, tops))[:5])
+        assert said["lens"] == f"Layer 1 at token {step.index}: {top}"
+        assert (
+            f"first token {percent(float(step.values['attention_rows'][1].astype('float64').mean(axis=0)[0])).strip()}" in said["attention"]
+        )
+
+
+def test_keys_clicks_and_the_address(page):
+    browser = page(address="#t=4&layer=2")
+    assert text(browser, "#card-place").startswith("4 · position ")
+    assert browser.execute_script("return document.getElementById('layer').value") == "2"
+    press(browser, Keys.ARROW_RIGHT)
+    assert text(browser, "#place") == "5 / 11"
+    press(browser, Keys.ARROW_UP)
+    assert address(browser) == "#t=5&layer=3"
+    press(browser, Keys.END)
+    assert text(browser, "#place") == "11 / 11"
+    press(browser, Keys.HOME)
+    assert text(browser, "#place") == "0 / 11"
+    browser.execute_script("document.querySelectorAll('#tokens .made')[7].click()")
+    browser.execute_async_script(AFTER_DRAWING)
+    assert text(browser, "#place") == "7 / 11"
+    press(browser, "vv")
+    assert address(browser) == "#t=7&layer=3&head=mean&tint=attention"
+    press(browser, "}")
+    assert "head 0" in text(browser, "#text-note")
+    press(browser, "?")
+    assert browser.execute_script("return document.getElementById('guide').open")
+    press(browser, "?")
+    browser.execute_script("location.hash = '#t=2'")
+    browser.execute_async_script("setTimeout(arguments[0], 30)")
+    browser.execute_async_script(AFTER_DRAWING)
+    assert text(browser, "#place") == "2 / 11"
+    browser.execute_script("location.hash = '#t=999999999&layer=77&head=x&branch=nobody'")
+    browser.execute_async_script("setTimeout(arguments[0], 30)")
+    browser.execute_async_script(AFTER_DRAWING)
+    assert text(browser, "#place") == "11 / 11"
+
+
+def test_the_lens_map_and_the_heads_say_what_is_under_the_pointer(page, recordings):
+    browser = page(address="#t=3")
+    step = steps_of(recordings).steps[0]
+    said = hover(browser, "#lens-map", x=40, y=4)
+    assert said.splitlines()[0] == f"Layer 3 at token 0 {visible(step.token)}"
+    assert piece(step, int(step.values["logit_lens.token_ids"][3, 0])) in said
+    assert percent(float(step.values["logit_lens"][3, 0])).strip() in said
+    now = steps_of(recordings).steps[3]
+    said = hover(browser, "#heads", x=3, y=3)
+    assert said.splitlines()[0] == "Layer 3 head 0"
+    assert f"{number_text(float(now.values['attention_entropy'][3, 0]), 2)} nats" in said
+    assert "p" in hover(browser, "#tokens .made")
+    assert "logit" in hover(browser, "#candidates li")
+    assert "nats" in hover(browser, "#card-facts dt:nth-of-type(3)")
+
+
+def test_branches_and_what_was_changed(page, recordings):
+    browser = page()
+    now = steps_of(recordings)
+    (other,) = now.branches
+    kinds = browser.execute_script("return [...document.querySelectorAll('#changes-list em')].map((one) => one.textContent)")
+    assert sorted(kinds) == ["branch", "forced", "intervention", "sampling"]
+    assert "modified" in text(browser, "#card-facts")
+    assert "baseline" in text(browser, "#card-facts")
+    browser.execute_script("document.querySelector('#changes-list button').click()")
+    browser.execute_async_script(AFTER_DRAWING)
+    assert text(browser, "#place").startswith("5 / ")
+    press(browser, "b")
+    steps = at_branch(now, other).steps
+    assert text(browser, "#place").endswith(f" / {len(steps) - 1}")
+    made = browser.execute_script("return [...document.querySelectorAll('#tokens .made')].map((one) => one.textContent).join('')")
+    assert made == "".join(printable(step.text) for step in steps)
+    assert f"branch={other}" in address(browser)
+
+
+def test_themes_before_the_first_paint_and_by_key(page):
+    browser = page(color_scheme="dark")
+    ground = "return getComputedStyle(document.documentElement).backgroundColor"
+    assert browser.execute_script(ground) == "rgb(15, 20, 25)"
+    press(browser, "d")
+    assert browser.execute_script(ground) == "rgb(251, 250, 247)"
+    browser.refresh()
+    drawn(browser)
+    assert browser.execute_script(ground) == "rgb(251, 250, 247)"
+    browser.execute_script("localStorage.clear()")
+    browser.get_log("performance")
+    page()
+
+
+def test_it_fits_a_phone_and_prints(page):
+    browser = page(width=390, height=844)
+    assert browser.execute_script("return document.documentElement.scrollWidth") <= 390
+    targets = browser.execute_script("return ['back', 'forward'].map((id) => document.getElementById(id).getBoundingClientRect().height)")
+    assert min(targets) >= 40
+    pdf = browser.execute_cdp_cmd("Page.printToPDF", {"printBackground": True})["data"]
+    assert len(pdf) > 20_000
+
+
+def test_foreign_text_does_nothing(page):
+    browser = page("hostile")
+    assert browser.execute_script("return window.hurt === undefined && document.querySelectorAll('img, main script').length === 0")
+    assert "<script>window.hurt=1</script>" in text(browser, "#card-token")
+    assert "<img src=x" in text(browser, "#model")
+    assert "<script>" in text(browser, "#run-facts")
+
+
+def test_what_was_not_recorded_says_so(page):
+    browser = page("core", "#tint=attention")
+    assert text(browser, "#lens-note").startswith("none: not recorded")
+    assert text(browser, "#text-note").startswith("none: not recorded")
+    assert "none: not recorded" in text(browser, ".column.residual_norm")
