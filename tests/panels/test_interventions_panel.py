@@ -120,7 +120,7 @@ def test_without_both_lenses_nothing_is_said_of_them(lens: str | None) -> None:
 
 def test_where_nothing_is_done_it_says_how() -> None:
     view = make_view(3)
-    assert "The key a changes it, for example so:" in " ".join(draw(NAME, view, 40, 9))
+    assert "Click one to begin, or press a:" in " ".join(draw(NAME, view, 40, 9))
     assert note(NAME, view).startswith("none active")
     late = replace(view, interventions=DONE)
     rows = draw(NAME, late, 60, 9)
@@ -170,7 +170,7 @@ def test_the_examples_exist_in_this_model() -> None:
     info = make_info(6, 2, missing=none)
     for layer, heads, mlp in ((3, True, True), (4, False, True), (5, True, False)):
         view = replace(make_view([make_step(0, info=info)], info), layer=layer, head=1)
-        specs = [row.strip().split("  ")[0] for row in draw(NAME, view, 100, 12)[2:] if row.strip()]
+        specs = [row.removeprefix("▸ ").split("  ")[0] for row in draw(NAME, view, 100, 12) if row.startswith("▸")]
         parsed = [parse(spec) for spec in specs]
         assert [str(one) for one in parsed] == specs
         assert all(0 <= one.layer < 6 for one in parsed)
@@ -181,4 +181,16 @@ def test_the_examples_exist_in_this_model() -> None:
 def test_what_is_active_needs_no_examples() -> None:
     view = make_view([make_step(0, info=INFO)], INFO, interventions=DONE)
     assert "from the next token on" in " ".join(draw(NAME, view, 60, 9))
-    assert "for example" not in " ".join(draw(NAME, view, 60, 9))
+    assert "Click" not in " ".join(draw(NAME, view, 60, 9))
+    assert "▸" not in " ".join(draw(NAME, view, 60, 9))
+
+
+@pytest.mark.parametrize("steps", [0, 3])
+def test_a_click_on_an_example_begins_with_it_and_a_click_elsewhere_with_none(steps: int) -> None:
+    view = make_view(steps)
+    rows = draw(NAME, view, 40, 12)
+    begun = [panel(NAME).pick(view, 40, 12, 1, y).starter for y in range(12)]
+    written = [row.removeprefix("▸ ").split("  ")[0].strip() if row.startswith("▸") else "" for row in rows]
+    assert begun == (written + [""] * 12)[:12]
+    assert sum(map(bool, begun)) == 4
+    assert panel(NAME).pick(view_of(touched(AFTER, BEFORE)), 40, 12, 1, 5).starter == ""

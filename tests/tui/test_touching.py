@@ -6,7 +6,7 @@ import re
 from dataclasses import replace
 
 import pytest
-from driving import COMPACT, HOME, make_app, screen_text, sent
+from driving import COMPACT, HOME, make_app, screen_text, sent, tile
 from textual import events
 from textual.widgets import Input, OptionList, Static
 
@@ -14,6 +14,7 @@ from fakes import ListSource, make_info, make_prompt, make_steps, sampled
 from openmav.apps.tui.screens.forms import FormScreen, ListScreen
 from openmav.protocol.commands import Advance, EditPrompt, Force, Forward, Intervene, Pause, Rename, Resume, SetSampling, Switch, Type
 from openmav.record import Branch
+from openmav.view.layouts import LAYOUTS
 from openmav.view.options import AppOptions
 
 INFO = make_info(4, 4)
@@ -178,6 +179,75 @@ async def test_a_key_twice_at_once_closes_a_screen_once(key: str, twice: str) ->
         if key == "ctrl+p":
             assert len(app.screen_stack) == 1
             assert (app.theme != theme) == (twice == "enter")
+
+
+async def test_an_intervention_is_put_together_from_fields_and_the_text_says_the_same() -> None:
+    app = make_app(8)
+    async with app.run_test(size=COMPACT) as pilot:
+        await pilot.press("a")
+        await pilot.pause()
+        text = app.screen.query_one("#field-spec", Input)
+        assert text.value == "ablate L29.H0"
+        await pilot.press("tab", "tab", "right")
+        await pilot.pause()
+        assert text.value == "amplify L29.H0=2"
+        await pilot.press("tab", "1", "2", "tab", "tab", "8", "tab", "0", ".", "5", "tab", *"2-7")
+        await pilot.pause()
+        assert text.value == "amplify L12.H8@2-7=0.5"
+        await pilot.press("enter")
+        await pilot.pause()
+        assert sent(app) == [Intervene(("amplify L12.H8@2-7=0.5",))]
+
+
+async def test_what_is_wrong_with_a_field_stands_beside_it_and_nothing_typed_is_lost() -> None:
+    app = make_app(8)
+    async with app.run_test(size=COMPACT) as pilot:
+        await pilot.press("a", "tab", "tab", "tab", "9", "9")
+        await pilot.pause()
+        (row,) = [line for line in screen_text(app).splitlines() if "no layer 99" in line]
+        assert re.search(r"layer +99 +no layer 99: 0 to 29", row)
+        await pilot.press("enter")
+        assert sent(app) == []
+        assert len(app.screen_stack) == 2
+        await pilot.press("escape", "a")
+        await pilot.pause()
+        assert app.screen.query_one("#field-spec", Input).value == "ablate L99.H0"
+        assert app.screen.query_one("#pick-layer", Input).value == "99"
+        assert "this model has no layer 99: they go from 0 to 29" in screen_text(app)
+
+
+async def test_the_fields_follow_the_text() -> None:
+    app = make_app(8)
+    async with app.run_test(size=COMPACT) as pilot:
+        await pilot.press("a")
+        for spec, shown in (
+            ("patch L3.resid@-1=a cat", {"kind": "patch", "layer": "3", "part": "resid", "text": "a cat", "positions": "-1"}),
+            ('steer L5="a"-"b"*4', {"kind": "steer", "layer": "5", "vector": '"a"-"b"', "factor": "4", "positions": ""}),
+            ("ablate L0.mlp=mean", {"kind": "ablate", "layer": "0", "part": "mlp", "how": "mean", "positions": ""}),
+        ):
+            app.screen.query_one("#field-spec", Input).value = spec
+            await pilot.pause()
+            rows = {str(row.id).removeprefix("row-") for row in app.screen.query("#pickers > .field") if row.display}
+            assert rows == set(shown)
+            assert {name: app.screen.query_one(f"#pick-{name}").value for name in rows} == shown  # type: ignore[attr-defined]
+
+
+async def test_a_click_on_an_example_in_the_panel_opens_the_form_with_it() -> None:
+    app = make_app(8, options=AppOptions(layout="hands-on", panels=LAYOUTS["hands-on"]))
+    async with app.run_test(size=HOME) as pilot:
+        await pilot.pause()
+        panel = tile(app, "interventions")
+        lines = [line.text for line in panel._strips]
+        y = next(y for y, line in enumerate(lines) if "amplify L29.mlp=2" in line)
+        await pilot.click(panel, offset=(6, y))
+        await pilot.pause()
+        assert app.screen.query_one("#field-spec", Input).value == "amplify L29.mlp=2"
+        await pilot.press("enter")
+        await pilot.pause()
+        assert sent(app) == [Intervene(("amplify L29.mlp=2",))]
+        await pilot.press("u")
+        await pilot.pause()
+        assert sent(app)[-1] == Intervene(())
 
 
 async def test_forward_needs_tokens_ahead() -> None:

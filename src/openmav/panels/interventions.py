@@ -14,10 +14,10 @@ from openmav.paint.wrap import wrap
 from openmav.panels.base import Box
 from openmav.panels.widgets.diverging import diverging_bar, signed, signed_shares
 from openmav.panels.widgets.heat_grid import fitting
-from openmav.panels.widgets.layer_rows import message, too_narrow, why_no_step
+from openmav.panels.widgets.layer_rows import too_narrow, why_no_step
 from openmav.record import Baseline, Ids, Step
 from openmav.record.ranges import ranges
-from openmav.view import View
+from openmav.view import Selection, View
 
 TITLE = "Interventions"
 NEEDS = ()
@@ -30,7 +30,8 @@ them, the entropy of both. Below, where a logit lens panel is shown too, the lay
 
 How to read it: long bars at the top mean that the intervention matters here; where hardly anything moves, the model does not
 depend on that site. A lens that differs from some layer on shows where the change takes effect. The key a adds, lists and
-removes interventions. "<" marks an upper bound: the token is no longer among the likely ones.
+removes interventions; where there are none, a click on an example opens the form with it. "<" marks an upper bound: the
+token is no longer among the likely ones.
 
 Formula: difference = p_after - p_before, both softmax over the whole vocabulary of the raw logits, before sampling. Both
 models are given the same tokens: those of the text. Entropy is -sum p ln p, in nats.
@@ -159,13 +160,11 @@ def note(data: InterventionsData, box: Box) -> str:
 
 def render(data: InterventionsData, box: Box) -> list[Line]:
     height = max(box.height, 0)
-    if data.empty is not None:
-        return [*_specs(box, data.specs, max(box.height - 1, 0)), *message(box, data.empty)][:height]
-    if box.width < LEAST:
+    if data.empty is None and box.width < LEAST:
         return too_narrow(box)
     result = data.comparison
     if result is None:
-        return _unchanged(data, box)[:height]
+        return [line for line, _ in _at_rest(data, box)][:height]
     head, count, layers = _parts(result, box)
     rows = result.rows[:count]
     lines = head + [_row(box, result.token_id, row, share) for row, share in zip(rows, signed_shares([row.change for row in rows]))]
@@ -192,13 +191,28 @@ def _specs(box: Box, specs: tuple[str, ...], most: int) -> list[Line]:
     return [[Segment(fit(f"▾ {spec}", box.width), style)] for spec in shown]
 
 
-def _unchanged(data: InterventionsData, box: Box) -> list[Line]:
-    """Where nothing was done to the model when it made this token."""
-    now = "what is listed applies from the next token on." if data.specs else "The key a changes it, for example so:"
-    words = f"This token is the baseline model's. {now[0].upper() + now[1:]}"
+def _at_rest(data: InterventionsData, box: Box) -> list[tuple[Line, str | None]]:
+    """Where nothing was done to the model when it made this token, or where there is none: lines, each with what a click on it begins."""
+    if data.empty == "":
+        return [(line, None) for line in _specs(box, data.specs, max(box.height, 0))]
+    now = "What is listed applies from the next token on." if data.specs else "Click one to begin, or press a:"
+    state = "This token is the baseline model's" if data.empty is None else data.empty
+    words = f"{state}. {now}"
     quiet = ink(box.palette, "secondary")
     lines: list[Line] = [[Segment("".join(glyph.text for glyph in row), quiet)] for row in wrap([(words, 0)], box.width)]
-    return [*_specs(box, data.specs, 3), *lines, *([] if data.specs else _examples(box, data.examples))]
+    rows: list[tuple[Line, str | None]] = [(line, None) for line in [*_specs(box, data.specs, 3), *lines]]
+    if not data.specs and data.examples:
+        rows.append(([], None))
+        rows += zip(_examples(box, data.examples), [spec for spec, _ in data.examples])
+    return rows
+
+
+def pick(data: InterventionsData, box: Box, x: int, y: int) -> Selection | None:
+    """The example that was clicked."""
+    if data.comparison is not None or (data.empty is None and box.width < LEAST):
+        return None
+    rows = _at_rest(data, box)
+    return Selection(intervention=rows[y][1]) if 0 <= y < len(rows) else None
 
 
 def _examples(box: Box, examples: tuple[tuple[str, str], ...]) -> list[Line]:
@@ -206,9 +220,9 @@ def _examples(box: Box, examples: tuple[tuple[str, str], ...]) -> list[Line]:
     longest = max((cells(spec) for spec, _ in examples), default=0)
     beside = all(longest + 4 + cells(what) <= box.width for _, what in examples)
     main, quiet = ink(box.palette, "key"), ink(box.palette, "secondary")
-    rows: list[Line] = [[]]
+    rows: list[Line] = []
     for spec, what in examples:
-        rows.append([Segment("  "), Segment(fit(spec, min(longest, max(0, box.width - 2))), main)])
+        rows.append([Segment("▸ ", quiet), Segment(fit(spec, min(longest, max(0, box.width - 2))), main)])
         if beside:
             rows[-1].append(Segment(f"  {what}", quiet))
     return rows

@@ -23,6 +23,7 @@ class Selection:
     head: int | None = None
     candidate: int | None = None  # row in the shown step's candidates
     branch: str | None = None  # to compare with
+    intervention: str | None = None  # to begin with, in the form of interventions
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,7 @@ class View(Snapshot):
     head: int = 0
     candidate: int | None = None  # row in the shown step's candidates
     scroll: int = 0
+    starter: str = ""  # an intervention that was clicked, until its form is open
     search: str = ""  # what the user searches the generated text for; "" for nothing
     modes: Mapping[str, str] = field(default_factory=dict)  # what the user chose to see in a panel: {panel: one of its MODES}
     draw_seconds: float | None = None  # what the app took lately to make all lines of a frame
@@ -157,7 +159,8 @@ class View(Snapshot):
         view = view if selection.head is None else view.at_head(selection.head)
         view = view if selection.step is None else view.at_step(selection.step)
         view = view if selection.candidate is None else view.at_candidate(selection.candidate)
-        return view if selection.branch is None else replace(view, other=selection.branch)
+        view = view if selection.branch is None else replace(view, other=selection.branch)
+        return view if selection.intervention is None else replace(view, starter=selection.intervention)
 
     def at_candidate(self, row: int) -> View:
         """A candidate of the shown step selected; that holds the cursor where it is."""

@@ -253,6 +253,10 @@ class MavApp(App[None]):
 
     def on_clicked(self, message: Clicked) -> None:
         self.panels.click(message.name, message.x, message.y)
+        starter = self.view.starter
+        if starter:
+            self.context.view = replace(self.view, starter="")
+            self.controllers.interventions.add(starter)
 
     def on_layout_chosen(self, message: LayoutChosen) -> None:
         self.controllers.layouts.show(message.name)

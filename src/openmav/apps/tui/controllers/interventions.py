@@ -31,7 +31,7 @@ class InterventionsController:
             return
         now = context.view.interventions
         if not now:
-            self._add()
+            self.add()
             return
         keys = {"a": ("add", "add"), "d": ("drop", "remove"), "0": ("none", "remove all")}
         context.open(ListScreen("Interventions", [(one, one) for one in now], keys, PALETTES[context.view.theme]), self._chosen)
@@ -39,28 +39,35 @@ class InterventionsController:
     def _chosen(self, answer: tuple[str, str] | None) -> None:
         what, name = answer or ("", "")
         if what == "add":
-            self._add()
+            self.add()
         elif what == "none":
             self._set(())
         elif what == "drop":
             self._set(tuple(one for one in self._context.view.interventions if one != name))
 
-    def _add(self) -> None:
+    def add(self, spec: str = "") -> None:
+        """The form to add one; `spec` stands there at first."""
+        from openmav.apps.tui.screens.interventions import InterventionScreen
+
         context, view = self._context, self._context.view
+        if not context.ready(Intervene, "interventions"):
+            return
 
         def check(values: Mapping[str, str]) -> str:
             self._draft = values["spec"]
             return error_of(lambda: checked(values["spec"], view))
 
-        def take(values: dict[str, str]) -> None:
+        def done(values: dict[str, str] | None) -> None:
+            if values is None:
+                return
             added = str(interventions.parse(values["spec"]))
             self._draft = ""
             self._set((*(one for one in context.view.interventions if one != added), added))
 
         choices = examples_for(view)
-        field = Field("spec", "", self._draft or (choices[0][0] if choices else ""), "ablate, amplify, steer or patch", choices=choices)
-        about = "Pick one, or type: ablate, amplify, steer or patch, then a layer (L5), head (L5.H3) or neuron (L5.N120)."
-        context.ask("Add an intervention", [field], check, take, about)
+        first = spec or self._draft or (choices[0][0] if choices else "")
+        field = Field("spec", "", first, "ablate, amplify, steer or patch", choices=choices)
+        context.open(InterventionScreen(field, check, view), done)
 
     def _set(self, specs: tuple[str, ...]) -> None:
         self._changes.keep(self._context.view.interventions)

@@ -28,6 +28,7 @@ class FormScreen(Modal[dict[str, str] | None]):
         Binding("escape", "leave", show=False, priority=True),
         Binding("down", "app.focus_next", show=False),
         Binding("up", "app.focus_previous", show=False),
+        Binding("enter", "accept", show=False),  # on what takes no enter itself
     ]
 
     def __init__(
@@ -75,7 +76,11 @@ class FormScreen(Modal[dict[str, str] | None]):
         """Shows what is wrong, under the fields."""
         if not self.is_active:
             return
-        wrong = self._check(self.values) if len(self.query(Input)) == len(self._fields) else ""
+        mounted = all(self.query(f"#field-{field.name}") for field in self._fields)
+        self.show_wrong(self._check(self.values) if mounted else "")
+
+    def show_wrong(self, wrong: str) -> None:
+        """A line under the fields; "" for none."""
         self.query_one("#wrong", Static).update(Text(printable(wrong), style=ink(self._palette, "warning")))
 
     @on(OptionList.OptionHighlighted)
@@ -96,6 +101,9 @@ class FormScreen(Modal[dict[str, str] | None]):
             self.dismiss(values)
         else:
             self.validate_fields()
+
+    def action_accept(self) -> None:
+        self.accept()
 
     def action_leave(self) -> None:
         self.dismiss(None)
