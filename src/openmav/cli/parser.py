@@ -10,6 +10,7 @@ import click
 from openmav.cli import flags
 from openmav.cli.options import with_options
 from openmav.plugins.registry import unknown
+from openmav.recording.export import FORMATS
 from openmav.version import __version__
 
 EXAMPLES = """\
@@ -198,6 +199,40 @@ def recover(file: str, output: str) -> int:
     from openmav.cli.recordings import recover_command
 
     return recover_command(file, output)
+
+
+@command.command(context_settings=SETTINGS)
+@click.argument("a", metavar="A")
+@click.argument("b", metavar="B")
+@click.option("--json", is_flag=True, help="One JSON object.")
+@click.option("--tolerance", default=0.0, type=click.FloatRange(min=0), metavar="X", help="Differences of a number up to X are none.")
+def diff(a: str, b: str, json: bool, tolerance: float) -> int:
+    """Where two recordings differ; exit code 0 where they are the same, 1 where not."""
+    from openmav.cli.diff import diff_command
+
+    return diff_command(a, b, json, tolerance)
+
+
+@command.command(context_settings=SETTINGS)
+@click.argument("file", metavar="FILE")
+@click.option("--to", required=True, type=click.Choice(tuple(FORMATS)), metavar="FORMAT", help=f"One of {', '.join(FORMATS)}.")
+@click.option("-o", "--output", metavar="FILE", help="The new file; - is stdout. [default: FILE with the format's suffix]")
+@click.option("--force", is_flag=True, help="Write over an existing file.")
+def export(file: str, to: str, output: str | None, force: bool) -> int:
+    """Write a recording in another format: JSON lines, tables, arrays, pictures."""
+    from openmav.cli.export import export_command
+
+    return export_command(file, to, output, force)
+
+
+@command.command("import", context_settings=SETTINGS)
+@click.argument("file", metavar="FILE")
+@click.option("-o", "--output", required=True, metavar="FILE", help="The new recording.")
+def import_(file: str, output: str) -> int:
+    """Make a recording of JSON lines (mav export --to jsonl, mav --json)."""
+    from openmav.cli.export import import_command
+
+    return import_command(file, output)
 
 
 @command.command(context_settings=SETTINGS)

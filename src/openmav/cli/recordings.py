@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 import numpy as np
 
 from openmav.cli.output import echo
-from openmav.errors import UsageError
 from openmav.record import Step
 from openmav.recording.check import Check, checks
+from openmav.recording.diff import gap
+from openmav.recording.facts import read_settings
 from openmav.recording.reader import Recording
 from openmav.recording.recover import recover
-from openmav.settings import Settings
-from openmav.settings.constraint import Constraint
-from openmav.settings.sampling import Sampling, SamplingOptions
 from openmav.version import __version__
 
 WIDTH = 14  # of the first column
@@ -78,7 +73,7 @@ def run_again(recording: Recording) -> Check:
         return Check("rerun", False, "none: the run was changed while it went on, so that its settings do not give it again")
     from openmav.library import open_session
 
-    settings = settings_of(recording.meta.get("settings"))
+    settings = read_settings(recording.meta.get("settings"))
     with open_session(settings) as session:
         largest = 0.0
         for step in steps:
@@ -95,31 +90,5 @@ def difference(step: Step, other: Step) -> float:
     pairs += [(step.values[name], other.values[name]) for name in step.values if name in other.values]
     largest = 0.0
     for a, b in pairs:
-        one, two = np.asarray(a, np.float64), np.asarray(b, np.float64)
-        if one.shape != two.shape:
-            return float("inf")
-        with np.errstate(invalid="ignore"):
-            gap = np.where((one == two) | (np.isnan(one) & np.isnan(two)), 0.0, np.abs(one - two))
-        largest = max(largest, float(np.max(np.nan_to_num(gap, nan=np.inf), initial=0.0)))
+        largest = max(largest, float(np.max(gap(a, b), initial=0.0)))
     return largest
-
-
-def settings_of(content: Any) -> Settings:
-    """The settings that a recording has. Raises UsageError where it has none."""
-    if not isinstance(content, Mapping):
-        raise UsageError("the recording does not have the settings of its run, so that it cannot be run again")
-    try:
-        values: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in content.items()}
-        sampling = dict(content["sampling"])
-        if "stages" in sampling:
-            values["sampling"] = Sampling(**{**sampling, "stages": tuple((name, value) for name, value in sampling["stages"])})
-        else:
-            values["sampling"] = SamplingOptions(**sampling)
-        constraint: dict[str, Any] = {
-            name: tuple(value) if isinstance(value, list) else value for name, value in content["constraint"].items()
-        }
-        values["constraint"] = Constraint(**constraint)
-        # nothing of the file may choose code: no code of the model's, no measure of a user's own
-        return Settings(**{**values, "trust_remote_code": False, "measure_files": (), "interactive": False, "refresh_rate": 0.0})
-    except (TypeError, KeyError, AttributeError) as error:
-        raise UsageError("the settings in the recording cannot be read, so that it cannot be run again") from error

@@ -7,7 +7,6 @@ import json
 import os
 import sqlite3
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import fields
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import quote
@@ -17,7 +16,9 @@ from numpy.typing import NDArray
 
 from openmav.errors import UsageError
 from openmav.record import Branch, ModelInfo, Prompt, Step, frozen
-from openmav.recording.format import APPLICATION, MAGIC, SCHEMA, VERSION
+from openmav.recording.facts import read_model, read_prompt
+from openmav.recording.format import SCHEMA
+from openmav.recording.guard import authorize, check_head
 from openmav.recording.rows import DTYPES, OWN_ROWS, BadDataError, array_of, measure_name, read_context, size_of, step_of
 
 MOST_BYTES = 64 * 2**20  # of one array, or of one text
@@ -28,8 +29,6 @@ MOST_BRANCHES = 10_000
 STEP_COLUMNS = (
     "position, token_id, token, text, special, forced, logprob, rank, entropy, seconds_model, seconds_capture, seconds_sample"  # COLUMNS
 )
-ALLOWED = {sqlite3.SQLITE_SELECT, sqlite3.SQLITE_READ, sqlite3.SQLITE_FUNCTION}
-FUNCTIONS = {"length", "sum", "count", "max", "min", "coalesce", "total", "typeof"}
 
 
 class StepAt(NamedTuple):
@@ -70,7 +69,7 @@ class Recording:
         self.path = Path(path)
         self.problems: list[str] = []
         self._cache: dict[tuple[int, str, str], NDArray[Any]] = {}
-        _check_head(self.path)
+        check_head(self.path)
         self._database = self._connect()
         try:
             self._check_schema()
@@ -92,7 +91,7 @@ class Recording:
                 if hasattr(database, "setlimit"):
                     database.setlimit(LIMIT_LENGTH, MOST_BYTES + 2**20)
                 database.execute("SELECT name FROM sqlite_master LIMIT 1").fetchone()
-                database.set_authorizer(_authorize)
+                database.set_authorizer(authorize)
                 return database
             except sqlite3.OperationalError as error:
                 wal = Path(f"{self.path}-wal")
@@ -135,7 +134,7 @@ class Recording:
     @property
     def info(self) -> ModelInfo | None:
         """The model; None where the file does not say which."""
-        result: ModelInfo | None = self._tried(lambda: _model(self.meta["model"]), "which model it was")
+        result: ModelInfo | None = self._tried(lambda: read_model(self.meta["model"]), "which model it was")
         return result
 
     def state(self, name: str, default: Any = None) -> Any:
@@ -220,7 +219,7 @@ class Recording:
         return self._tried(lambda: read_context(content), f"how the steps of context {number} were chosen")
 
     def _read_prompt(self, number: int, content: str) -> Prompt | None:
-        read: Prompt | None = self._tried(lambda: _prompt(json.loads(content)), f"the prompt of branch {number}")
+        read: Prompt | None = self._tried(lambda: read_prompt(json.loads(content)), f"the prompt of branch {number}")
         return read
 
     def _step(self, number: int, index: int, columns: Any, context: Any, detail: Any, data: Any, names: Any, shared: Any) -> Step:
@@ -280,57 +279,3 @@ class Recording:
 
     def __exit__(self, *_error: object) -> None:
         self.close()
-
-
-def _authorize(action: int, first: str | None, second: str | None, *_rest: str | None) -> int:
-    """Only what mav itself asks for: reading the tables, plain functions, and two pragmas."""
-    if action == sqlite3.SQLITE_FUNCTION:
-        return sqlite3.SQLITE_OK if second in FUNCTIONS else sqlite3.SQLITE_DENY
-    if action == sqlite3.SQLITE_PRAGMA:
-        return sqlite3.SQLITE_OK if first in ("data_version", "quick_check") else sqlite3.SQLITE_DENY
-    if action == sqlite3.SQLITE_READ:
-        known = first in SCHEMA or first in ("sqlite_master", "sqlite_schema")
-        return sqlite3.SQLITE_OK if known else sqlite3.SQLITE_DENY
-    return sqlite3.SQLITE_OK if action in ALLOWED else sqlite3.SQLITE_DENY
-
-
-def _check_head(path: Path) -> None:
-    """Raises UsageError before SQLite sees a file that is no recording."""
-    try:
-        if not path.is_file():
-            raise UsageError(f"{path} is a folder or device, not a recording" if path.exists() else f"there is no file {path}")
-        with path.open("rb") as file:
-            head = file.read(100)
-    except (OSError, ValueError) as error:
-        raise UsageError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from error
-    if len(head) < 100 or head[:16] != MAGIC or int.from_bytes(head[68:72], "big") != APPLICATION:
-        raise UsageError(f"{path} is not a recording of mav")
-    version = int.from_bytes(head[60:64], "big")
-    if version != VERSION:
-        raise UsageError(f"{path} has version {version} of the format; this mav reads version {VERSION}")
-
-
-def _model(content: Mapping[str, Any]) -> ModelInfo:
-    known = {one.name for one in fields(ModelInfo)}
-    values = {name: value for name, value in content.items() if name in known}
-    missing = {measure: {int(layer): str(why) for layer, why in layers.items()} for measure, layers in values.pop("missing", {}).items()}
-    info = ModelInfo(**{**values, "missing": missing, "notes": tuple(map(str, values.get("notes", ())))})
-    info = ModelInfo(**{**{f.name: getattr(info, f.name) for f in fields(ModelInfo)}, "layer_heads": tuple(info.layer_heads)})
-    counts = (info.layers, info.heads, info.vocab, info.kv_heads, info.width, info.parameters, *info.layer_heads)
-    texts = (info.name, info.backend, info.dtype, info.device)
-    if not all(isinstance(n, int) and 0 <= n < 2**62 for n in counts) or not all(isinstance(text, str) for text in texts):
-        raise ValueError("counts of a model")
-    if info.layers > 10_000 or info.heads > 100_000 or not isinstance(info.context, (int, type(None))):
-        raise ValueError("counts of a model")
-    if not isinstance(info.generation_config, dict):
-        raise ValueError("generation config")
-    return info
-
-
-def _prompt(content: Mapping[str, Any]) -> Prompt:
-    prompt = Prompt(content["text"], tuple(content["token_ids"]), tuple(content["tokens"]), tuple(map(bool, content["special"])))
-    if not isinstance(prompt.text, str) or not all(isinstance(i, int) for i in prompt.token_ids):
-        raise ValueError("prompt")
-    if not all(isinstance(text, str) for text in prompt.tokens) or len(prompt.tokens) != len(prompt.token_ids):
-        raise ValueError("prompt")
-    return prompt

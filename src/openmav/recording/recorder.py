@@ -5,13 +5,14 @@ from __future__ import annotations
 import importlib.metadata
 import platform
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from operator import is_
 from pathlib import Path
 from typing import Any
 
 from openmav.protocol.snapshot import RunState, Snapshot
 from openmav.record import Branch, ModelInfo, Prompt, Step
+from openmav.recording.facts import model_content
 from openmav.recording.writer import RecordingError, Writer
 from openmav.settings import Settings
 from openmav.version import __version__
@@ -148,11 +149,6 @@ def _parents_first(branches: Mapping[str, Branch]) -> list[Branch]:
 
 def _content(value: Any) -> Any:
     return asdict(value) if hasattr(value, "__dataclass_fields__") else value
-
-
-def model_content(info: ModelInfo | None) -> dict[str, Any] | None:
-    """What the file says of a model."""
-    return None if info is None else asdict(replace(info, missing={k: dict(v) for k, v in info.missing.items()}))
 
 
 def header(settings: Settings | None) -> dict[str, Any]:

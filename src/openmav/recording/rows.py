@@ -98,7 +98,7 @@ def step_of(index: int, columns: tuple[Any, ...], context: Mapping[str, Any], de
         if own_before:
             content["before"]["values"] = {}
         step = Step(**{e.name: e.read(content[e.name]) for e in STEP if e.name in content and e.name not in SHARED}, **context)
-        _need(step)
+        need_sound(step)
     except BadDataError:
         raise
     except Exception as error:  # whatever a damaged file brings
@@ -126,6 +126,11 @@ def array_of(dtype: str, shape: Any, data: bytes, start: int = 0) -> NDArray[Any
     if start + count * DTYPES[dtype].itemsize > len(data):
         raise BadDataError("an array that is shorter than its shape says")
     return frozen(np.frombuffer(data, DTYPES[dtype], count, start).reshape(shape).astype(DTYPES[dtype].newbyteorder("="), copy=False))
+
+
+def kind_of(array: NDArray[Any]) -> str:
+    """The dtype that a file has of it."""
+    return "<i8" if array.dtype.kind in "iu" else "<f4"
 
 
 def dumps(value: Any) -> str:
@@ -163,7 +168,7 @@ def _without_arrays(value: Any, path: str, inline: list[ArrayRow], own: list[Arr
     for key, one in value.items():
         name = f"{path}/{str(key).replace('~', '~0').replace('/', '~1')}" if path else str(key)
         if isinstance(one, np.ndarray):
-            dtype = "<i8" if one.dtype.kind in "iu" else "<f4"
+            dtype = kind_of(one)
             bits = one.astype(DTYPES[dtype], copy=False).tobytes()
             (own if path in OWN_ROWS else inline).append((name, dtype, json.dumps(list(one.shape), separators=(",", ":")), bits))
         elif isinstance(one, Mapping):
@@ -188,7 +193,7 @@ def measure_name(pointer: str) -> tuple[str, str]:
     raise BadDataError("an array without a place")
 
 
-def _need(step: Step) -> None:
+def need_sound(step: Step) -> None:
     """Raises BadDataError for a step whose fields are of the wrong kind."""
     whole = (step.index, step.position, step.token_id, step.rank)
     good = all(isinstance(number, int) for number in whole) and isinstance(step.token, str) and isinstance(step.text, str)

@@ -17,6 +17,7 @@ import numpy as np
 
 from openmav.errors import MavError, UsageError
 from openmav.record import Prompt, Step, freeze_values
+from openmav.recording.facts import prompt_content
 from openmav.recording.format import APPLICATION, ATTENTION, ATTENTION_BUDGET, KEPT, LARGEST, SCHEMA, VERSION
 from openmav.recording.rows import COLUMNS, dumps, rows_of
 
@@ -41,7 +42,7 @@ class Writer:
         try:
             os.close(os.open(self.path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o666))
         except FileExistsError as error:
-            raise UsageError(f"{self.path} exists already, and may be in use; give another name to --record") from error
+            raise UsageError(f"{self.path} exists already, and may be in use; give another name") from error
         except (OSError, ValueError) as error:
             raise UsageError(f"cannot write {self.path}: {getattr(error, 'strerror', None) or error}") from error
         try:
@@ -122,8 +123,9 @@ class Writer:
         self._database.execute("DELETE FROM arrays WHERE step IN (SELECT id FROM steps WHERE branch = ? AND step >= ?)", (branch, length))
         self._database.execute("DELETE FROM steps WHERE branch = ? AND step >= ?", (branch, length))
 
-    def put_event(self, branch: str, tokens: int, changes: Mapping[str, Any]) -> None:
-        row = (time.time() - self._started, branch, tokens, dumps(changes))
+    def put_event(self, branch: str, tokens: int, changes: Mapping[str, Any], seconds: float | None = None) -> None:
+        """`seconds` since the start of the run; None: now."""
+        row = (time.time() - self._started if seconds is None else seconds, branch, tokens, dumps(changes))
         self._database.execute("INSERT INTO events (seconds, branch, tokens, changes) VALUES (?, ?, ?, ?)", row)
 
     def close(self) -> None:
@@ -174,10 +176,6 @@ INSERT = (
     "INSERT INTO steps (branch, step, position, token_id, token, text, special, forced, logprob, rank, entropy, seconds_model, "
     f"seconds_capture, seconds_sample, context, detail, data, sum) VALUES ({', '.join('?' * (len(COLUMNS) + 6))})"
 )
-
-
-def prompt_content(prompt: Prompt) -> dict[str, Any]:
-    return {"text": prompt.text, "token_ids": prompt.token_ids, "tokens": prompt.tokens, "special": prompt.special}
 
 
 def is_network(path: Path) -> bool:

@@ -6,7 +6,10 @@ import contextlib
 import os
 import secrets
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 
 def write_file(path: Path, data: bytes, *, new: bool = False) -> None:
@@ -19,10 +22,20 @@ def write_file(path: Path, data: bytes, *, new: bool = False) -> None:
     if target.exists() and not target.is_file() and not new:
         target.write_bytes(data)
         return
+    with new_file(path, new=new) as file:
+        file.write(data)
+
+
+@contextmanager
+def new_file(path: Path, *, new: bool = False) -> Iterator[BinaryIO]:
+    """A file to write into that takes its place at the end of the block, as `write_file` says; an error in the block leaves the old one."""
+    target = Path(os.path.realpath(path))
+    if new and target.exists():
+        raise FileExistsError(f"{target} exists")
     temporary = target.with_name(f".mav-{secrets.token_hex(8)}.tmp")
     try:
         with temporary.open("xb") as file:
-            file.write(data)
+            yield file
             file.flush()
             os.fsync(file.fileno())
         if new:

@@ -1,0 +1,60 @@
+"""`mav diff A B`: where two recordings differ, as text or JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from openmav.cli.output import Output, echo
+from openmav.cli.recordings import line
+from openmav.record.lines import write_line
+from openmav.recording.diff import Difference, NumberDifference, compare
+from openmav.recording.reader import Recording
+from openmav.system.logs import stdout
+
+MOST = 60  # characters of a value
+
+
+def diff_command(a: str, b: str, json: bool, tolerance: float) -> int:
+    """Print it; 0 where they are the same, 1 where not. Raises UsageError for what is no recording."""
+    with Recording(a) as one, Recording(b) as two:
+        found = compare(one, two, tolerance)
+        problems = [f"{file}: {problem}" for file, recording in ((a, one), (b, two)) for problem in recording.problems]
+    if json:
+        Output(stdout()).write(write_line({**found.content(), "problems": problems}))
+    else:
+        for what, says in (*_lines(found), *(("problem", problem) for problem in problems)):
+            line(what, says)
+        tokens = f"{found.compared} tokens compared"
+        echo(f"the same: {tokens}" if found.same else f"different: {tokens}")
+    return 0 if found.same else 1
+
+
+def _lines(found: Difference) -> Iterator[tuple[str, str]]:
+    for fact in found.facts:
+        yield "run", f"{fact.name}: {_short(fact.a)} and {_short(fact.b)}"
+    for text in found.texts:
+        lengths = " and ".join("none" if count < 0 else f"{count} tokens" for count in (text.tokens_a, text.tokens_b))
+        parts = f"; token {text.index} is {text.token_a!r} and {text.token_b!r}" if text.index is not None else ""
+        yield "branch", f"{text.branch}: {lengths}{parts}"
+    if found.first is not None:
+        layer = f"layer {found.first.layer}" if found.first.layer is not None else "the output"
+        yield "first", f"token {found.first.index} of {found.first.branch}, {layer}: {found.first.name} by {found.first.difference:.3g}"
+    for number in found.numbers:
+        yield "numbers", _number(number)
+
+
+def _number(number: NumberDifference) -> str:
+    where = f"token {number.index} of {number.branch}" + (f", layer {number.layer}" if number.layer is not None else "")
+    if number.missing:
+        says = f"not in the {'first' if number.missing == 'a' else 'second'} recording"
+    elif number.largest:
+        says = f"at most {number.largest:.3g}, at {where}"
+    else:
+        says = f"first at {where}"
+    return f"{number.name}: {says}; differs in {number.steps} steps"
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= MOST else f"{text[:MOST]}…"

@@ -1,0 +1,23 @@
+"""A recording in other formats, a module each: the table of them. run.py has what each is made of.
+
+A format is a module with `write(run, out)`: `run` is a `Run`, `out` a binary file open for writing. It raises UsageError, in one line,
+for what it can't write. A row in FORMATS makes `mav export --to NAME` of it.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class Format(NamedTuple):
+    """`suffix` of its files; `module`: whose `write` writes it; `text`: whether it is text, which a terminal or a pipe takes."""
+
+    suffix: str
+    module: str
+    text: bool
+    about: str
+
+
+FORMATS = {
+    "jsonl": Format(".jsonl", "openmav.recording.export.jsonl", True, "JSON lines as of mav --json; mav import makes a recording of them"),
+}

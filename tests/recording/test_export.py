@@ -1,0 +1,158 @@
+"""A recording in other formats: the numbers are the recording's, and JSON lines give it back."""
+
+import json
+import math
+import os
+from dataclasses import replace
+from pathlib import Path
+
+import fastjsonschema
+import numpy as np
+import pytest
+from runs import content, made, snapshot, toy
+
+import warm
+from openmav.cli.main import main
+from openmav.record import freeze_values
+from openmav.recording.diff import compare
+from openmav.recording.export import FORMATS
+from openmav.recording.reader import Recording
+from openmav.recording.recorder import Recorder
+from openmav.recording.replay import snapshot_of
+
+SCHEMA = json.loads((Path(__file__).parents[2] / "docs" / "json.schema.json").read_text(encoding="utf-8"))
+
+
+def changed_run(path):
+    """A recording with everything: branches, undone and forced tokens, interventions, a prompt edited, NaN and infinities."""
+    session = toy()
+    made(session, 5)
+    recorder = Recorder(path, session.settings)
+    recorder.update(snapshot(session))
+    session.back(3)
+    session.force(7)
+    made(session, 2)
+    recorder.update(snapshot(session))
+    session.intervene(("ablate L0.mlp",))
+    made(session, 2)
+    step = session.steps[-2]
+    odd = np.array([np.nan, math.inf], np.float32)
+    values = {**step.values, "odd": odd, "empty": np.empty((0, 3), np.int64), "whole.ids": np.array([[1, -1]])}
+    candidates = replace(step.candidates, logits=np.where(np.arange(len(step.candidates)) == 1, -np.inf, step.candidates.logits))
+    session.steps[-2] = replace(step, values=freeze_values(values), dropped=("attention_rows",), candidates=candidates, logprob=-math.inf)
+    recorder.update(snapshot(session))
+    session.intervene(())
+    session.edit_prompt("another text \x1b[2J")
+    made(session, 4)
+    session.back(1)
+    recorder.update(snapshot(session))
+    recorder.close()
+    return path
+
+
+@pytest.fixture
+def recorded(tmp_path):
+    return changed_run(tmp_path / "run.mav")
+
+
+def test_json_lines_are_what_the_schema_says_and_give_the_recording_back(recorded, tmp_path, capsys):
+    lines, again = tmp_path / "run.jsonl", tmp_path / "again.mav"
+    assert main(["export", str(recorded), "--to", "jsonl"]) == 0
+    assert capsys.readouterr().out == f"wrote {lines}\n"
+    check = fastjsonschema.compile(SCHEMA)
+    for line in lines.read_text(encoding="utf-8").splitlines():
+        check(json.loads(line))
+    assert main(["import", str(lines), "-o", str(again)]) == 0
+    assert main(["diff", str(recorded), str(again)]) == 0
+    assert "the same: 13 tokens compared" in capsys.readouterr().out
+    with Recording(recorded) as one, Recording(again) as two:
+        assert compare(one, two).same
+        first, second = snapshot_of(one), snapshot_of(two)
+        assert content(first.steps) == content(second.steps)
+        assert first.info == second.info
+        assert first.prompt == second.prompt
+        for name, branch in first.branches.items():
+            assert branch == replace(second.branches[name], steps=branch.steps)
+            assert content(branch.steps) == content(second.branches[name].steps)
+        odd = [step for branch in one.branches() for step in branch.steps if "odd" in step.values]
+        same = [step for branch in two.branches() for step in branch.steps if "odd" in step.values]
+        assert len(odd) > 0
+        for a, b in zip(odd, same, strict=True):
+            assert a.logprob == b.logprob == -math.inf
+            assert b.candidates.logits[1] == -math.inf
+            assert b.values["empty"].shape == (0, 3)
+            for name in a.values:
+                np.testing.assert_array_equal(a.values[name], b.values[name])
+                assert a.values[name].dtype == b.values[name].dtype
+        assert one.rows("SELECT branch, tokens, changes FROM events") == two.rows("SELECT branch, tokens, changes FROM events")
+
+
+def test_lines_of_a_run_become_a_recording(tmp_path):
+    run = ["--backend", "toy", "--model", "toy", "--prompt", "Hi", "--max-new-tokens", "6", "--record", str(tmp_path / "run.mav")]
+    (tmp_path / "run.jsonl").write_text(warm.run("--json", *run).stdout, encoding="utf-8")
+    assert main(["import", str(tmp_path / "run.jsonl"), "-o", str(tmp_path / "again.mav")]) == 0
+    with Recording(tmp_path / "run.mav") as one, Recording(tmp_path / "again.mav") as two:
+        found = compare(one, two)
+        assert found.compared == 6
+        assert not found.numbers
+        assert not found.texts
+    assert main(["verify", "--rerun", str(tmp_path / "again.mav")]) == 0
+
+
+def test_what_is_no_line_is_named_and_nothing_is_left(recorded, tmp_path, capsys):
+    assert main(["export", str(recorded), "--to", "jsonl"]) == 0
+    head, step, *_ = (tmp_path / "run.jsonl").read_text(encoding="utf-8").splitlines()
+    wrong = {
+        "": "line 1",
+        "[]": "line 1",
+        "{}": "line 1",
+        head.replace('"schema":1', '"schema":99'): "schema 1",
+        f"{head}\n{step[:-20]}": "line 2",
+        f"{head}\n{head}": "line 2",
+        f"{head}\n{step}\n{'[' * 100_000}": "line 3",
+        f"{head}\n{step}".replace('["<f4",[', '["<f4",[4000000000,'): "too large",
+        f"{head}\n{step}".replace('"branch":"main"', '"branch":"x"'): "line 2",
+    }
+    for text, says in wrong.items():
+        (tmp_path / "bad.jsonl").write_text(text, encoding="utf-8")
+        assert main(["import", str(tmp_path / "bad.jsonl"), "-o", str(tmp_path / "bad.mav")]) == 2
+        error = capsys.readouterr().err
+        assert says in error
+        assert error.count("\n") == 1
+        assert not (tmp_path / "bad.mav").exists()
+    assert main(["import", str(tmp_path / "none.jsonl"), "-o", str(tmp_path / "bad.mav")]) == 2
+    assert main(["import", str(tmp_path / "run.jsonl"), "-o", str(recorded)]) == 2
+    assert "exists already" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_a_file_is_written_whole_and_none_is_written_over(name, recorded, tmp_path, capsys, monkeypatch):
+    target = tmp_path / f"out{FORMATS[name].suffix}"
+    target.write_text("mine")
+    assert main(["export", str(recorded), "--to", name, "-o", str(target)]) == 2
+    assert "--force" in capsys.readouterr().err
+    assert target.read_text() == "mine"
+
+    def full(descriptor):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", full)
+        assert main(["export", str(recorded), "--to", name, "-o", str(target), "--force"]) == 2
+    assert "No space left" in capsys.readouterr().err
+    assert target.read_text() == "mine"
+    assert main(["export", str(recorded), "--to", name, "-o", str(target), "--force"]) == 0
+    assert target.stat().st_size > 100
+    assert sorted(os.listdir(tmp_path)) == sorted([target.name, "run.mav"])
+
+
+def test_text_goes_to_a_pipe(recorded, capsys):
+    assert main(["export", str(recorded), "--to", "jsonl", "-o", "-"]) == 0
+    assert json.loads(capsys.readouterr().out.splitlines()[0])["type"] == "header"
+
+
+def test_bad_requests_are_one_line(recorded, tmp_path, capsys):
+    run = str(recorded)
+    for args in (["export", run, "--to", "gif"], ["export", run], ["export", str(tmp_path / "no.mav"), "--to", "jsonl"]):
+        assert main(args) == 2
+        assert capsys.readouterr().err.count("\n") == 1
