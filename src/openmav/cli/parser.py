@@ -207,7 +207,7 @@ def recover(file: str, output: str) -> int:
 @click.option("--json", is_flag=True, help="One JSON object.")
 @click.option("--tolerance", default=0.0, type=click.FloatRange(min=0), metavar="X", help="Differences of a number up to X are none.")
 def diff(a: str, b: str, json: bool, tolerance: float) -> int:
-    """Where two recordings differ; exit code 0 where they are the same, 1 where not."""
+    """Where two recordings differ; exit code 1 if they do."""
     from openmav.cli.diff import diff_command
 
     return diff_command(a, b, json, tolerance)
@@ -219,7 +219,7 @@ def diff(a: str, b: str, json: bool, tolerance: float) -> int:
 @click.option("-o", "--output", metavar="FILE", help="The new file; - is stdout. [default: FILE with the format's suffix]")
 @click.option("--force", is_flag=True, help="Write over an existing file.")
 def export(file: str, to: str, output: str | None, force: bool) -> int:
-    """Write a recording in another format: JSON lines, tables, arrays, pictures."""
+    """Write a recording in another format."""
     from openmav.cli.export import export_command
 
     return export_command(file, to, output, force)
@@ -229,7 +229,7 @@ def export(file: str, to: str, output: str | None, force: bool) -> int:
 @click.argument("file", metavar="FILE")
 @click.option("-o", "--output", required=True, metavar="FILE", help="The new recording.")
 def import_(file: str, output: str) -> int:
-    """Make a recording of JSON lines (mav export --to jsonl, mav --json)."""
+    """Make a recording of JSON lines."""
     from openmav.cli.export import import_command
 
     return import_command(file, output)
