@@ -51,7 +51,7 @@ def saved(kind: str, folder: Path, text: dict[str, Any], vision: dict[str, Any],
         (
             "mllama",
             {"model_type": "mllama_text_model", "cross_attention_layers": [9]},
-            {},
+            {"attention_heads": 2, "num_global_layers": 1, "intermediate_layers_indices": [0], "vision_output_dim": 32},
             {"image_token_index": 2040},
             "MllamaForCausalLM",
         ),
@@ -60,8 +60,7 @@ def saved(kind: str, folder: Path, text: dict[str, Any], vision: dict[str, Any],
 def test_an_image_text_model_runs_on_its_text_side(
     tmp_path: Path, kind: str, text: dict[str, Any], vision: dict[str, Any], more: dict[str, Any], loaded: str | None
 ) -> None:
-    sizes = {} if kind == "mllama" else EYES
-    model = saved(kind, tmp_path / "model", text, {**sizes, **vision}, **more)
+    model = saved(kind, tmp_path / "model", text, {**EYES, **vision}, **more)
     backend = load(str(tmp_path / "model"), LoadOptions(dtype="float32"))
     with torch.no_grad():
         own = model(input_ids=torch.tensor([IDS]), use_cache=False).logits[0, -1]
