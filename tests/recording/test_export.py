@@ -1,8 +1,10 @@
 """A recording in other formats: the numbers are the recording's, and JSON lines give it back."""
 
+import csv
 import json
 import math
 import os
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,6 +18,8 @@ from openmav.cli.main import main
 from openmav.record import freeze_values
 from openmav.recording.diff import compare
 from openmav.recording.export import FORMATS
+from openmav.recording.export.run import run_of
+from openmav.recording.export.table import arrays
 from openmav.recording.reader import Recording
 from openmav.recording.recorder import Recorder
 from openmav.recording.replay import snapshot_of
@@ -156,3 +160,66 @@ def test_bad_requests_are_one_line(recorded, tmp_path, capsys):
     for args in (["export", run, "--to", "gif"], ["export", run], ["export", str(tmp_path / "no.mav"), "--to", "jsonl"]):
         assert main(args) == 2
         assert capsys.readouterr().err.count("\n") == 1
+
+
+def own_steps(path):
+    with Recording(path) as recording:
+        return [(branch.name, step, arrays(step)) for branch, step in run_of(recording).own_steps()]
+
+
+def test_a_table_has_the_columns_of_each_token(recorded, tmp_path):
+    assert main(["export", str(recorded), "--to", "csv"]) == 0
+    with (tmp_path / "run.csv").open(encoding="utf-8", newline="") as file:
+        table = list(csv.DictReader(file))
+    steps = own_steps(recorded)
+    assert [(row["branch"], int(row["step"]), row["token"]) for row in table] == [(name, s.index, s.token) for name, s, _ in steps]
+    assert [float(row["entropy"]) for row in table] == [step.entropy for _, step, _ in steps]
+    assert [float(row["logprob"]) for row in table] == [step.logprob for _, step, _ in steps]  # one of them is -inf
+    assert [row["forced"] for row in table] == [str(int(step.forced)) for _, step, _ in steps]
+    assert {row["forced"] for row in table} == {"0", "1"}
+
+
+def test_numpy_reads_every_array(recorded, tmp_path):
+    assert main(["export", str(recorded), "--to", "npz"]) == 0
+    steps = own_steps(recorded)
+    names = {name for *_, found in steps for name in found}
+    assert {"residual_norm", "attention_rows", "candidates.tokens", "before.entropy", "odd", "whole.ids"} <= names
+    with np.load(tmp_path / "run.npz", allow_pickle=False) as file:
+        assert file["token_id"].tolist() == [step.token_id for _, step, _ in steps]
+        assert json.loads(str(file["meta"]))["model"]["name"] == "toy"
+        for name in names:
+            there = [row for row, (*_, found) in enumerate(steps) if name in found]
+            assert len(there) == len(steps) or file[f"{name}.rows"].tolist() == there
+            for row, array in zip(there, file[name]):
+                own = steps[row][2][name]
+                inside = tuple(map(slice, own.shape))
+                np.testing.assert_array_equal(array[inside], own)
+                assert array.dtype.kind == own.dtype.kind
+                padding = np.delete(array.ravel(), np.ravel_multi_index(np.indices(own.shape), array.shape).ravel())
+                assert all(value in ("", -1) or value != value for value in padding.tolist())
+
+
+def test_pandas_and_polars_read_every_column_of_a_parquet_file(recorded, tmp_path):
+    pandas, polars = pytest.importorskip("pandas"), pytest.importorskip("polars")
+    pytest.importorskip("pyarrow")
+    assert main(["export", str(recorded), "--to", "parquet"]) == 0
+    steps = own_steps(recorded)
+    path = tmp_path / "run.parquet"
+    for read in (lambda name: pandas.read_parquet(path, columns=[name])[name].tolist(), polars.read_parquet(path).get_column):
+        assert list(read("token")) == [step.token for _, step, _ in steps]
+        for name in {name for *_, found in steps for name in found}:
+            for (*_, found), value in zip(steps, read(name)):
+                if name in found:
+                    np.testing.assert_array_equal(np.array(nested_list(value)).reshape(found[name].shape), found[name])
+                else:
+                    assert value is None or value != value
+
+
+def nested_list(value):
+    return [nested_list(one) for one in value] if hasattr(value, "__iter__") and not isinstance(value, str) else value
+
+
+def test_parquet_without_pyarrow_says_how_to_get_it(recorded, capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    assert main(["export", str(recorded), "--to", "parquet"]) == 2
+    assert "pip install 'openmav[parquet]'" in capsys.readouterr().err

@@ -33,6 +33,7 @@ COLUMNS = (  # in the order of the table: the field of a Step and where it stand
     ("timing", "sample"),
 )
 IN_COLUMNS = frozenset(path[0] for path in COLUMNS) | {"index"}
+PLAIN = tuple(entry for entry in STEP if entry.name in IN_COLUMNS)
 SHARED = ("sampling", "interventions")  # the same for many steps: a row of `contexts`
 OWN_ROWS = ("values", "before/values")  # arrays in a table of their own
 DTYPES: dict[str, np.dtype[Any]] = {"<f4": np.dtype("<f4"), "<i8": np.dtype("<i8")}
@@ -53,6 +54,12 @@ class StepRow(NamedTuple):
     data: bytes
     arrays: list[ArrayRow]
     sum: int
+
+
+def scalars_of(step: Step) -> tuple[Any, ...]:
+    """The plain fields of a step in the order of COLUMNS; None for NaN."""
+    content = encode_step(step, PLAIN)
+    return tuple(_column(content, path) for path in COLUMNS)
 
 
 def rows_of(step: Step) -> StepRow:

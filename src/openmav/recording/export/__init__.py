@@ -20,4 +20,9 @@ class Format(NamedTuple):
 
 FORMATS = {
     "jsonl": Format(".jsonl", "openmav.recording.export.jsonl", True, "JSON lines as of mav --json; mav import makes a recording of them"),
+    "csv": Format(".csv", "openmav.recording.export.csv", True, "a table with a line for each token, without arrays"),
+    "parquet": Format(
+        ".parquet", "openmav.recording.export.parquet", False, "a table with a row for each token, arrays as lists (pyarrow)"
+    ),
+    "npz": Format(".npz", "openmav.recording.export.npz", False, "NumPy arrays by column and by measure, the first axis the tokens"),
 }

@@ -1,0 +1,58 @@
+"""A Parquet table with a row for each token: columns for its plain fields, a (nested) list for each array, JSON under the key "mav"."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
+
+from openmav.errors import UsageError
+from openmav.record.codec import plain
+from openmav.recording.export.table import NAMES, arrays, rows
+
+if TYPE_CHECKING:
+    from openmav.recording.export.run import Run
+
+ROW_GROUP = 1024  # tokens
+
+
+def write(run: Run, out: BinaryIO) -> None:
+    """Raises UsageError where pyarrow is not installed."""
+    try:
+        import pyarrow as pa
+        from pyarrow import parquet
+    except ImportError as error:
+        raise UsageError("Parquet needs pyarrow: pip install 'openmav[parquet]'") from error
+    found = list(rows(run))
+    columns = {name: pa.array([fields[at] for fields, _ in found]) for at, name in enumerate(NAMES)}
+    steps = [arrays(step) for _, step in found]
+    for name in dict.fromkeys(name for step in steps for name in step):
+        columns[name] = nested(name, [step.get(name) for step in steps])
+    table = pa.table(columns).replace_schema_metadata({"mav": json.dumps(plain(run.recording.meta))})
+    parquet.write_table(table, out, row_group_size=ROW_GROUP, compression="zstd")
+
+
+def nested(name: str, values: Sequence[NDArray[Any] | None]) -> Any:
+    """A pyarrow array of lists, as many levels deep as they have axes; null for None. Raises UsageError where they have not the same."""
+    import pyarrow as pa
+
+    there = [array for array in values if array is not None]
+    axes = there[0].ndim
+    if any(array.ndim != axes for array in there):
+        raise UsageError(f"'{name}' does not have the same axes in every step; mav export --to jsonl keeps it")
+    if axes == 0:
+        return pa.array([None if array is None else array.item() for array in values])
+    flat = pa.array(np.concatenate([array.ravel() for array in there]), from_pandas=False)
+    for axis in range(axes - 1, 0, -1):
+        lengths = np.concatenate([np.full(math.prod(array.shape[:axis]), array.shape[axis]) for array in there])
+        flat = pa.LargeListArray.from_arrays(_offsets(lengths), flat)
+    offsets = _offsets(np.array([0 if array is None else len(array) for array in values]))
+    return pa.LargeListArray.from_arrays(offsets, flat, mask=pa.array([array is None for array in values]))
+
+
+def _offsets(lengths: NDArray[Any]) -> NDArray[np.int64]:
+    return np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
