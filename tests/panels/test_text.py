@@ -126,3 +126,56 @@ def test_before_the_first_token() -> None:
 def test_the_prompt_shows_while_it_is_read() -> None:
     now = Snapshot(version=1, status="prefill", prompt=Prompt("Once upon", (1, 2), ("Once", " upon")))
     assert draw("generated_text", View().updated(now), 40, 5) == ["Once upon", "reading the prompt"]
+
+
+def test_every_token_of_a_hit_is_marked_and_nothing_else() -> None:
+    view = replace(written("a", " ri", "ver", " x", " RIVER", " riv"), search="river")
+    for palette in ("dark", "light", "mono"):
+        rows = panel("generated_text").render(replace(view, theme=palette, prompt=None, cursor=3), 40, 4)
+        marked = "".join(segment.text for row in rows for segment in row if segment.style.underline and segment.style.bold)
+        assert marked == " river RIVER"
+    assert "'river' marked" in note("generated_text", view)
+    assert "marked" not in note("generated_text", replace(view, search="zebra"))
+
+
+def chosen(count: int = 60, row: int = 2, **changes: object) -> View:
+    return replace(make_view(count).at_candidate(row), **changes)  # type: ignore[arg-type]
+
+
+def test_the_candidates_open_over_the_text_while_one_is_selected_and_no_other_panel_shows_them() -> None:
+    rows = draw("generated_text", chosen(), 70, 20)
+    (top,) = [row for row in rows if "╭─ in place of" in row]
+    assert any(f"▸ ·{words_of(chosen())[2]}" in row for row in rows)
+    assert top.index("╭") > 0
+    assert not any("╭" in row for row in draw("generated_text", make_view(60), 70, 20))
+    for other in ("top_predictions", "token_card"):
+        assert not any("╭" in row for row in draw("generated_text", chosen(shown=frozenset({other})), 70, 20))
+
+
+def words_of(view: View) -> list[str]:
+    assert view.step is not None
+    return [token.strip() for token in view.step.candidates.tokens]
+
+
+def test_the_popover_keeps_to_its_panel_and_leaves_the_token_in_sight() -> None:
+    for width in range(8, 100, 7):
+        for height in range(1, 30, 3):
+            for cursor in (0, 20, 59):
+                view = make_view(60).at_step(cursor).at_candidate(5)
+                rows = draw("generated_text", view, width, height)
+                assert len(rows) <= height
+                if any("╭" in row for row in rows):
+                    segments = [one for row in panel("generated_text").render(view, width, height) for one in row]
+                    token = view.step.token.strip()  # type: ignore[union-attr]
+                    assert any(one.style is not None and one.style.bold and token in one.text for one in segments)
+
+
+def test_a_click_in_the_popover_selects_a_candidate_and_beside_it_a_token() -> None:
+    view = chosen()
+    rows = draw("generated_text", view, 70, 20)
+    y = next(y for y, row in enumerate(rows) if "▸" in row)
+    x = rows[y].index("▸")
+    assert panel("generated_text").pick(view, 70, 20, x + 2, y + 1).candidate == 3
+    assert panel("generated_text").pick(view, 70, 20, 1, 2).cursor != view.cursor
+    frame = panel("generated_text").pick(view, 70, 20, x - 2, y)
+    assert (frame.candidate, frame.cursor) == (2, view.cursor)

@@ -166,3 +166,43 @@ async def test_one_key_shows_on_the_text_where_the_model_looked() -> None:
         wanted = app.source.sent[-1]  # type: ignore[attr-defined]
         assert wanted.measures == {"attention_rows", "logit_lens"}
         assert "attention of layer 5" in screen_text(app)
+
+
+@pytest.mark.parametrize("size", [COMPACT, HOME])
+async def test_the_footer_names_the_keys_of_reading_where_there_is_something_to_read(size: tuple[int, int]) -> None:
+    app = reading(*TOKENS)
+    async with app.run_test(size=size) as pilot:
+        await pilot.pause()
+        assert "/ search" in screen_text(app).splitlines()[-1]
+        assert "n N peak" in screen_text(app).splitlines()[-1]
+        await pilot.press("slash", *"is", "enter")
+        await pilot.pause()
+        assert "n N hit" in screen_text(app).splitlines()[-1]
+        assert "'is' marked" in screen_text(app)
+        await pilot.press("1")
+        await pilot.pause()
+        assert "search" not in screen_text(app).splitlines()[-1]
+        await pilot.press("9")
+        await pilot.pause()
+        footer = screen_text(app).splitlines()[-1]
+        await pilot.click("Footer", offset=(footer.index("/ search"), 0))
+        await pilot.pause()
+        assert isinstance(app.screen, SearchScreen)
+
+
+async def test_the_candidates_open_over_the_text_of_the_smallest_layout() -> None:
+    app = make_app(12, options=AppOptions(layout="minimal", panels=LAYOUTS["minimal"]))
+    async with app.run_test(size=COMPACT) as pilot:
+        await pilot.press("down")
+        await pilot.pause()
+        assert "in place of" in screen_text(app)
+        row = app.view.candidate
+        assert row is not None
+        await pilot.press("enter")
+        await pilot.pause()
+        assert [type(command).__name__ for command in sent(app)] == ["Force"]
+        assert "in place of" not in screen_text(app)
+        await pilot.press("up")
+        await pilot.press("escape")
+        await pilot.pause()
+        assert "in place of" not in screen_text(app)

@@ -12,11 +12,15 @@ from numpy.typing import NDArray
 from rich.segment import Segment
 from rich.style import Style
 
-from openmav.paint import Line, fit, ink, level, one_line, percent, printable, surprise, visible
+from openmav.paint import Line, fit, ink, level, one_line, percent, surprise
 from openmav.paint.wrap import Glyph, Row, row_of, wrap
 from openmav.panels.base import Box
 from openmav.panels.widgets import attended
+from openmav.panels.widgets.candidate_bars import CandidateBars, candidate_bars
+from openmav.panels.widgets.popover import Place, pick_popover, place_of, with_popover
+from openmav.panels.widgets.search import hit_tokens
 from openmav.panels.widgets.sequence import prompt_length
+from openmav.panels.widgets.text_window import NOWHERE, first_allowed, newest, piece, without_before
 from openmav.record import Step
 from openmav.view import Selection, View
 
@@ -36,7 +40,8 @@ The timeline has the same colours. Without colour, 3 nats and more are underline
 see what the model did when it generated it. The key v colours by attention instead: where the model attended when the token
 under the cursor was generated, first the mean over the heads of the selected layer, then the selected head; [ ] and { } select
 layer and head. Once more colours by entropy: how unsure the model was before it chose, in the same steps.
-Beside the panel of the attention row, the selected head is what it begins with.
+Beside the panel of the attention row, the selected head is what it begins with. Where no panel shows the candidates, the up and
+down keys open them over the text. What is searched for (/) is underlined in amber.
 
 Formula: surprisal = -ln p of the chosen token under the model's raw distribution, in nats: 0.7 nats is a coin toss, 7
 nats is about one in a thousand. Entropy = -sum p ln p. Attention: a_j as a share of the most that goes to any token but
@@ -49,8 +54,8 @@ What is normal: most tokens quiet, a bright one where something new begins. --li
 text is shown; maximised (m), the panel shows all of it, and the arrow keys or the wheel go through it.
 """
 
-NOWHERE = -(10**9)  # the token of what stands for hidden text
 EIGHTHS = ("0", "⅛", "¼", "⅜", "½", "⅝", "¾", "⅞")  # of the most attention: where each step begins
+SHOW_CANDIDATES = frozenset({"top_predictions", "token_card"})
 BLOCK = 256  # steps; the wrap of a long text starts at a multiple of it, so that it seldom moves
 
 
@@ -68,6 +73,9 @@ class TextData:
     prompt_values: NDArray[np.float64]  # [pieces of the prompt]: the attention to each; [0] where another mode is chosen
     most: float  # of the attention to any token but the first; 0 where there is none
     forced: tuple[bool, ...]  # [generated tokens]
+    hits: tuple[bool, ...]  # [generated tokens]: it has a part of what is searched for
+    search: str  # that, safe to show; "" for nothing
+    candidates: CandidateBars | None  # while one of them is selected and no other panel shows them: they open over the text
     cursor: int
     following: bool
     has_token: bool
@@ -75,13 +83,6 @@ class TextData:
     has_values: bool
     waiting: str | None  # what is going on before the first token, or amid a run; None: nothing
     fraction: float | None  # of that
-
-
-def _piece(step: Step, cursor: bool) -> str:
-    """What a step shows: its text; a mark where it has none yet but stands under the cursor; a special token by its name."""
-    if step.text:
-        return printable(step.text)
-    return visible(step.token) if step.special else "…" if cursor else ""
 
 
 def _mode(view: View) -> str:
@@ -99,13 +100,13 @@ def data(view: View) -> TextData:
     last = min(len(view.steps), max(view.cursor, 0) + 1 + capacity)
     first = max(0, (last - 2 * capacity) // BLOCK * BLOCK)
     steps = [view.steps[at] for at in range(first, last)]
-    allowed = _first_allowed(view, first, last)
+    allowed = first_allowed(view, first, last)
     prompt: tuple[str, ...] = ()
     cut = first > 0
     if not first and view.prompt is not None:
         pieces = view.prompt.tokens or (view.prompt.text,)
         whole = pieces if is_attention else ("".join(pieces),)
-        prompt, cut = _newest(whole, None if view.size is None else 2 * capacity)
+        prompt, cut = newest(whole, None if view.size is None else 2 * capacity)
         allowed = allowed if allowed > first else -len(pieces)
     mode_note: tuple[str, ...] = (mode,)
     if is_attention:
@@ -114,7 +115,7 @@ def data(view: View) -> TextData:
     return TextData(
         mode=mode,
         prompt=prompt,
-        texts=tuple(_piece(step, at == view.cursor) for at, step in enumerate(steps, first)),
+        texts=tuple(piece(step, at == view.cursor) for at, step in enumerate(steps, first)),
         first=first,
         cut=cut,
         allowed=allowed,
@@ -122,6 +123,9 @@ def data(view: View) -> TextData:
         prompt_values=_part(row, before - len(prompt), len(prompt)) if is_attention else np.empty(0),
         most=float(max(row[1:], default=0.0)) if row is not None else 0.0,
         forced=tuple(step.forced for step in steps),
+        hits=_hits(steps, view.search),
+        search=one_line(view.search),
+        candidates=candidate_bars(view) if view.candidate is not None and not SHOW_CANDIDATES & view.shown else None,
         cursor=view.cursor,
         following=view.following,
         has_token=view.step is not None,
@@ -130,6 +134,11 @@ def data(view: View) -> TextData:
         waiting=_waiting(view),
         fraction=view.fraction,
     )
+
+
+def _hits(steps: Sequence[Step], search: str) -> tuple[bool, ...]:
+    hits = hit_tokens(steps, search)
+    return tuple(at in hits for at in range(len(steps)))
 
 
 def _nats(mode: str, steps: Sequence[Step]) -> NDArray[np.float64]:
@@ -150,57 +159,12 @@ def _waiting(view: View) -> str | None:
     return None if what is None else one_line(view.progress) or what
 
 
-def _newest(pieces: Sequence[str], characters: int | None) -> tuple[tuple[str, ...], bool]:
-    """The last pieces with so many characters, all where that is None; was something left out."""
-    kept: list[str] = []
-    left = characters if characters is not None else sum(map(len, pieces)) * 16 + 1
-    for piece in reversed(pieces):
-        if left <= 0:
-            return tuple(kept[::-1]), True
-        shown = printable(piece)
-        kept.append(shown[-left:])
-        left -= len(shown)
-    return tuple(kept[::-1]), left < 0
-
-
-def _first_allowed(view: View, first: int, last: int) -> int:
-    """The first of the steps `first` to `last` that lies whole within the limit of the newest text; `first` if all do.
-
-    A cursor that went back further than that keeps its token and all after it.
-    """
-    left = 0 if view.maximised else view.options.limit_chars
-    if left <= 0:
-        return first
-    for token in range(last - 1, first - 1, -1):
-        left -= len(_piece(view.steps[token], token == view.cursor))
-        if left < 0:
-            return min(token + 1, max(view.cursor, first))
-    return first
-
-
-def _blanked(row: Row, upto: int) -> Row:
-    """The row with its first characters hidden: an ellipsis and blanks keep the others where they are."""
-    if upto <= 0:
-        return row
-    blank = sum(glyph.width for glyph in row[:upto])
-    return [Glyph(" " * (blank - 1) + "…", blank, NOWHERE), *row[upto:]]
-
-
-def _without_before(rows: list[Row], allowed: int) -> list[Row]:
-    """The rows from the first character of the token `allowed` on."""
-    for at, row in enumerate(rows):
-        for place, glyph in enumerate(row):
-            if glyph.token >= allowed:
-                return [_blanked(row, place), *rows[at + 1 :]]
-    return rows[-1:]
-
-
 def _layout(data: TextData, width: int, height: int) -> tuple[list[Row], int]:
     """The rows in sight, and how many are hidden above them (-1: some, uncounted)."""
     chunks = [*((text, at - len(data.prompt)) for at, text in enumerate(data.prompt)), *zip(data.texts, range(data.first, 1 << 62))]
     rows, cut = wrap(chunks, width), data.cut
     if data.allowed > 0:
-        rows, cut = _without_before(rows, data.allowed), True
+        rows, cut = without_before(rows, data.allowed), True
     first = max(0, len(rows) - height)
     if not data.following:
         first = min(first, max(0, row_of(rows, data.cursor) - height // 2))
@@ -222,6 +186,8 @@ def _token_style(data: TextData, box: Box, token: int) -> Style:
     forced = token >= 0 and data.forced[token - data.first]
     if token >= 0 and token == data.cursor:
         return surprise.cursor(palette, underline=forced)
+    if token >= 0 and data.hits[token - data.first]:
+        return ink(palette, "accent", "select", bold=True, underline=True)
     if step == surprise.NOT_FINITE:
         return ink(palette, "warning", bold=True)
     return surprise.tinted(palette, step, "secondary" if token < 0 and not step else "text", underline=forced)
@@ -243,6 +209,7 @@ def note(data: TextData, box: Box) -> str:
     by = f"{'coloured' if box.palette.color else 'marked'} by " if data.has_values else ""
     parts = [
         f"▲ {hidden} row{'s' * (hidden > 1)}" if hidden > 0 else "▲ more" if hidden else "",
+        f"'{data.search}' marked" if any(data.hits) else "",
         by + data.mode_note[0],
         *data.mode_note[1:],
     ]
@@ -271,7 +238,14 @@ def render(data: TextData, box: Box) -> list[Line]:
     status = _progress(data, box)
     rows, _ = _layout(data, box.width, max(1, box.height - len(status)))
     lines = [[_run(data, box, token, run) for token, run in groupby(row, _token)] for row in rows]
+    place = _popover(data, box, rows)
+    if place is not None and data.candidates is not None:
+        lines = with_popover(lines, place, data.candidates, box)
     return [*(line for line in lines if line or not status), *status]
+
+
+def _popover(data: TextData, box: Box, rows: Sequence[Row]) -> Place | None:
+    return None if data.candidates is None or data.waiting is not None else place_of(rows, data.cursor, data.candidates, box)
 
 
 def _run(data: TextData, box: Box, token: int, run: Iterable[Glyph]) -> Segment:
@@ -283,8 +257,12 @@ def _token(glyph: Glyph) -> int:
 
 
 def pick(data: TextData, box: Box, x: int, y: int) -> Selection | None:
-    """The token that was clicked."""
+    """The candidate that was clicked, where they are open over the text, else the token."""
     rows, _ = _layout(data, box.width, box.height)
+    place = _popover(data, box, rows)
+    over = None if place is None or data.candidates is None else pick_popover(place, data.candidates, box, x, y)
+    if over is not None:
+        return over
     used = 0
     for glyph in rows[y] if 0 <= y < len(rows) else ():
         used += glyph.width

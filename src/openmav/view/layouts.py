@@ -16,7 +16,7 @@ LAYOUTS: dict[str, tuple[str, ...]] = {
     "lens": ("generated_text", "top_predictions", "logit_lens", "lens_map", "timeline"),
     "sampling": ("generated_text", "top_predictions", "sampler_waterfall", "output_distribution", "uncertainty", "timeline"),
     "layers": ("mlp_norm", "attention_norms", "residual_norms", "attribution", "neurons", "timeline"),
-    "minimal": ("generated_text", "top_predictions", "timeline"),
+    "minimal": ("generated_text", "timeline"),
     "health": ("health", "accounting", "uncertainty", "norm_map", "timeline"),
     "hands-on": ("generated_text", "top_predictions", "branches", "interventions", "timeline"),
     "focus": ("generated_text", "token_card", "timeline"),

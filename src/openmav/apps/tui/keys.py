@@ -24,7 +24,7 @@ class Key:
     action: str
     hint: str = ""  # the word in the footer; neighbours in the table that have the same one share it
     rank: int = 0  # in the footer: where it is narrow, low ranks stay; of keys that share a hint, a click does that of the one with a rank
-    needs: str = ""  # for the hint: a command that the source must take, "model" or "token" to show, or "modes": views of the panel
+    needs: str = ""  # for the hint: a command that the source must take, "model" or "token" to show, "modes" of the panel, or "reading"
     priority: bool = False  # goes before the widget that has the focus
     aliases: tuple[str, ...] = ()  # older ids, still read from config files
 
@@ -32,7 +32,7 @@ class Key:
 KEYS: tuple[Key, ...] = (
     Key("run", "space", "run or pause", "run.toggle", "run", 3, "Resume"),
     Key("next", "full_stop", "generate one token", "run.next_token", "next", 4, "Advance"),
-    Key("undo", "b,backspace", "undo the last token", "run.undo", "undo", 10, "Back", aliases=("back",)),
+    Key("undo", "b,backspace", "undo the last token", "run.undo", "undo", 12, "Back", aliases=("back",)),
     Key("redo", "f", "redo a token that was undone", "run.redo", aliases=("forward",)),
     Key("slower", "left_parenthesis", "slower: raise the minimum seconds per token", "run.pace(1)"),
     Key("faster", "right_parenthesis", "faster: lower the minimum seconds per token", "run.pace(-1)"),
@@ -46,13 +46,13 @@ KEYS: tuple[Key, ...] = (
     Key("scrub_right", "right", "next token", "navigation.token(1)", "scrub", needs="token"),
     Key("first", "home", "first token", "navigation.first_token"),
     Key("last", "end", "newest token, and follow", "navigation.newest_token"),
-    Key("search", "slash", "search the generated text", "reading.search"),
-    Key("hit_next", "n", "next hit of the search, or next surprising token", "reading.go(1)"),
-    Key("hit_previous", "N", "previous hit of the search, or previous surprising token", "reading.go(-1)"),
+    Key("search", "slash", "search the generated text", "reading.search", "search", 7, "reading"),
+    Key("hit_next", "n", "next hit of the search, or next surprising token", "reading.go(1)", "peak", 8, "reading"),
+    Key("hit_previous", "N", "previous hit of the search, or previous surprising token", "reading.go(-1)", "peak", needs="reading"),
     Key("candidate_up", "up", "candidate above", "navigation.candidate(-1)", "candidate", needs="token"),
-    Key("candidate_down", "down", "candidate below", "navigation.candidate(1)", "candidate", 9, "token"),
-    Key("enter", "enter", "force the selected candidate, or generate one token", "run.force_candidate", "force", 11, "Force"),
-    Key("layer_down", "left_square_bracket", "layer below", "navigation.layer(-1)", "layer", 12, "model"),
+    Key("candidate_down", "down", "candidate below", "navigation.candidate(1)", "candidate", 11, "token"),
+    Key("enter", "enter", "force the selected candidate, or generate one token", "run.force_candidate", "force", 13, "Force"),
+    Key("layer_down", "left_square_bracket", "layer below", "navigation.layer(-1)", "layer", 14, "model"),
     Key("layer_up", "right_square_bracket", "layer above", "navigation.layer(1)", "layer", needs="model"),
     Key("head_left", "left_curly_bracket", "previous head", "navigation.head(-1)"),
     Key("head_right", "right_curly_bracket", "next head", "navigation.head(1)"),
@@ -60,8 +60,8 @@ KEYS: tuple[Key, ...] = (
     Key("scroll_down", "pagedown", "scroll the layers down", "navigation.scroll(1)"),
     Key("panel_next", "tab", "next panel", "panels.focus_next(1)", "panel", 5, priority=True),
     Key("panel_previous", "shift+tab", "previous panel", "panels.focus_next(-1)", priority=True),
-    Key("mode", "v", "next view of this panel", "panels.next_mode", "view", 8, "modes"),
-    Key("maximise", "m", "maximise this panel, or show all", "panels.maximise", "maximise", 7),
+    Key("mode", "v", "next view of this panel", "panels.next_mode", "view", 10, "modes"),
+    Key("maximise", "m", "maximise this panel, or show all", "panels.maximise", "maximise", 9),
     *(Key(f"layout_{at}", str(at), f"layout {name}", f"layouts.show_number({at})") for at, name in enumerate(LAYOUTS, 1)),
     Key("panel_remove", "x", "remove this panel", "panels.remove"),
     Key("panel_back", "less_than_sign", "move this panel back", "panels.move(-1)"),
@@ -76,7 +76,7 @@ KEYS: tuple[Key, ...] = (
     Key("temperature_up", "plus,equals_sign", "raise the temperature by 0.1", "sampling.temperature(1)"),
     Key("temperature_down", "minus", "lower the temperature by 0.1", "sampling.temperature(-1)"),
     Key("help", "question_mark,f1", "help on this panel, and all keys", "display.help", "help", 2),
-    Key("palette", "ctrl+p", "command palette", "command_palette", "palette", 13, priority=True),
+    Key("palette", "ctrl+p", "command palette", "command_palette", "palette", 15, priority=True),
     Key("copy", "y", "copy text, a token or its numbers", "copying.open"),
     Key("record", "r", "record the run into a file", "recording.start"),
     Key("save", "s", "save the screen as SVG", "display.save"),

@@ -102,7 +102,7 @@ def arrange(
     rest = height - strip
     if _is_aside(kinds, groups, layers, width, rest):
         return _in_order(kinds, _aside(kinds, groups, layers, width, height, strip))
-    if not has_middle and groups["top"] and groups["strip"]:  # what text and candidates have no use for
+    if not has_middle and groups["top"] not in ([], [TOP[0]]) and groups["strip"]:  # what text and candidates have no use for
         strip += max(0, rest - max(_most(kinds, groups["top"], rest), rest * 2 // 3))
         rest = height - strip
     stacked = _is_stacked(kinds, groups, layers, width, rest)

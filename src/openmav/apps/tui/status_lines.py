@@ -13,6 +13,7 @@ from openmav.paint import PALETTES, Line, cells, fit, fit_line, ink, line_width,
 from openmav.record import TRUNK, ModelInfo
 from openmav.view import View
 
+READING = "token_card"  # a layout with this panel is one to read in
 RECENT = 16  # tokens that the speed is measured over
 GLYPHS = {"loading": "…", "prefill": "…", "running": "▶", "paused": "▮▮", "ended": "■", "failed": "✖"}
 
@@ -135,7 +136,8 @@ def layout_bar(view: View, width: int) -> Line:
 def abilities(view: View, can: frozenset[str], focused: ModuleType) -> frozenset[str]:
     """What the keys can do now: the source's commands, and what Key.needs names besides."""
     model, token = view.info is not None, bool(view.steps)
-    there = {"model": model, "token": token, "modes": token and len(getattr(focused, "MODES", ())) > 1}
+    reading = token and READING in view.options.layouts.get(view.layout, ())
+    there = {"model": model, "token": token, "modes": token and len(getattr(focused, "MODES", ())) > 1, "reading": reading}
     commands = frozenset[str]() if view.status == "failed" else can
     return commands | {name for name, has in there.items() if has}
 
@@ -162,6 +164,8 @@ def hints(view: View, can: frozenset[str], width: int) -> list[tuple[Hint, int]]
 
 def _words(hint: Hint, view: View) -> tuple[str, ...]:
     """What a hint may say in this state; the first is what it says now."""
+    if hint.id == "hit_next":
+        return ("hit", hint.word) if view.search else (hint.word, "hit")
     if hint.id != "run":
         return (hint.word,)
     if view.status == "ended":

@@ -19,6 +19,16 @@ def matches(steps: Sequence[Step], text: str) -> list[int]:
 
     The text may go on over any number of tokens. A line break counts as a space. "" is nowhere.
     """
+    return list(dict.fromkeys(first for first, _ in _spans(steps, text)))
+
+
+def hit_tokens(steps: Sequence[Step], text: str) -> set[int]:
+    """The indexes of all tokens that have a part of it."""
+    return {at for first, last in _spans(steps, text) for at in range(first, last + 1)}
+
+
+def _spans(steps: Sequence[Step], text: str) -> list[tuple[int, int]]:
+    """(the index of the token in which the text begins, of that in which it ends) wherever it is."""
     wanted = _folded(printable(text))
     if not wanted:
         return []
@@ -28,12 +38,11 @@ def matches(steps: Sequence[Step], text: str) -> list[int]:
         parts.append(part)
         starts.append(length)
         length += len(part)
-    whole, at, result = "".join(parts), -1, list[int]()
+    whole, at, result = "".join(parts), -1, list[tuple[int, int]]()
     while (at := whole.find(wanted, at + 1)) >= 0:
         end = at + len(wanted)
-        index = bisect_right(starts, at) - 1
-        if (not result or result[-1] != index) and not (end < length and unicodedata.combining(whole[end])):
-            result.append(index)
+        if not (end < length and unicodedata.combining(whole[end])):
+            result.append((bisect_right(starts, at) - 1, bisect_left(starts, end) - 1))
     return result
 
 
