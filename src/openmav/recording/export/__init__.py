@@ -25,4 +25,10 @@ FORMATS = {
         ".parquet", "openmav.recording.export.parquet", False, "a table with a row for each token, arrays as lists (pyarrow)"
     ),
     "npz": Format(".npz", "openmav.recording.export.npz", False, "NumPy arrays by column and by measure, the first axis the tokens"),
+    "svg": Format(
+        ".svg", "openmav.recording.export.svg", True, "a picture for a paper: the text tinted by surprise, lens map or candidates"
+    ),
+    "cast": Format(
+        ".cast", "openmav.recording.export.cast", True, "the text as the app shows it, token by token, for asciinema (asciicast v3)"
+    ),
 }
