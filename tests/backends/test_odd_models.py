@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import pytest
 import torch
+import transformers
 
 from backends.tiny_models import tiny_model
 from backends.tiny_reference import generated
 from openmav.backends.transformers import wrap
 from openmav.backends.transformers.checks.passes import sample_ids
+from openmav.backends.transformers.loading import checkpoint
 from openmav.errors import LoadError
 
 
@@ -18,6 +20,13 @@ def test_a_model_that_raises_on_text_is_refused_in_one_line(model_type: str) -> 
         wrap(tiny_model(model_type, torch.float32), None)
     assert "does not run on a few tokens of text" in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_a_model_of_shapes_without_weights_is_refused_in_one_line() -> None:
+    with torch.device("meta"):
+        model = transformers.AutoModelForCausalLM.from_config(transformers.AutoConfig.from_pretrained(checkpoint.DEMO_FOLDER))
+    with pytest.raises(LoadError, match=r"shapes but no weights: '.*' is on torch's meta device; load them with from_pretrained first"):
+        wrap(model, None)
 
 
 @pytest.mark.parametrize("model_type", ["xlnet", "cpmant", "prophetnet", "qwen2_5_omni_thinker"])

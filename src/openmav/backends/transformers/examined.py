@@ -14,7 +14,7 @@ from openmav.backends.transformers.capture import module_state
 from openmav.backends.transformers.checks import passes, verify
 from openmav.backends.transformers.decoding.decoder import Decoder, Traits, goes_back, set_traits
 from openmav.backends.transformers.discovery import anatomy
-from openmav.backends.transformers.loading import quantised
+from openmav.backends.transformers.loading import placement, quantised
 from openmav.errors import LoadError, MavError, words_of
 from openmav.system.memory import out_of_memory
 
@@ -44,8 +44,9 @@ class Examined:
 def examine(model: PreTrainedModel) -> Examined:
     """Trace the model and check what can be shown of it.
 
-    Raises LoadError where it does not run on a few tokens of text.
+    Raises LoadError where it has no weights, or does not run on a few tokens of text.
     """
+    placement.need_weights(model)
     with _runs_on_text(model):
         set_traits(model, Traits())
         scan, written = module_state.Scan(model), _written(model)

@@ -59,6 +59,14 @@ def device_map(wanted: str, device: torch.device, quantised: bool, offload_folde
     return {"device_map": {"": device}} if quantised else {}
 
 
+def need_weights(model: nn.Module) -> None:
+    """Raises LoadError for a model of shapes without weights; those that accelerate keeps on disk are fetched by its hooks."""
+    hooked = any(hasattr(module, "_hf_hook") for module in model.modules())
+    empty = next((name for name, weight in model.named_parameters() if weight.is_meta), None)
+    if empty is not None and not hooked:
+        raise LoadError(f"the model has shapes but no weights: '{empty}' is on torch's meta device; load them with from_pretrained first")
+
+
 def input_device(model: nn.Module) -> torch.device:
     """The device of token ids: that of the embedding, or the one that accelerate moves it to for each use."""
     embedding: nn.Module = model.get_input_embeddings()  # type: ignore[operator]
