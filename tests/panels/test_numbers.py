@@ -8,9 +8,9 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from drawing import draw, make_view, note
+from drawing import draw, make_view, note, panel
 
-from fakes import make_info, make_step, make_steps, sampled, with_nan
+from fakes import make_info, make_preview, make_step, make_steps, sampled, with_nan
 from openmav.record import RANK_EDGES
 
 
@@ -109,10 +109,18 @@ def test_how_a_token_was_chosen_is_that_of_its_step_not_of_the_next() -> None:
     view = replace(view, sampling=sampled())  # set after this token was chosen
     for name in ("top_predictions", "output_distribution"):
         assert "sampled" not in draw(name, view, 80, 21)[0]
-    assert "greedy · from the next token on: T 0.80" in note("top_predictions", view, 80, 21)
+    assert "greedy" in note("top_predictions", view, 80, 21)
+    assert "next token" not in note("top_predictions", view, 80, 21), "before its preview is there, nothing is said of it"
     later = replace(view, steps=tuple(replace(step, sampling=sampled()) for step in view.steps))
     assert "sampled" in draw("top_predictions", later, 80, 21)[0]
     assert "next token" not in note("top_predictions", later, 80, 21)
+    assert view.step is not None
+    coming = replace(view, preview=make_preview(view.step, sampled()))
+    assert "preview" in panel("top_predictions").heading(coming, 80)
+    assert "sampled" in draw("top_predictions", coming, 80, 21)[0]
+    assert note("top_predictions", coming, 80, 21).startswith("entropy")
+    assert "T 0.80 · top-k 40 · top-p 0.95, from the next token on" in note("top_predictions", coming, 80, 21)
+    assert "greedy" not in note("top_predictions", coming, 80, 21)
 
 
 def test_a_short_distribution_sums_up_the_rest() -> None:

@@ -12,6 +12,8 @@ from rich.segment import Segment
 from openmav.paint import Line, Palette, cells, ink, line_width, number_text, shares, surprise
 from openmav.panels.base import Box
 from openmav.panels.widgets import heat_grid
+from openmav.panels.widgets.difference import Difference, change_cell, difference
+from openmav.panels.widgets.diverging import signed_shares
 from openmav.panels.widgets.heat_grid import fitting
 from openmav.panels.widgets.layer_rows import (
     LayerData,
@@ -19,6 +21,7 @@ from openmav.panels.widgets.layer_rows import (
     hidden_note,
     layer_lines,
     message,
+    minus_note,
     missing_of,
     shown_layers,
     value_cell,
@@ -63,6 +66,7 @@ class EntropyData(LayerData):
     values: Array | None  # [layers, heads], nats
     head: int  # the selected one
     heads: int
+    difference: Difference | None = None  # from what the user pinned
 
 
 def data(view: View) -> EntropyData:
@@ -75,6 +79,7 @@ def data(view: View) -> EntropyData:
         values=values,
         head=view.head,
         heads=view.heads,
+        difference=difference(view, "attention_entropy"),
     )
 
 
@@ -92,8 +97,10 @@ def _split(data: EntropyData, width: int) -> tuple[int, int, int]:
 
 def heading(data: EntropyData, box: Box) -> str:
     """Leaves room for the legend where a short title does."""
-    full = "Attention entropy, nats"
-    options = [*([f"{full} · heads 0–{data.heads - 1}"] if data.heads > 1 else []), full, "Attention entropy", "Attn. entropy", "Entropy"]
+    delta = "Δ " if data.difference is not None and data.difference.values is not None else ""
+    full = f"{delta}Attention entropy, nats"
+    options = [*([f"{full} · heads 0–{data.heads - 1}"] if data.heads > 1 else []), full]
+    options += [f"{delta}{short}" for short in ("Attention entropy", "Attn. entropy", "Entropy")]
     shown = legend(data, box)
     beside = box.width - line_width(shown) - 4 if shown else box.width
     return fitting([option for option in options[:-1] if cells(option) <= beside] or options, box.width)
@@ -111,7 +118,7 @@ def legend(data: EntropyData, box: Box) -> Line | None:
 
 def note(data: EntropyData, box: Box) -> str:
     together = _split(data, box.width - gutter_width(data, box))[2]
-    parts = [hidden_note(data, box), f"cell: mean of {together} heads" if together > 1 else ""]
+    parts = [minus_note(data.difference, box), hidden_note(data, box), f"cell: mean of {together} heads" if together > 1 else ""]
     values = data.values
     known = values is not None and 0 <= data.layer < len(values) and data.head < values.shape[1]
     if values is not None and known and np.isfinite(values[data.layer, data.head]):
@@ -155,9 +162,17 @@ def render(data: EntropyData, box: Box) -> list[Line]:
     together = _split(data, box.width - gutter_width(data, box))[2]
     colours = surprise.map_shares(np.array([_means(row, together) for row in values]), box.scale)
 
+    before = None if data.difference is None or data.difference.values is None else data.difference.values.mean(axis=1)
+    changes = None if before is None else means - before
+    reach = None if changes is None else signed_shares(changes, box.scale)
+
     def cell(layer: int, width: int) -> Line:
         main, wide, together = _split(data, width)
-        left = value_cell(data, box, layer, float(means[layer]), float(bars[layer]), "entropy", DECIMALS, DIGITS, main)
+        if changes is not None and reach is not None and data.missing[layer] is None:
+            bold = layer == data.layer
+            left = change_cell(box, float(changes[layer]), float(reach[layer]), DECIMALS, DIGITS, main, bold=bold)
+        else:
+            left = value_cell(data, box, layer, float(means[layer]), float(bars[layer]), "entropy", DECIMALS, DIGITS, main)
         return [*left, Segment(" "), *_head_cells(data, box, layer, colours[layer], wide, together)]
 
     return layer_lines(data, box, cell)

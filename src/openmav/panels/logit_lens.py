@@ -9,6 +9,7 @@ from rich.segment import Segment
 
 from openmav.paint import Line, bar, fit, ink, percent, probability_shares, visible
 from openmav.panels.base import Box
+from openmav.panels.widgets.difference import minus
 from openmav.panels.widgets.heat_grid import fitting
 from openmav.panels.widgets.layer_rows import (
     LayerData,
@@ -20,8 +21,9 @@ from openmav.panels.widgets.layer_rows import (
     pick_layer,
     why_empty,
 )
-from openmav.panels.widgets.lens import MEASURE, lens_of, mark, piece, summary
+from openmav.panels.widgets.lens import MEASURE, Lens, lens_of, mark, piece, summary
 from openmav.record import Array, Ids
+from openmav.record.ranges import ranges
 from openmav.view import View
 
 TITLE = "Logit lens"
@@ -65,6 +67,8 @@ class LensData(LayerData):
     chosen: str  # the token that was chosen
     chosen_id: int
     is_chosen: bool  # the answer is the token that was chosen
+    differs: tuple[int, ...] | None = None  # layers whose top token is another one than the pinned step's; None: there is none to compare
+    minus: str = ""  # that step
 
 
 def data(view: View) -> LensData:
@@ -86,7 +90,16 @@ def data(view: View) -> LensData:
         chosen="" if step is None else piece(step, step.token_id) if step.token_id in step.pieces else visible(step.token),
         chosen_id=-1 if step is None else step.token_id,
         is_chosen=step is not None and lens is not None and lens.answer == step.token_id,
+        differs=_differs(view, lens),
+        minus=minus(view),
     )
+
+
+def _differs(view: View, lens: Lens | None) -> tuple[int, ...] | None:
+    other = None if view.reference is None else lens_of(view.reference)
+    if lens is None or other is None or len(other.ids) != len(lens.ids):
+        return None
+    return tuple(int(layer) for layer in (other.ids[:, 0] != lens.ids[:, 0]).nonzero()[0])
 
 
 def heading(data: LensData, box: Box) -> str:
@@ -96,7 +109,10 @@ def heading(data: LensData, box: Box) -> str:
 def note(data: LensData, box: Box) -> str:
     short = box.width < 48
     parts = [hidden_note(data, box, short)]
-    if data.answer is not None:
+    if data.differs is not None:
+        where = f"another top token in {ranges(data.differs)}" if data.differs else "the same top tokens"
+        parts = [f"{where}, {data.minus.replace('minus', 'against', 1)}", *parts]
+    elif data.answer is not None:
         parts = [summary(data.answer, data.first, data.stable, short), *parts, "" if data.is_chosen else f"chosen: {data.chosen}"]
     return " · ".join(part for part in parts if part)
 

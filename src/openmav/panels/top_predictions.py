@@ -10,6 +10,8 @@ from rich.segment import Segment
 
 from openmav.paint import Line, bar, fit, ink, number, number_text, overlaid, percent, probability_axis, probability_shares, visible
 from openmav.panels.base import Box
+from openmav.panels.widgets.difference import minus
+from openmav.panels.widgets.diverging import signed
 from openmav.panels.widgets.heat_grid import fitting
 from openmav.panels.widgets.layer_rows import message, overlaid_legend, that_fit, why_no_step
 from openmav.record import Array, Ids
@@ -28,6 +30,7 @@ ways. If the chosen token is not the first, sampling picked it or you forced it.
 left nothing of a token; in a bar, ▒ is what sampling added and ░ what it took away. Select another one with the up and
 down keys or a click, and press enter: the text continues from there with that token instead. Where the sampling
 parameters were changed after the newest token, the title says "preview": what they would leave of its candidates.
+Where a token or a run is pinned (d, D), "change" is the difference of p from it, in percentage points.
 
 Formula: p = softmax(logits), in 32-bit floating point, over the whole vocabulary, before any change by sampling. The
 bars have one axis for all tokens, 0 to 100 %; --scale changes the bars, never the numbers. Entropy is -sum p ln p over the whole
@@ -61,6 +64,8 @@ class PredictionsData:
     forced: bool = False
     greedy: bool = False
     sampling: str = ""  # how the token was chosen, in words
+    changes: Array | None = None  # [k] of p, less that of the pinned step; NaN for a token that was none of its candidates
+    minus: str = ""  # what is subtracted
     pending: bool = False  # `sampled_probs`, `greedy` and `sampling` are those that hold from the next token on
 
 
@@ -84,8 +89,19 @@ def data(view: View) -> PredictionsData:
         forced=step.forced,
         greedy=sampling.greedy,
         sampling=sampling.describe(),
+        changes=_changes(view),
+        minus=minus(view),
         pending=pending is not None,
     )
+
+
+def _changes(view: View) -> Array | None:
+    step, reference = view.step, view.reference
+    if step is None or reference is None:
+        return None
+    before = dict(zip(reference.candidates.token_ids.tolist(), reference.candidates.probs.tolist()))
+    ids = step.candidates.token_ids.tolist()
+    return step.candidates.probs - np.array([before.get(token_id, math.nan) for token_id in ids], dtype=np.float32)
 
 
 def shown_rows(data: PredictionsData, rows: int) -> list[int]:
@@ -111,7 +127,7 @@ def note(data: PredictionsData, box: Box) -> str:
         return ""
     hidden = len(data.tokens) - len(shown_rows(data, box.height - _has_heading(box)))
     how = f"{data.sampling}, from the next token on" if data.pending else "forced by you" if data.forced else data.sampling
-    parts = [f"entropy {number_text(data.entropy, 2)} nats", how]
+    parts = [*([data.minus] if data.minus else []), f"entropy {number_text(data.entropy, 2)} nats", how]
     return " · ".join(parts + ([f"{hidden} more ▼"] if hidden else []))
 
 
@@ -129,7 +145,7 @@ def _widths(data: PredictionsData, box: Box) -> tuple[int, bool, bool, int]:
     sampled = not data.greedy and box.width >= 34
     token = max(4, min(24, box.width * 3 // 10))
     longest = max(0, box.width - 2 - token - 1 - 7 - (8 if sampled else 0) - 1 - EXTRA * _more(box))
-    logit = longest >= LOGIT + LEAST_BAR
+    logit = longest >= LOGIT + (LEAST_BAR if data.changes is None else 0)
     return token, sampled, logit, box.longest(longest - LOGIT * logit)
 
 
@@ -157,7 +173,7 @@ def _heading(data: PredictionsData, box: Box) -> Line:
         + " "
         + probability_axis(longest, box.scale)
     )
-    right = f"{'logit':>{LOGIT}}" if logit else ""
+    right = f"{'logit' if data.changes is None else 'change':>{LOGIT}}" if logit else ""
     return [Segment(left + " " * max(0, box.width - len(left) - len(right)) + right, ink(box.palette, "secondary"))]
 
 
@@ -184,8 +200,16 @@ def _row(data: PredictionsData, box: Box, row: int, p: float, left: float, logit
     shown = both + gained + lost
     line += [Segment(" " + both + gained, ink(box.palette, hue, ground)), Segment(lost, ink(box.palette, "secondary", ground))]
     used = 2 + len(before) + token_width + 1 + 7 + len(behind) + (8 if has_sampled else 0) + 1 + len(shown)
-    end = number(logit, 2, LOGIT) if has_logit else ""
+    end = _end(data, row, logit) if has_logit else ""
     return [*line, Segment(" " * max(0, box.width - used - len(end)) + end, quiet)]
+
+
+def _end(data: PredictionsData, row: int, logit: float) -> str:
+    """The logit; where something is pinned, the difference of p in percentage points, · where it is not known."""
+    if data.changes is None:
+        return number(logit, 2, LOGIT)
+    change = float(data.changes[row])
+    return ("·" if math.isnan(change) else f"{signed(100 * change, 1)} pp").rjust(LOGIT)
 
 
 def render(data: PredictionsData, box: Box) -> list[Line]:

@@ -12,6 +12,7 @@ from openmav.record import Array, Branch, Step
 from openmav.record.nonfinite import nonfinite
 from openmav.record.sampling_preview import SamplingPreview
 from openmav.view.options import AppOptions
+from openmav.view.pinned import Pinned
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,7 @@ class View(Snapshot):
     `cursor` is the index of the shown step, -1 where there is none. `scroll` counts the layer rows hidden above.
     """
 
+    pinned: Pinned | None = None  # what is shown is compared with it
     other: str | None = None  # the branch that the user compares with; None: the one that this one left
     watches: tuple[str, ...] = ()  # values and conditions that the user watches
     cursor: int = -1
@@ -73,6 +75,11 @@ class View(Snapshot):
     def values(self, measure: str) -> Array | None:
         """The measure's array of the shown step; None where there is none."""
         return self.step.values.get(measure) if self.step else None
+
+    @property
+    def reference(self) -> Step | None:
+        """The pinned step that the shown one is compared with."""
+        return None if self.pinned is None else self.pinned.step(self.cursor)
 
     @property
     def pending(self) -> SamplingPreview | None:

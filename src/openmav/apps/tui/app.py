@@ -19,6 +19,7 @@ from textual.screen import Screen
 
 from openmav.apps.tui.bindings import bindings
 from openmav.apps.tui.controllers.attribution import AttributionController
+from openmav.apps.tui.controllers.baseline import BaselineController
 from openmav.apps.tui.controllers.branches import BranchesController
 from openmav.apps.tui.controllers.changes import ChangesController
 from openmav.apps.tui.controllers.context import Context
@@ -72,6 +73,7 @@ class Controllers:
     watches: WatchesController
     navigation: NavigationController
     reading: ReadingController
+    baseline: BaselineController
     panels: PanelsController
     layouts: LayoutsController
     recording: RecordingController
@@ -108,6 +110,7 @@ class MavApp(App[None]):
             watches=WatchesController(context, self.measures),
             navigation=NavigationController(context, panels),
             reading=ReadingController(context),
+            baseline=BaselineController(context),
             panels=panels,
             layouts=LayoutsController(context, panels),
             recording=RecordingController(context),

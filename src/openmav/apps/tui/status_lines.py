@@ -42,6 +42,9 @@ def _facts(view: View) -> list[tuple[str, str]]:
     if view.interventions:
         more = f" and {len(view.interventions) - 1} more" if len(view.interventions) > 1 else ""
         facts.append((f"▾ {fit(one_line(view.interventions[0]), min(24, cells(view.interventions[0])))}{more}", "warning"))
+    if view.pinned is not None:
+        other = "" if view.pinned.is_same_text(view.prompt, view.steps, view.cursor) else ", other text"
+        facts.append((f"Δ {view.pinned.name}{other}", "accent"))
     if view.branch != TRUNK:
         facts.append((f"└ {one_line(view.branch)}", "accent"))
     if view.undone:

@@ -12,6 +12,8 @@ from rich.segment import Segment
 from openmav.paint import Line, bar, cells, fit, ink, line_width, number, number_text, one_line, shares
 from openmav.panels.base import Box
 from openmav.panels.widgets import heat_grid
+from openmav.panels.widgets.difference import Difference, change_cell, difference
+from openmav.panels.widgets.diverging import signed_shares
 from openmav.panels.widgets.heat_grid import Columns, windowed
 from openmav.panels.widgets.norm_history import WIDE, NormHistory, history_of, norm_ends, norm_shares
 from openmav.panels.widgets.sequence import index_axis
@@ -45,6 +47,7 @@ class NormData(LayerData):
     first_largest: float  # the largest of the run's first token: it sets the decimals for all tokens
     largest: float  # of all measures that this one shares its bars' scale with, at this token
     aggregation: Aggregation
+    difference: Difference | None = None  # from what the user pinned
     history: NormHistory | None  # of the tokens that can be in sight, where the panel is maximised
     cursor: int
 
@@ -102,6 +105,7 @@ def norm_data(view: View, measure: str) -> NormData:
         first_largest=first_largest(view, measure),
         largest=max((_largest(view.values(name)) for name in (ADDED if measure in ADDED else (measure,))), default=0.0),
         aggregation=view.options.aggregation,
+        difference=difference(view, measure),
         history=history_of(view, measure) if view.maximised and view.layers else None,
         cursor=view.cursor,
     )
@@ -219,9 +223,16 @@ def norm_lines(data: NormData, box: Box, hue: str) -> list[Line]:
     columns = norm_columns(data, box)
     heat = norm_shares(data.history.table(columns), box.scale) if data.history is not None and columns is not None else None
 
+    changes = changes_of(data.difference, values)
+    reach = None if changes is None else signed_shares(changes, box.scale)
+
     def cell(layer: int, width: int) -> Line:
         main = width if columns is None else width - columns.room - GAP
-        line = value_cell(data, box, layer, float(values[layer]), float(lengths[layer]), hue, decimals, digits, main)
+        if changes is None or reach is None or data.missing[layer] is not None:
+            line = value_cell(data, box, layer, float(values[layer]), float(lengths[layer]), hue, decimals, digits, main)
+        else:
+            bold = layer == data.layer
+            line = change_cell(box, float(changes[layer]), float(reach[layer]), decimals, digits + 1, main, bold=bold)
         if columns is None or heat is None or data.history is None:
             return line
         none = data.missing[layer] is not None
@@ -238,6 +249,11 @@ def norm_lines(data: NormData, box: Box, hue: str) -> list[Line]:
     return [*lines, [Segment(axis, ink(box.palette, "secondary"))]]
 
 
+def changes_of(minus: Difference | None, values: Array) -> Array | None:
+    """The values less those that they are compared with; None where there are none."""
+    return None if minus is None or minus.values is None else values - minus.values
+
+
 def norm_columns(data: NormData, box: Box) -> Columns | None:
     """The tokens beside the bars of a maximised panel; None where there is no room for them."""
     room = box.width * 3 // 5
@@ -247,7 +263,13 @@ def norm_columns(data: NormData, box: Box) -> Columns | None:
 def norm_note(data: NormData, box: Box) -> str:
     """The layers and the tokens in sight, where not all are."""
     columns = norm_columns(data, box) if data.empty is None else None
-    return " · ".join(part for part in (hidden_note(data, box), columns.note("tokens") if columns is not None else "") if part)
+    parts = (minus_note(data.difference, box), hidden_note(data, box), columns.note("tokens") if columns is not None else "")
+    return " · ".join(part for part in parts if part)
+
+
+def minus_note(minus: Difference | None, box: Box) -> str:
+    """What is subtracted; "" where nothing is, or where a neighbour on the left says it."""
+    return minus.note if minus is not None and (box.gutter or minus.values is None) else ""
 
 
 def norm_legend(data: NormData, box: Box) -> Line | None:
@@ -282,5 +304,6 @@ def pick_layer(data: LayerData, box: Box, x: int, y: int) -> Selection | None:
 
 def norm_title(data: NormData, box: Box, what: str) -> str:
     """The title of a norm, with how the chosen aggregation is written where there is space."""
+    what = f"Δ {what}" if data.difference is not None and data.difference.values is not None else what
     full = f"{what} {'‖x‖₂' if data.aggregation == 'l2' else 'max |x|'}"
     return next((title for title in (full, what) if cells(title) <= box.width), SHORT_TITLES.get(what, what))
