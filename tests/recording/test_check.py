@@ -2,22 +2,26 @@
 
 import os
 import random
+import shutil
 import signal
 import sqlite3
 import subprocess
 import sys
 import time
+from dataclasses import replace
 
 import pytest
 from runs import content, made, snapshot, toy
 
 from openmav.cli.main import main
+from openmav.cli.rerun import run_again
 from openmav.errors import UsageError
 from openmav.recording.check import checks
 from openmav.recording.reader import Recording
 from openmav.recording.recorder import Recorder
 from openmav.recording.recover import recover
 from openmav.recording.replay import snapshot_of
+from openmav.settings.sampling import SamplingOptions
 
 RUN = """
 import sys
@@ -120,3 +124,73 @@ def test_recover_reads_past_a_damaged_page(tmp_path):
     except UsageError:
         pytest.fail("most of the file is sound")
     assert saved.tokens > len(session.steps) // 2
+
+
+def changed(path, **options):
+    """A recording of a run with branches, forced tokens, changed settings, interventions and another prompt."""
+    session = toy(sampling=SamplingOptions(temperature=1.0, seed=3), max_new_tokens=8, **options)
+    made(session, 8)
+    session.go_on()
+    made(session, 2)
+    recorder = Recorder(path, session.settings)
+    recorder.update(snapshot(session))
+    session.back(6)
+    session.force(7)
+    made(session, 2)
+    session.sampling = replace(session.sampling, temperature=0.5, top_k=5)
+    made(session, 2)
+    session.intervene(("ablate L0.mlp",))
+    made(session, 2)
+    session.back(4)
+    session.intervene(("amplify L1.attn=0.5",))
+    list(session.type("hello"))
+    recorder.update(snapshot(session))
+    session.intervene(())
+    session.switch("main")
+    session.back(1)
+    made(session, 1)
+    session.edit_prompt("another text")
+    made(session, 3)
+    recorder.update(snapshot(session))
+    recorder.close()
+    return session
+
+
+def test_a_changed_run_is_run_again_as_it_was(tmp_path, capsys):
+    path = tmp_path / "run.mav"
+    session = changed(path)
+    assert len(session.branches) > 3
+    assert main(["verify", "--rerun", str(path)]) == 0
+    with Recording(path) as recording:
+        own = sum(len(branch.steps) - branch.at for branch in recording.branches())
+    assert f"the same {own} tokens; the largest difference of a number is 0" in capsys.readouterr().out
+
+
+def test_a_rerun_names_what_is_another_and_what_cannot_be_known(tmp_path, capsys):
+    path = tmp_path / "run.mav"
+    changed(path)
+    changes = {
+        "UPDATE steps SET token_id = 9, token = 'x' WHERE branch = 2 AND step = 6": (1, "token 6 of branch "),
+        "UPDATE steps SET entropy = entropy + 0.5 WHERE branch = 1 AND step = 2": (1, "the largest difference of a number is 0.5"),
+        "UPDATE meta SET value = 'null' WHERE name = 'settings'": (0, "none: the recording does not have the settings"),
+        """UPDATE meta SET value = replace(value, '"backend":"toy"', '"backend":"no"') WHERE name = 'settings'""": (0, "none: "),
+        "UPDATE branches SET prompt = replace(prompt, 'another', 'the') WHERE id > 2": (1, "has other tokens now"),
+    }
+    for statement, (code, says) in changes.items():
+        copy = shutil.copy(path, tmp_path / "changed.mav")
+        database = sqlite3.connect(copy)
+        database.execute(statement)
+        database.commit()
+        database.close()
+        with Recording(copy) as recording:
+            check = run_again(recording)
+        assert says in check.says
+        assert check.good == (code == 0)
+    path = tmp_path / "none.mav"
+    session = toy()
+    made(session, 2)
+    recorder = Recorder(path)  # a run without settings, such as of a model in memory
+    recorder.update(snapshot(session))
+    recorder.close()
+    assert main(["verify", "--rerun", str(path)]) == 0
+    assert "rerun         none: the recording does not have the settings" in capsys.readouterr().out

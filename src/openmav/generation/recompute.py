@@ -47,16 +47,20 @@ class Recomputer:
         return self._steps[index]
 
     def retake(self) -> Step | None:
-        """The newest step made again from the start; the token stays. None where there is none."""
+        """The newest step made again from the start; the token and how it was chosen stay. None where there is none."""
         if not self._steps:
             return None
         maker, old, ids = self._maker, self._steps[-1], self._maker.token_ids[:-1]
+        sampling = maker.sampler.sampling
         maker.truncate(len(ids))
         try:
+            maker.sampler.use(old.sampling)
             step = maker.finish(maker.pending(ids, old.token_id, forced=old.forced), ids)
         except BaseException:
             maker.truncate(len(ids))
             maker.text.add(old.token_id)
             raise
+        finally:
+            maker.sampler.use(sampling)
         self._steps[-1] = replace(step, sampling=old.sampling)
         return self._steps[-1]
