@@ -3,8 +3,9 @@
     python tools/screenshots.py                             the pictures of README and gallery, into docs/images
     python tools/screenshots.py --layout lens --out /tmp    one layout
     python tools/screenshots.py --panels --out /tmp --png   every panel alone, to look at; PNG needs chromium
+    python tools/screenshots.py page                        the web page of a recording; needs chromium
 
-Each picture is the app's own SVG: what is on it was computed by the model that its header names.
+Each other picture is the app's own SVG: what is on it was computed by the model that its header names.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import asyncio
 import re
 import shutil
 import subprocess
+import sys
 import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -46,6 +48,8 @@ class Shot:
 
 DRAWN = Sampling(temperature=0.8, top_k=50, top_p=0.95)
 BACK = ("left",) * 7  # to a moment before the end
+PAGE_MEASURES = ("logit_lens", "attention_rows")
+PAGE_SIZE = "1120,700"  # pixels
 WAIT = "wait"  # among the keys: until nothing runs any more
 KEYS = {
     "hands-on": (
@@ -106,23 +110,35 @@ async def take(shot: Shot, model: str, out: Path) -> Path:
 
 
 def to_png(svg: Path) -> Path:
-    """The picture as PNG, drawn by the system's chromium.
+    """The picture as PNG. Raises SystemExit where there is no chromium."""
+    box = re.search(r'viewBox="0 0 ([\d.]+) ([\d.]+)"', svg.read_text(encoding="utf-8"))
+    assert box is not None
+    return draw(svg.resolve().as_uri(), svg.with_suffix(".png"), ",".join(str(round(float(side))) for side in box.groups()))
 
-    Raises SystemExit where there is none.
-    """
+
+def draw(address: str, png: Path, size: str) -> Path:
+    """What the system's chromium shows at an address. Raises SystemExit where there is none."""
     program = next((found for name in CHROMIUM if (found := shutil.which(name))), None)
     if program is None:
         raise SystemExit("no chromium to draw a PNG with; leave out --png")
-    box = re.search(r'viewBox="0 0 ([\d.]+) ([\d.]+)"', svg.read_text(encoding="utf-8"))
-    assert box is not None
-    png = svg.with_suffix(".png")
-    size = ",".join(str(round(float(side))) for side in box.groups())
     with tempfile.TemporaryDirectory() as profile:
         flags = ["--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--hide-scrollbars", f"--user-data-dir={profile}"]
         flags += ["--disable-background-networking", "--disable-component-update", "--disable-sync"]
-        asked = [program, *flags, f"--window-size={size}", f"--screenshot={png}", svg.resolve().as_uri()]
+        asked = [program, *flags, f"--window-size={size}", f"--screenshot={png}", "--virtual-time-budget=3000", address]
         subprocess.run(asked, check=True, capture_output=True, timeout=120)
     return png
+
+
+def take_page(model: str, out: Path) -> Path:
+    """The page of a recording of the model."""
+    with tempfile.TemporaryDirectory() as folder:
+        recording, page = Path(folder) / "page.mav", Path(folder) / "page.html"
+        measures = [part for name in PAGE_MEASURES for part in ("--measure", name)]
+        options = ["--model", model, "--prompt", PROMPT, "--max-new-tokens", "80", "--temp", "0.8", "--seed", "3", *measures]
+        command = [sys.executable, "-m", "openmav"]
+        subprocess.run([*command, *options, "--record", str(recording)], check=True, stdout=subprocess.DEVNULL)
+        subprocess.run([*command, "export", str(recording), "--to", "html", "-o", str(page)], check=True)
+        return draw(f"{page.as_uri()}#t=22", out / "page.png", PAGE_SIZE)
 
 
 def main() -> None:
@@ -137,6 +153,8 @@ def main() -> None:
     args.out.mkdir(parents=True, exist_ok=True)
     layouts = [layout_shot(name) for name in args.layout or LAYOUTS if name != "overview" or args.layout]
     shots = panel_shots() if args.panels else layouts if args.layout else [*FACE, *layouts]
+    if args.names == ["page"]:
+        print(take_page(args.model, args.out))
     for shot in shots:
         if not args.names or shot.name in args.names:
             path = asyncio.run(take(shot, args.model, args.out))

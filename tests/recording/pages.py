@@ -11,8 +11,7 @@ import numpy as np
 import pytest
 from runs import made, snapshot, toy
 
-from openmav.recording.export.page import write_page
-from openmav.recording.reader import Recording
+from openmav.recording.export.run import export
 from openmav.recording.recorder import Recorder
 from openmav.settings.sampling import SamplingOptions
 
@@ -66,8 +65,7 @@ def hostile_run(path, sound):
 
 def written(source, target):
     """The text of the page of a recording."""
-    with Recording(source) as recording:
-        write_page(recording, target)
+    export(source, "html", target, force=True)
     return target.read_text("utf-8")
 
 

@@ -19,6 +19,7 @@ class Format(NamedTuple):
 
 
 FORMATS = {
+    "html": Format(".html", "openmav.recording.export.page", True, "one web page that needs no network: to read, to show and to print"),
     "jsonl": Format(".jsonl", "openmav.recording.export.jsonl", True, "JSON lines as of mav --json; mav import makes a recording of them"),
     "csv": Format(".csv", "openmav.recording.export.csv", True, "a table with a line for each token, without arrays"),
     "parquet": Format(

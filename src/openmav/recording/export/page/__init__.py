@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from typing import BinaryIO
 
-from openmav.errors import UsageError
 from openmav.recording.export.page.assemble import page_text
 from openmav.recording.export.page.content import encoded_content
-from openmav.recording.reader import Recording
+from openmav.recording.export.run import Run
 
 
-def write_page(recording: Recording, path: str | Path) -> None:
-    """Writes the page. Raises UsageError where the recording holds no run, or the file can't be written."""
-    text = page_text(encoded_content(recording))
-    try:
-        Path(path).write_text(text, encoding="utf-8", newline="\n")
-    except (OSError, ValueError) as error:
-        raise UsageError(f"cannot write {path}: {getattr(error, 'strerror', None) or error}") from error
+def write(run: Run, out: BinaryIO) -> None:
+    """The page, as UTF-8."""
+    out.write(page_text(encoded_content(run.recording, run.now)).encode())

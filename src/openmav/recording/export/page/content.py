@@ -13,15 +13,13 @@ from openmav.record import Branch, Prompt, Step
 from openmav.recording.export.page.numbers import add_attention, add_layers, add_lens, add_steps
 from openmav.recording.export.page.pack import Pack
 from openmav.recording.reader import Recording
-from openmav.recording.replay import snapshot_of
 from openmav.view import View
 
 LONGEST = 2000  # characters of one fact
 
 
-def encoded_content(recording: Recording) -> str:
-    """All of it as one block of text. Raises UsageError where the recording holds no run."""
-    now = snapshot_of(recording)
+def encoded_content(recording: Recording, now: Snapshot) -> str:
+    """All of it as one block of text; `now`: the run as the app shows it."""
     branches = list(View().updated(now).all_branches().values())
     branches.sort(key=lambda branch: branch.name != now.branch)
     steps = list({id(step): step for branch in branches for step in branch.steps}.values())  # branches share those before they part

@@ -19,7 +19,7 @@ from openmav.panels.widgets.lens import MEASURE as LENS
 from openmav.protocol.snapshot import Snapshot
 from openmav.record import ModelInfo, Step
 from openmav.record.nonfinite import nonfinite
-from openmav.recording.export.page.pack import NOTHING, Pack, permille, stacked
+from openmav.recording.export.page.pack import NOTHING, Pack, attention_code, permille, stacked
 from openmav.recording.format import LARGEST
 from openmav.view import View
 
@@ -189,7 +189,7 @@ def add_attention(pack: Pack, steps: Sequence[Step], now: Snapshot) -> dict[str,
             continue
         means = [None if part else mean_row(rows, layer, info) for layer in range(info.layers)]
         whole = np.concatenate([stacked(means, rows.shape[2:], np.nan, np.float64)[:, None], rows], axis=1)
-        blocks.append(permille(whole))
+        blocks.append(attention_code(whole))
         size += whole.size
     if not blocks:
         return {"why": TOO_LARGE if left_out else NOT_RECORDED.format(ROWS)}

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, DTypeLike
+from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 ALIGNED = 8  # bytes: where an array may begin, so that the page can read it in place
 LESS, ZERO, NOTHING = 0, 1001, 65535  # of `permille`: above 0 but shown as "<0.1 %"; exactly 0; NaN or infinity
@@ -45,12 +45,12 @@ class Pack:
         content = {**header, "texts": list(self._texts), "arrays": self._arrays}
         text = json.dumps(content, allow_nan=False, separators=(",", ":")).encode("ascii")
         text += b" " * (-(len(text) + 4) % ALIGNED)
-        compressor = zlib.compressobj(9)
+        compressor = zlib.compressobj(6)
         parts = [compressor.compress(block) for block in (len(text).to_bytes(4, "little"), text, *self._blocks)]
         return base64.b64encode(b"".join([*parts, compressor.flush()])).decode("ascii")
 
 
-def permille(probs: ArrayLike) -> np.ndarray[Any, np.dtype[np.uint16]]:
+def permille(probs: ArrayLike) -> NDArray[np.uint16]:
     """Tenths of a percent, the digits that the page shows of a probability, in the shape of `probs`."""
     given = np.asarray(probs, dtype=np.float64)
     good = np.isfinite(given)
@@ -60,7 +60,18 @@ def permille(probs: ArrayLike) -> np.ndarray[Any, np.dtype[np.uint16]]:
     return np.where(good, result, NOTHING).astype(np.uint16)
 
 
-def stacked(rows: list[Any], shape: tuple[int, ...], fill: float, dtype: DTypeLike) -> np.ndarray[Any, Any]:
+def attention_code(rows: NDArray[Any]) -> NDArray[np.uint16]:
+    """[..., tokens]: `permille` times 8, and the colour of each token: eighths of the most that goes to any token but the first."""
+    given = np.asarray(rows, dtype=np.float64)
+    finite = np.where(np.isfinite(given), given, 0.0)
+    most = finite[..., 1:].max(axis=-1, keepdims=True, initial=0.0)
+    shares = np.divide(finite, most, out=np.zeros_like(finite), where=most > 0)
+    codes = permille(given)
+    eighths = np.minimum(shares * 8, 7).astype(np.uint16)
+    return np.where(codes == NOTHING, codes, codes * 8 + eighths).astype(np.uint16)
+
+
+def stacked(rows: list[Any], shape: tuple[int, ...], fill: float, dtype: DTypeLike) -> NDArray[Any]:
     """The rows as one array [rows, *shape]; `fill` where a row is None."""
     result = np.full((len(rows), *shape), fill, dtype=dtype)
     for at, row in enumerate(rows):

@@ -39,6 +39,10 @@ function shareOf(code) {
   return code === NOTHING ? NaN : code === LESS || code === ZERO ? 0 : code / 1000;
 }
 
+// Of an entry of attention: its share in tenths of a percent, and the eighth of the most that colours it.
+const shareCode = (code) => (code === NOTHING ? NOTHING : code >> 3);
+const eighthOf = (code) => (code === NOTHING ? 0 : code & 7);
+
 function stepOf(nats) {
   return Number.isFinite(nats) ? SURPRISE_EDGES.filter((edge) => nats >= edge).length : -1;
 }

@@ -54,7 +54,7 @@ class Recording {
   missing(measure, layer) { return (this.model.missing[measure] || {})[layer] || null; }
   headsOf(layer) { return layer < this.model.layer_heads.length ? this.model.layer_heads[layer] : this.heads; }
 
-  // The attention to each token when a step was made, in tenths of a percent: of a head, or of the mean, which is head -1.
+  // The attention to each token when a step was made, as attention_code packs it: of a head, or of the mean, which is head -1.
   attention(step, layer, head) {
     if (!this.has("attention")) return null;
     const start = this.value("attention.start", step), tokens = this.value("attention.tokens", step);

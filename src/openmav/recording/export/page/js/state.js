@@ -8,7 +8,7 @@ class State {
     this.recording = recording;
     this.listeners = [];
     this.dirty = new Set();
-    this.values = { branch: 0, t: 0, layer: recording.layers - 1, head: -1, tint: "surprise", zoom: "read", all: matchMedia("(min-width: 1500px)").matches };
+    this.values = { branch: 0, t: 0, layer: recording.layers - 1, head: -1, tint: "surprise", zoom: "read", all: matchMedia("(min-width: 901px)").matches };
     this.values.t = Math.max(this.count - 1, 0);
   }
 

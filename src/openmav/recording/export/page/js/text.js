@@ -26,6 +26,7 @@ class TextPanel {
     const { tint, t, layer, head } = this.state.values;
     if (changed.has("branch") || !this.spans.length) this.build();
     if (changed.has("branch") || changed.has("tint") || (tint === "attention" && ["t", "layer", "head"].some((name) => changed.has(name)))) this.tint();
+    if (changed.has("branch") || changed.has("size")) this.fit();
     if (changed.has("branch") || changed.has("t")) this.mark(t);
     for (const button of document.querySelectorAll("[data-tint]")) button.setAttribute("aria-pressed", String(button.dataset.tint === tint));
     find("where").hidden = tint !== "attention";
@@ -46,6 +47,12 @@ class TextPanel {
     this.box.replaceChildren(...parts);
   }
 
+  // As high as the text, up to a limit; higher where its neighbour is.
+  fit() {
+    const last = this.spans.at(-1), most = innerWidth >= 1500 ? Math.max(180, innerHeight - 880) : Math.max(300, innerHeight * 0.44);
+    this.box.style.minHeight = `${last ? Math.min(last.offsetTop + last.offsetHeight + 10, most) : 40}px`;
+  }
+
   // A newline shows, and breaks the line.
   span(text, className) {
     const lines = text.split("\n").flatMap((line, at) => (at ? [make("i", { textContent: "⏎" }), "\n", line] : [line]));
@@ -61,8 +68,7 @@ class TextPanel {
     const { tint, layer, head } = this.state.values;
     const row = tint === "attention" && this.state.step >= 0 ? this.recording.attention(this.state.step, layer, head) : null;
     const known = row && row.some((code) => code !== NOTHING);
-    const most = known ? row.subarray(1).reduce((best, code) => Math.max(best, shareOf(code) || 0), 0) : 0;
-    this.spans.forEach((span, at) => this.colour(span, tint === "attention" ? this.eighth(known ? row : null, at, most) : this.nats(tint, at)));
+    this.spans.forEach((span, at) => this.colour(span, tint === "attention" ? this.eighth(known ? row : null, at) : this.nats(tint, at)));
     this.legend(tint);
     say(find("text-note"), ...(tint !== "attention" ? [this.mean(tint)] : known ? this.attended(row) : [this.none(layer, head)]));
     this.row = known ? row : null;
@@ -80,10 +86,8 @@ class TextPanel {
     return stepOf(this.recording.value(tint === "surprise" ? "surprisal" : "entropy", this.state.stepAt(at - this.before)));
   }
 
-  // Eighths of the most that goes to any token but the first.
-  eighth(row, at, most) {
-    if (!row || at >= row.length || !(most > 0)) return 0;
-    return clamp(Math.floor((shareOf(row[at]) || 0) / most * 8), 0, 7);
+  eighth(row, at) {
+    return row && at < row.length ? eighthOf(row[at]) : 0;
   }
 
   legend(tint) {
@@ -104,9 +108,10 @@ class TextPanel {
   attended(row) {
     const { t, layer, head } = this.state.values;
     const what = head < 0 ? `mean of ${this.recording.headsOf(layer)} heads` : `head ${head}`;
-    const strongest = Array.from(row.keys()).slice(1).filter((at) => shareOf(row[at]) > 0).sort((a, b) => shareOf(row[b]) - shareOf(row[a]));
-    const named = strongest.slice(0, STRONGEST).flatMap((at) => [" · ", [this.name(at)], ` ${percentOf(row[at])}`]);
-    return [`Where layer ${layer}, ${what}, looked to write token ${t}: first token ${percentOf(row[0])}`, ...named];
+    const share = (at) => shareOf(shareCode(row[at]));
+    const strongest = Array.from(row.keys()).slice(1).filter((at) => share(at) > 0).sort((a, b) => share(b) - share(a) || eighthOf(row[b]) - eighthOf(row[a]));
+    const named = strongest.slice(0, STRONGEST).flatMap((at) => [" · ", [this.name(at)], ` ${percentOf(shareCode(row[at]))}`]);
+    return [`Where layer ${layer}, ${what}, looked to write token ${t}: first token ${percentOf(shareCode(row[0]))}`, ...named];
   }
 
   none(layer, head) {
@@ -136,7 +141,7 @@ class TextPanel {
     const span = target.closest("[data-at]");
     if (!span) return null;
     const at = Number(span.dataset.at), t = at - this.before;
-    const attention = this.row && at < this.row.length ? [["attention", percentOf(this.row[at])]] : [];
+    const attention = this.row && at < this.row.length ? [["attention", percentOf(shareCode(this.row[at]))]] : [];
     if (t < 0) return [this.prompt[at].text || "∅", `prompt · position ${at} · id ${this.prompt[at].id}`, ...attention];
     return [...aboutToken(this.recording, this.state.stepAt(t), t), ...attention];
   }
