@@ -21,6 +21,7 @@ from openmav.protocol.commands import (
     SetBreakpoints,
     SetPace,
     SetSampling,
+    SweepHeads,
     Want,
 )
 from openmav.protocol.history import History
@@ -28,6 +29,7 @@ from openmav.protocol.snapshot import Snapshot
 from openmav.record import RANK_EDGES, SAMPLING_STAGES, Candidates, ModelInfo, Prompt, Step, Timing, freeze_values, frozen
 from openmav.record.attribution_result import InputAttribution
 from openmav.record.sampling_preview import SamplingPreview
+from openmav.record.sweep_map import SweepMap
 from openmav.settings.sampling import Sampling
 
 TEXT = (
@@ -191,6 +193,15 @@ def with_nan(step: Step, measure: str, *place: int, value: float = float("nan"))
     return with_values(step, **{measure: array})
 
 
+def make_sweep(step: Step, info: ModelInfo, known: int | None = None, **changes: object) -> SweepMap:
+    """Changes of a token's logit, those of the first `known` heads."""
+    count = info.layers * info.heads
+    there = (np.arange(count) < (count if known is None else known)).reshape(info.layers, info.heads)
+    values = np.random.default_rng(4).normal(0, 1, there.shape)
+    made = SweepMap(step.index, step.token_id, step.token, 20.0, frozen(np.where(there, values, 0).astype(np.float32)), there, count)
+    return replace(made, **changes)  # type: ignore[arg-type]
+
+
 def make_preview(step: Step, sampling: Sampling) -> SamplingPreview:
     """Temperature and top-k on a step's candidates, as if there were no other tokens."""
     mine = step.candidates
@@ -296,6 +307,8 @@ class ScriptedSource:
                 self.history.update(sampling=sampling)
             case PreviewSampling(sampling):
                 self.history.update(preview=make_preview(self.steps[-1], sampling) if self.steps else None)
+            case SweepHeads(index):
+                self.history.update(sweep=make_sweep(self.steps[index], self.info, known=40))
             case SetPace(seconds):
                 self.history.update(pace=seconds)
             case Intervene(specs):

@@ -34,7 +34,7 @@ BEFORE_A_TOKEN = {  # all others: "no token yet"
     "watches": "Nothing is watched yet",
 }
 OF_ANY_TOKEN = {  # these show what needs no measure
-    *("accounting", "branches", "generated_text", "health", "input_attribution", "interventions", "uncertainty", "timeline"),
+    *("accounting", "branches", "generated_text", "health", "input_attribution", "interventions", "sweep", "uncertainty", "timeline"),
     *("token_card", "top_predictions", "watches"),
 }
 BLOCKS = str.maketrans(dict.fromkeys(" ▏▎▍▌▋▊▉█▁▂▃▄▅▆▇░▒▓▐▕│-=≡#", None))  # what a scale may change

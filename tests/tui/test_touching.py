@@ -10,9 +10,22 @@ from driving import COMPACT, HOME, make_app, screen_text, sent, tile
 from textual import events
 from textual.widgets import Input, OptionList, Static
 
-from fakes import ListSource, make_info, make_prompt, make_steps, sampled
+from fakes import ListSource, ScriptedSource, make_info, make_prompt, make_steps, sampled
 from openmav.apps.tui.screens.forms import FormScreen, ListScreen
-from openmav.protocol.commands import Advance, EditPrompt, Force, Forward, Intervene, Pause, Rename, Resume, SetSampling, Switch, Type
+from openmav.protocol.commands import (
+    Advance,
+    EditPrompt,
+    Force,
+    Forward,
+    Intervene,
+    Pause,
+    Rename,
+    Resume,
+    SetSampling,
+    SweepHeads,
+    Switch,
+    Type,
+)
 from openmav.record import Branch
 from openmav.view.layouts import LAYOUTS
 from openmav.view.options import AppOptions
@@ -350,3 +363,39 @@ async def test_a_source_that_cannot_says_so() -> None:
             await pilot.press(key)
             assert f"this source does not support {what}" in screen_text(app)
         assert app.source.sent[1:] == []  # type: ignore[attr-defined]
+
+
+async def test_a_sweep_has_the_whole_screen_and_escape_stops_it() -> None:
+    app = make_app(8, layers=12)
+    async with app.run_test(size=HOME) as pilot:
+        await pilot.press("left", "ctrl+p")
+        await pilot.pause(0.3)
+        await pilot.press(*"sweep")
+        await pilot.pause(0.5)
+        await pilot.press("enter")
+        await pilot.pause(0.3)
+        assert sent(app) == [SweepHeads(6, "main")]
+        assert "40 of 108 heads" in screen_text(app)
+        assert app.panels.maximised
+        await pilot.press("escape")
+        await pilot.pause()
+        assert sent(app)[1:] == [Pause()]
+        app.source.history.update(sweep=replace(app.view.sweep, stopped=True))  # type: ignore[attr-defined, type-var]
+        app.tick()
+        await pilot.press("escape")
+        await pilot.pause()
+        assert len(sent(app)) == 2, "it is over: escape is what it always is"
+        assert not app.panels.maximised
+
+
+async def test_a_sweep_needs_a_token_a_model_and_heads() -> None:
+    for app, says in (
+        (make_app(0), "there is no token yet"),
+        (make_app(source=ListSource(STEPS, INFO)), "this source does not support sweeps"),
+        (make_app(source=ScriptedSource(STEPS, replace(INFO, heads=0))), "no attention heads"),
+    ):
+        async with app.run_test(size=HOME) as pilot:
+            app.controllers.sweep.start()
+            await pilot.pause()
+            assert says in screen_text(app)
+            assert sent(app) == []

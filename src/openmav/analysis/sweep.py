@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from openmav.backends.base import Intervening
 from openmav.errors import UsageError
+from openmav.generation.ablation_sweep import swept_sites
 from openmav.generation.detokenize import TokenStrings
 from openmav.generation.session import Session
 from openmav.generation.tokenize import one_token
@@ -103,7 +104,7 @@ class Sweep:
         logits = backend.prefill(prompt.token_ids, frozenset()).logits
         top = int(logits.argmax())
         chosen = named or Token(top, pieces[top])
-        every = _sites(what, session.info.layers, session.info.heads, how)
+        every = swept_sites(what, session.info.layers, session.info.heads, how)
         reasons = {one: backend.why_not(one) for one in every}
         missing = {one: why for one, why in reasons.items() if why is not None}
         if len(missing) == len(every):
@@ -126,10 +127,3 @@ def _read(logits: Tensor, target: Token, minus: Token | None) -> Reading:
 def _token(session: Session, pieces: TokenStrings, text: str) -> Token:
     token_id = one_token(session.backend, text)
     return Token(token_id, pieces[token_id])
-
-
-def _sites(what: Swept, layers: int, heads: int, how: How) -> Sequence[Intervention]:
-    if what == "heads":
-        return [Intervention("ablate", layer, "head", head, how=how) for layer in range(layers) for head in range(heads)]
-    site: Literal["attn", "mlp", "layer"] = "layer" if what == "layers" else what
-    return [Intervention("ablate", layer, site, how=how) for layer in range(layers)]

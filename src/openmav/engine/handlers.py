@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +26,7 @@ from openmav.protocol.commands import (
     SetBreakpoints,
     SetPace,
     SetSampling,
+    SweepHeads,
     Switch,
     Type,
     Want,
@@ -33,6 +35,9 @@ from openmav.protocol.commands import (
 if TYPE_CHECKING:
     from openmav.engine.worker import Engine
     from openmav.generation.session import Session
+
+
+EVERY = 0.1  # seconds between two reports of a sweep
 
 
 def handle(engine: Engine, session: Session, command: Command) -> str:
@@ -158,6 +163,22 @@ def _attributing(engine: Engine, what: str, fraction: float | None) -> None:
         raise UsageError("input attribution was stopped")
 
 
+def sweep_heads(engine: Engine, session: Session, command: SweepHeads) -> str:
+    """Stopped by any other command but Want; that one is obeyed then."""
+    engine.running = False
+    _need_branch(session, command.branch)
+    now, reported = None, 0.0
+    for now in session.sweep_heads(command.index):
+        engine.inbox.receive()
+        stopped = engine.inbox.holds(Want, other=True) and now.under_way
+        if stopped or not now.under_way or time.monotonic() - reported > EVERY:
+            engine.reporter.swept(replace(now, stopped=stopped))
+            reported = time.monotonic()
+        if stopped:
+            return f"the sweep was stopped after {now.done} of {now.total} heads"
+    return f"the sweep is done: {now.total} heads" if now is not None else ""
+
+
 @contextlib.contextmanager
 def _at(session: Session, command: Force | Type) -> Iterator[None]:
     """The text undone to the place that the command is meant for; redone where nothing was put there.
@@ -217,4 +238,5 @@ HANDLERS: dict[type, Callable[[Engine, Session, Any], str | None]] = {
     PreviewSampling: preview_sampling,
     SetPace: set_pace,
     Attribute: attribute,
+    SweepHeads: sweep_heads,
 }

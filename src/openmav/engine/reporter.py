@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from openmav.generation.session import Session
     from openmav.record.attribution_result import InputAttribution
     from openmav.record.sampling_preview import SamplingPreview
+    from openmav.record.sweep_map import SweepMap
 
 
 class Reporter:
@@ -71,6 +72,10 @@ class Reporter:
 
     def previewed(self, preview: SamplingPreview | None) -> None:
         self.change(replace(self.state, preview=preview))
+
+    def swept(self, sweep: SweepMap) -> None:
+        """As far as a sweep has come; nothing runs meanwhile."""
+        self.change(replace(self.state, sweep=sweep, status="paused", resumes=False))
 
     def paced(self, seconds: float) -> None:
         self.change(replace(self.state, pace=seconds))

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from openmav.backends.base import Backend, Progress
 from openmav.conditions.breakpoints import Breakpoints, Hit
 from openmav.errors import UsageError
+from openmav.generation.ablation_sweep import sweep_heads
 from openmav.generation.attribute import AttributionRequest, attribute
 from openmav.generation.branches import BranchTree
 from openmav.generation.detokenize import TokenStrings
@@ -24,6 +25,7 @@ from openmav.protocol.snapshot import RunState
 from openmav.record import Branch, EndReason, ModelInfo, Prompt, Step
 from openmav.record.attribution_result import InputAttribution
 from openmav.record.sampling_preview import SamplingPreview
+from openmav.record.sweep_map import SweepMap
 from openmav.settings import Settings
 from openmav.settings.sampling import Sampling
 
@@ -315,6 +317,10 @@ class Session:
         """Which tokens a prediction depends on, see openmav.generation.attribute; `progress` may raise to stop it. Raises UsageError."""
         request = AttributionRequest(method, index, token_id, minus)
         return attribute(self.backend, self._runner.strings, self.prompt, self.steps, request, self.progress)
+
+    def sweep_heads(self, index: int) -> Iterator[SweepMap]:
+        """Each head of the baseline model ablated alone, and the change of the logit of the token at `index`; the map as it grows."""
+        return sweep_heads(self.backend, self.prompt, self.steps, index)
 
     def __enter__(self) -> Session:
         return self

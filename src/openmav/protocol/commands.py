@@ -148,8 +148,20 @@ class Attribute:
     branch: str | None = None
 
 
+@dataclass(frozen=True)
+class SweepHeads:
+    """Ablate each head alone and report the change of the logit of the token at `index`; the run is paused and stays as it is.
+
+    Any other command but Want stops it. `branch`: the branch that `index` was read on; nothing is done on another one.
+    """
+
+    index: int
+    branch: str | None = None
+
+
 Generating: TypeAlias = Resume | Pause | Advance | Back | Forward | Force | Type | Switch | Rename
-Command: TypeAlias = Generating | EditPrompt | Intervene | SetBreakpoints | Want | SetSampling | PreviewSampling | SetPace | Attribute
+Changing: TypeAlias = EditPrompt | Intervene | SetBreakpoints | SetSampling | SetPace
+Command: TypeAlias = Generating | Changing | Want | PreviewSampling | Attribute | SweepHeads
 
 
 COMMANDS = frozenset(kind.__name__ for kind in get_args(Command))  # of a source that takes them all

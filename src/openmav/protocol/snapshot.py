@@ -9,6 +9,7 @@ from typing import Any, Literal, TypeAlias
 from openmav.record import TRUNK, Branch, EndReason, ModelInfo, Prompt, Step
 from openmav.record.attribution_result import InputAttribution
 from openmav.record.sampling_preview import SamplingPreview
+from openmav.record.sweep_map import SweepMap
 from openmav.settings.sampling import Sampling
 
 Status: TypeAlias = Literal["loading", "prefill", "running", "paused", "ended", "failed"]
@@ -38,6 +39,7 @@ class RunState:
     undone: int = 0  # tokens that can be redone
     attribution: InputAttribution | None = None  # the last one that was requested
     preview: SamplingPreview | None = None  # of the sampling that was asked about last
+    sweep: SweepMap | None = None  # the last one, as far as it is computed
     interventions: tuple[str, ...] = ()  # as settings.interventions.parse reads them
     breakpoints: tuple[str, ...] = ()  # conditions that pause the run
     pace: float = 0.0  # seconds that each token stays at least

@@ -35,6 +35,7 @@ from openmav.apps.tui.controllers.reading import ReadingController
 from openmav.apps.tui.controllers.recording import RecordingController
 from openmav.apps.tui.controllers.run import RunController
 from openmav.apps.tui.controllers.sampling import SamplingController
+from openmav.apps.tui.controllers.sweep import SweepController
 from openmav.apps.tui.controllers.text import TextController
 from openmav.apps.tui.controllers.watches import WatchesController
 from openmav.apps.tui.flood import Flood
@@ -71,6 +72,7 @@ class Controllers:
     changes: ChangesController
     attribution: AttributionController
     watches: WatchesController
+    sweep: SweepController
     navigation: NavigationController
     reading: ReadingController
     baseline: BaselineController
@@ -108,6 +110,7 @@ class MavApp(App[None]):
             changes=changes,
             attribution=AttributionController(context, panels),
             watches=WatchesController(context, self.measures),
+            sweep=SweepController(context, panels),
             navigation=NavigationController(context, panels),
             reading=ReadingController(context),
             baseline=BaselineController(context),
@@ -280,4 +283,4 @@ class MavApp(App[None]):
         """The command palette: all keys by name, panels, layouts and themes."""
         from openmav.apps.tui.system_commands import commands
 
-        return commands(self.view, self.action_perform, self.panels, self.controllers.layouts, self.controllers.display)
+        return commands(self.view, self.action_perform, self.controllers)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Iterator
 from functools import partial
 from types import ModuleType
+from typing import Protocol
 
 from textual.app import SystemCommand
 
@@ -12,6 +13,7 @@ from openmav.apps.tui import keys
 from openmav.apps.tui.controllers.display import DisplayController
 from openmav.apps.tui.controllers.layouts import LayoutsController
 from openmav.apps.tui.controllers.panels import PanelsController
+from openmav.apps.tui.controllers.sweep import SweepController
 from openmav.apps.tui.tiles import THEMES
 from openmav.errors import UsageError
 from openmav.paint import PALETTES, one_line
@@ -20,10 +22,25 @@ from openmav.plugins.summary import summary
 from openmav.view import View
 
 
-def commands(
-    view: View, perform: Callable[[str], Awaitable[None]], panels: PanelsController, layouts: LayoutsController, display: DisplayController
-) -> Iterator[SystemCommand]:
+class Controllers(Protocol):
+    """The controllers whose commands have no key."""
+
+    @property
+    def panels(self) -> PanelsController: ...
+
+    @property
+    def layouts(self) -> LayoutsController: ...
+
+    @property
+    def display(self) -> DisplayController: ...
+
+    @property
+    def sweep(self) -> SweepController: ...
+
+
+def commands(view: View, perform: Callable[[str], Awaitable[None]], controllers: Controllers) -> Iterator[SystemCommand]:
     """All keys, layouts, panels, their views and themes, by group. `perform` runs the action of the key with this id."""
+    panels, layouts, display = controllers.panels, controllers.layouts, controllers.display
     for group, rows in keys.groups().items():
         yield from _bound(group, rows, view, perform)
         if group == "View":
@@ -31,6 +48,9 @@ def commands(
             if PALETTES[view.theme].color:
                 for theme in THEMES:
                     yield SystemCommand(f"View: theme {theme}", "change the colours of the screen", partial(display.set_theme, theme))
+        elif group == "Change":
+            about = "ablate each attention head alone, for the shown token: a live map of layers and heads; the run stays as it is"
+            yield SystemCommand("Change: sweep heads", about, controllers.sweep.start)
         elif group == "Panels":
             yield from _panels(panels)
         elif group == "Layouts":

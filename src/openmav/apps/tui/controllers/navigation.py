@@ -6,11 +6,12 @@ from dataclasses import replace
 
 from openmav.apps.tui.controllers.context import LOADING, NO_TOKEN, Context
 from openmav.apps.tui.controllers.panels import PanelsController
+from openmav.protocol.commands import Pause
 from openmav.view import View
 
 
 class NavigationController:
-    """Moves the selection; sends nothing to the source."""
+    """Moves the selection; sends nothing to the source, but to stop a sweep."""
 
     def __init__(self, context: Context, panels: PanelsController) -> None:
         self._context, self._panels = context, panels
@@ -72,7 +73,12 @@ class NavigationController:
             self.token(by)
 
     def escape(self) -> None:
-        """Clears the selected candidate and the search, and closes the notice; where no candidate is selected, shows all panels again."""
+        """Stops a sweep; else clears the selected candidate and the search, and closes the notice; where no candidate is selected,
+        shows all panels again."""
+        sweep = self._context.view.sweep
+        if sweep is not None and sweep.under_way and self._context.send(Pause()):
+            self._context.poll()
+            return
         context, maximised = self._context, self._panels.maximised
         self._panels.maximised = maximised and context.view.candidate is not None
         closed, before = context.close_notice(), context.view

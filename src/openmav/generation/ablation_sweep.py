@@ -1,0 +1,55 @@
+"""Ablating each head, sub-block or layer alone: the sites, and the effects on a token of a text that goes on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import Literal
+
+import numpy as np
+
+from openmav.backends.base import Backend, Intervening
+from openmav.errors import UsageError
+from openmav.record import Prompt, Step, frozen
+from openmav.record.sweep_map import SweepMap
+from openmav.settings.interventions import How, Intervention
+from openmav.settings.sites import Swept
+
+
+def swept_sites(what: Swept, layers: int, heads: int, how: How) -> Sequence[Intervention]:
+    """An ablation of each site of one kind, the lowest layer first."""
+    if what == "heads":
+        return [Intervention("ablate", layer, "head", head, how=how) for layer in range(layers) for head in range(heads)]
+    site: Literal["attn", "mlp", "layer"] = "layer" if what == "layers" else what
+    return [Intervention("ablate", layer, site, how=how) for layer in range(layers)]
+
+
+def sweep_heads(backend: Backend, prompt: Prompt, steps: Sequence[Step], index: int) -> Iterator[SweepMap]:
+    """The map of step `index` as it grows: none known, then one head more each time. The backend's cache stays where it is.
+
+    Raises UsageError for a backend or model that has no heads to ablate, and where there is no such step.
+    """
+    info = backend.info
+    if not isinstance(backend, Intervening):
+        raise UsageError(f"the backend {info.backend} does not support interventions")
+    if not 0 <= index < len(steps):
+        raise UsageError(f"there is no token {index} to sweep for; there are {len(steps)}, counted from 0")
+    every = swept_sites("heads", info.layers, info.heads, "zero")
+    reasons = {one: backend.why_not(one) for one in every}
+    sites = [one for one, why in reasons.items() if why is None]
+    if not sites:
+        raise UsageError(": ".join([f"{info.name} has no heads to ablate", *[why for why in reasons.values() if why][:1]]))
+    step, ids = steps[index], (*prompt.token_ids, *(one.token_id for one in steps[:index]))
+    whole = backend.intervened([], ids)
+    try:
+        logit = float(whole.prefill(ids, frozenset()).logits[step.token_id])
+    finally:
+        whole.close()
+    shape = info.layers, info.heads
+    changes, known = np.zeros(shape, dtype=np.float32), np.zeros(shape, dtype=np.bool_)
+    result = SweepMap(index, step.token_id, step.token, logit, frozen(changes.copy()), known.copy(), len(sites), step.before is not None)
+    yield result
+    for one, logits in zip(sites, backend.variants(sites, ids)):
+        place = one.layer, one.index or 0
+        changes[place], known[place] = float(logits[step.token_id]) - logit, True
+        yield replace(result, changes=frozen(changes.copy()), known=known.copy())
