@@ -44,6 +44,25 @@ def core_run(path):
     recorder.close()
 
 
+def empty_run(path):
+    """A model and a prompt, and no token."""
+    session = toy()
+    session.prefill()
+    recorder = Recorder(path, session.settings)
+    recorder.update(snapshot(session))
+    recorder.close()
+
+
+def broken_run(path):
+    """The model computes NaN from its third token on, until the text ends."""
+    session = toy(model="toy?nan=2")
+    while session.reason is None:
+        session.step()
+    recorder = Recorder(path, session.settings)
+    recorder.update(snapshot(session))
+    recorder.close()
+
+
 def hostile_run(path, sound):
     """The sound one with texts that would do harm as markup or in a terminal."""
     shutil.copy(sound, path)

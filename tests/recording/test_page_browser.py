@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from pages import changed_run, core_run, hostile_run, open_browser, written
+from pages import broken_run, changed_run, core_run, empty_run, hostile_run, open_browser, written
 
 from openmav.paint import percent, printable, visible
 from openmav.paint.marks import number_text
@@ -16,6 +16,28 @@ from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.keys import Keys
 
 AFTER_DRAWING = "const done = arguments[arguments.length - 1]; requestAnimationFrame(() => requestAnimationFrame(() => done()));"
+CONTRASTS = """
+const light = (rgb) => rgb.map((one) => one / 255).map((one) => (one <= 0.04045 ? one / 12.92 : ((one + 0.055) / 1.055) ** 2.4))
+  .reduce((sum, one, at) => sum + one * [0.2126, 0.7152, 0.0722][at], 0);
+const parts = (colour) => colour.match(/[\\d.]+/g).map(Number);
+const ground = (element) => {
+  for (let one = element; one; one = one.parentElement) {
+    const [red, green, blue, alpha = 1] = parts(getComputedStyle(one).backgroundColor);
+    if (alpha === 1) return [red, green, blue];
+  }
+};
+const poor = [];
+let count = 0;
+const walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
+while (walker.nextNode()) {
+  const element = walker.currentNode.parentElement, style = getComputedStyle(element);
+  if (!walker.currentNode.textContent.trim() || !element.checkVisibility() || element.closest('script, :disabled')) continue;
+  count++;
+  const [a, b] = [light(parts(style.color).slice(0, 3)), light(ground(element))].sort((x, y) => y - x);
+  if ((a + 0.05) / (b + 0.05) < 4.5) poor.push(`${element.tagName} ${element.className} ${walker.currentNode.textContent}`);
+}
+return [count, poor];
+"""
 WALK = """
 const done = arguments[0], result = [], slider = document.getElementById('scrub');
 const texts = (query) => [...document.querySelectorAll(query)].map((one) => one.textContent);
@@ -42,7 +64,9 @@ def recordings(tmp_path_factory):
     changed_run(folder / "run.mav")
     core_run(folder / "core.mav")
     hostile_run(folder / "hostile.mav", folder / "run.mav")
-    for name in ("run", "core", "hostile"):
+    empty_run(folder / "empty.mav")
+    broken_run(folder / "broken.mav")
+    for name in ("run", "core", "hostile", "empty", "broken"):
         written(folder / f"{name}.mav", folder / f"{name}.html")
     return folder
 
@@ -166,8 +190,13 @@ def test_keys_clicks_and_the_address(page):
     assert browser.execute_script("return document.getElementById('layer').value") == "2"
     press(browser, Keys.ARROW_RIGHT)
     assert text(browser, "#place") == "5 / 11"
-    press(browser, Keys.ARROW_UP)
+    press(browser, "]")
     assert address(browser) == "#t=5&layer=3"
+    press(browser, Keys.ARROW_DOWN)  # scrolls the page
+    browser.execute_script("document.getElementById('lens-map').focus()")
+    press(browser, Keys.ARROW_DOWN, Keys.ARROW_DOWN)
+    assert address(browser) == "#t=5&layer=1"
+    press(browser, "]]")
     press(browser, Keys.END)
     assert text(browser, "#place") == "11 / 11"
     press(browser, Keys.HOME)
@@ -246,6 +275,13 @@ def test_it_fits_a_phone_and_prints(page):
     assert browser.execute_script("return document.documentElement.scrollWidth") <= 390
     targets = browser.execute_script("return ['back', 'forward'].map((id) => document.getElementById(id).getBoundingClientRect().height)")
     assert min(targets) >= 40
+    at = browser.execute_script(
+        "const b = document.querySelectorAll('#tokens .made')[2].getBoundingClientRect(); return [b.x + 3, b.y + 3]"
+    )
+    for kind, points in (("touchStart", [{"x": at[0], "y": at[1]}]), ("touchEnd", [])):
+        browser.execute_cdp_cmd("Input.dispatchTouchEvent", {"type": kind, "touchPoints": points})
+    browser.execute_async_script(AFTER_DRAWING)
+    assert text(browser, "#place") == "2 / 11"
     pdf = browser.execute_cdp_cmd("Page.printToPDF", {"printBackground": True})["data"]
     assert len(pdf) > 20_000
 
@@ -263,3 +299,26 @@ def test_what_was_not_recorded_says_so(page):
     assert text(browser, "#lens-note").startswith("none: not recorded")
     assert text(browser, "#text-note").startswith("none: not recorded")
     assert "none: not recorded" in text(browser, ".column.residual_norm")
+
+
+def test_a_run_without_a_token_says_so(page):
+    browser = page("empty")
+    assert text(browser, "#card-token") == "no token yet"
+    assert text(browser, "#place") == "no token yet"
+    assert "none" in text(browser, "#lens-note")
+
+
+def test_numbers_of_a_broken_model_are_shown_as_such(page):
+    browser = page("broken", "#t=2&tint=attention")
+    assert "NaN" in text(browser, "#card-facts")
+    assert "warning" in text(browser, "#card-facts")
+    assert browser.execute_script("return document.querySelector('#candidates i').getBoundingClientRect().width") <= 1
+    assert text(browser, "#text-note").startswith(("none: ", "Where layer"))
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_all_text_can_be_read(theme, page):
+    browser = page(color_scheme=theme)
+    press(browser, "?")
+    count, poor = browser.execute_script(CONTRASTS)
+    assert (count > 150, poor) == (True, [])

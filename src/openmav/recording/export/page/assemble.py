@@ -13,8 +13,8 @@ from openmav.paint.theme import PALETTES, READABLE, Palette, contrast, mix, read
 
 FOLDER = Path(__file__).parent
 SCRIPTS = ("numbers", "recording", "state", "dom", "text", "card", "timeline", "lens", "layers", "about", "main")
-ROLES = ("ground", "text", "frame", "select", "key", "probability", "mlp", "attention", "entropy", "residual")
-INKS = ("secondary", "accent", "warning")  # text is written in these
+ROLES = ("ground", "text", "frame", "select", "probability", "mlp", "attention", "entropy", "residual")
+INKS = ("secondary", "accent", "warning", "key")  # text is written in these
 
 
 def page_text(data: str) -> str:

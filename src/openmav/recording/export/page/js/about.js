@@ -2,7 +2,7 @@
 
 const KEYS = [
   ["← →", "previous, next token"], ["Home End", "first, last token"], ["n  N", "next, previous surprising token (3 nats or more)"],
-  ["↑ ↓", "layer above, below"], ["{ }", "previous, next head; before head 0 is the mean"], ["v", "next colouring: surprise, entropy, attention"],
+  ["[ ]", "layer below, above; on the lens map also ↑ ↓"], ["{ }", "previous, next head; before head 0 is the mean"], ["v", "next colouring: surprise, entropy, attention"],
   ["a", "lens map: all tokens, or readable cells"], ["b", "next branch"], ["space", "play, pause"], ["d", "light or dark"], ["?", "this guide"],
 ];
 const HEADED = ["run by", "size", "sampling", "seed"]; // facts that the header has too

@@ -69,7 +69,7 @@ class Card {
     const tokens = column("token"), probs = column("p"), sampled = column("sampled_p");
     find("candidates").replaceChildren(...rows.map((row) => {
       const cut = !greedy && sampled[row] === 0, bar = make("i");
-      bar.style.width = `${clamp(probs[row], 0, 1) * 100}%`;
+      bar.style.width = `${clamp(probs[row] || 0, 0, 1) * 100}%`;
       return make("li", { className: [row === chosen ? "chosen" : "", cut ? "cut" : ""].join(" ").trim(), data: { row } },
         make("bdi", { textContent: this.recording.textAt(tokens[row]) }), make("span", { className: "bar" }, bar),
         make("b", { textContent: percent(probs[row]) }), make("small", { textContent: greedy ? "" : cut ? "cut" : `→ ${percent(sampled[row])}` }));

@@ -92,6 +92,7 @@ function explainTerms() {
       tip.show(left, bottom, lines);
     });
     element.addEventListener("blur", () => tip.hide());
+    if (element.tagName !== "BUTTON") element.addEventListener("click", (event) => tip.show(event.clientX, event.clientY, lines));
   }
 }
 

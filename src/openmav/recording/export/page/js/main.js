@@ -28,7 +28,8 @@ function onKey(state, table, event) {
   if (event.ctrlKey || event.metaKey || event.altKey || (find("guide").open && event.key !== "?")) return;
   const target = event.target, moves = event.key.startsWith("Arrow") || event.key === "Home" || event.key === "End";
   if (target.tagName === "SELECT" || (event.key === " " && target.tagName === "BUTTON")) return;
-  if (target.id === "scrub" && moves && !["ArrowUp", "ArrowDown"].includes(event.key)) return; // the slider's own
+  if (target.id === "scrub" && moves) return; // the slider's own
+  if (["ArrowUp", "ArrowDown"].includes(event.key) && target.id !== "lens-map") return; // they scroll the page
   const act = Object.hasOwn(table, event.key) ? table[event.key] : null;
   if (typeof act !== "function") return;
   event.preventDefault();
@@ -108,7 +109,7 @@ async function start() {
   const table = keys(state, new Playing(state));
   addEventListener("keydown", (event) => onKey(state, table, event));
   find("theme").addEventListener("click", () => switchTheme(state));
-  addEventListener("scroll", () => tip.hide(), { passive: true });
+  for (const name of ["scroll", "pointerdown"]) addEventListener(name, () => tip.hide(), { passive: true, capture: true });
   new ResizeObserver(() => state.schedule("size")).observe(document.querySelector("main"));
   explainTerms();
   preparePrint(state);
