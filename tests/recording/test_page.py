@@ -16,6 +16,7 @@ from test_hostile import STATEMENTS, refused
 from openmav.library import open_session
 from openmav.paint import level, percent
 from openmav.paint.theme import contrast
+from openmav.recording.export.page import numbers
 from openmav.recording.export.page.assemble import code, colours
 from openmav.recording.export.page.pack import LESS, NOTHING, ZERO, permille
 from openmav.recording.reader import Recording
@@ -101,6 +102,21 @@ def test_what_was_not_recorded_says_so(tmp_path):
     assert "--measure residual_norm" in header["measures"]["residual_norm"]["why"]
     assert header["measures"]["mlp_norm"]["why"] is None
     assert "lens.p" not in arrays
+
+
+def test_what_would_make_the_page_too_large_is_left_out_and_says_so(changed, tmp_path, monkeypatch):
+    monkeypatch.setattr(numbers, "MOST_ENTRIES", 1000)
+    monkeypatch.setattr(numbers, "MOST_CANDIDATES", 3)
+    header, arrays = unpacked(written(changed, tmp_path / "run.html"))
+    assert 0 < arrays["attention"].size <= 1000
+    assert (arrays["attention.start"] < 0).any()
+    assert "too large" in header["attention"]["why_not"]
+    assert arrays["candidate.id"].shape[1] == 3
+    assert (arrays["candidate.id"] == arrays["id"][:, None]).any(axis=1).all()
+    monkeypatch.setattr(numbers, "MOST_ENTRIES", 10)
+    header, arrays = unpacked(written(changed, tmp_path / "run.html"))
+    said = (header["lens"], header["attention"], *header["measures"].values())
+    assert all("too large" in one["why"] for one in said)
 
 
 def test_the_policy_lets_only_the_pages_own_code_run_and_nothing_load(changed, tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -27,7 +28,8 @@ LENS_TOP = 5  # tokens of each layer
 MARKS = (" ", AGAIN, FIRST, ABOVE, STABLE)
 NORMS = ("residual_norm", "attention_norm", "mlp_norm")
 ENTROPY = "attention_entropy"
-MOST_ATTENTION = 24_000_000  # entries of a page
+MOST_ENTRIES = 24_000_000  # of a measure in one page
+MOST_CANDIDATES = 200  # of a token
 NOT_RECORDED = "not recorded; run mav with --record and --measure {}"
 TOO_LARGE = "left out of this page, which would be too large; the recording has it"
 
@@ -39,7 +41,7 @@ def add_steps(pack: Pack, steps: Sequence[Step], now: Snapshot) -> list[dict[str
     """What the card of a token shows, from the panel that shows it in the app. Returns the contexts that the steps point to."""
     contexts: dict[tuple[Any, ...], int] = {}
     rows: dict[str, list[Any]] = {}
-    width = max((len(step.candidates) for step in steps), default=1)
+    width = min(max((len(step.candidates) for step in steps), default=1), MOST_CANDIDATES)
     for step in steps:
         card = token_card.data(View(info=now.info, steps=(replace(step, values={}),), cursor=0))
         context = step.sampling, step.interventions
@@ -73,16 +75,20 @@ def add_steps(pack: Pack, steps: Sequence[Step], now: Snapshot) -> list[dict[str
 
 
 def _candidates(pack: Pack, step: Step, width: int) -> dict[str, Any]:
-    """[width] of each column, padded with NaN; ids are -1 there."""
+    """[width] of each column, padded with NaN; ids are -1 there. Of more than that, the first ones and the chosen one."""
     candidates, base = step.candidates, step.before
     known = {} if base is None else dict(zip(base.candidates.token_ids.tolist(), base.candidates.probs.tolist()))
-    ids = candidates.token_ids.tolist()
+    rows = np.arange(min(len(candidates), width))
+    chosen = np.nonzero(candidates.token_ids == step.token_id)[0]
+    if len(chosen) and chosen[0] >= width:
+        rows[-1] = chosen[0]
+    ids = candidates.token_ids[rows].tolist()
     columns: dict[str, tuple[Any, float]] = {
         "candidate.id": (ids, -1),
-        "candidate.token": ([pack.text(visible(token)) for token in candidates.tokens], 0),
-        "candidate.p": (candidates.probs, np.nan),
-        "candidate.sampled_p": (candidates.sampled_probs, np.nan),
-        "candidate.logit": (candidates.logits, np.nan),
+        "candidate.token": ([pack.text(visible(candidates.tokens[row])) for row in rows], 0),
+        "candidate.p": (candidates.probs[rows], np.nan),
+        "candidate.sampled_p": (candidates.sampled_probs[rows], np.nan),
+        "candidate.logit": (candidates.logits[rows], np.nan),
         "candidate.base": ([known.get(token_id, np.nan) for token_id in ids], np.nan),
     }
     return {name: np.concatenate([values, np.full(width - len(ids), fill)]) for name, (values, fill) in columns.items()}
@@ -103,6 +109,9 @@ def add_layers(pack: Pack, steps: Sequence[Step], now: Snapshot) -> dict[str, An
     result: dict[str, Any] = {}
     for name in (*NORMS, ENTROPY):
         shape = (info.layers, info.heads) if name == ENTROPY else (info.layers,)
+        if len(steps) * math.prod(shape) > MOST_ENTRIES:
+            result[name] = {"why": TOO_LARGE}
+            continue
         rows = [_shaped(step, name, shape) for step in steps]
         if all(row is None for row in rows):
             result[name] = {"why": NOT_RECORDED.format(name)}
@@ -137,6 +146,8 @@ def add_lens(pack: Pack, steps: Sequence[Step], now: Snapshot) -> dict[str, Any]
     """Each layer's most likely tokens [steps, layers, LENS_TOP] with their probabilities, and the marks of the app's lens map."""
     layers = _info(now).layers
     shape = (layers, LENS_TOP)
+    if len(steps) * math.prod(shape) > MOST_ENTRIES:
+        return {"why": TOO_LARGE}
     tokens: list[Any] = []
     probs: list[Any] = []
     marks: list[Any] = []
@@ -180,7 +191,7 @@ def add_attention(pack: Pack, steps: Sequence[Step], now: Snapshot) -> dict[str,
     start, tokens, partial, size, left_out = [], [], [], 0, False
     for step in steps:
         rows, part = _rows(step, info)
-        fits = rows is not None and size + info.layers * (info.heads + 1) * rows.shape[2] <= MOST_ATTENTION
+        fits = rows is not None and size + info.layers * (info.heads + 1) * rows.shape[2] <= MOST_ENTRIES
         left_out = left_out or (rows is not None and not fits)
         start.append(size if fits else -1)
         tokens.append(rows.shape[2] if rows is not None and fits else 0)
@@ -209,7 +220,7 @@ def _rows(step: Step, info: ModelInfo) -> tuple[NDArray[Any] | None, bool]:
     if largest is None or places is None or largest.shape != places.shape or largest.shape[:2] != (info.layers, info.heads):
         return None, False
     tokens = max(step.position, 0)
-    if largest.ndim != 3 or largest.shape[2] >= tokens or tokens > MOST_ATTENTION:
+    if largest.ndim != 3 or largest.shape[2] >= tokens or tokens > MOST_ENTRIES:
         return None, False
     whole = np.full((*largest.shape[:2], tokens + 1), np.nan, dtype=np.float32)
     np.put_along_axis(whole, np.where((places < 0) | (places >= tokens), tokens, places), largest, -1)
