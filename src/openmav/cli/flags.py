@@ -5,15 +5,16 @@ How a flag is declared, and the flags that all these commands share, are in opti
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import get_args
+from dataclasses import dataclass, replace
+from typing import Any, get_args
 
 import click
 
 from openmav.cli.options import LOADING as LOADING_FLAGS
-from openmav.cli.options import MODEL, TEXT, THE_MODEL, THE_PROMPT, LoadingOptions, RunsModelOptions, flag
+from openmav.cli.options import MODEL, TEXT, THE_MODEL, THE_PROMPT, LoadingOptions, RunsModelOptions, Spec, flag
 from openmav.record.attribution_result import METHODS
 from openmav.settings import Aggregation
+from openmav.settings.interventions import KINDS
 from openmav.settings.sites import Swept
 from openmav.view.layouts import LAYOUTS
 from openmav.view.options import AppOptions, Scale
@@ -221,6 +222,67 @@ ATTRIBUTE = (
     flag(OUTPUT, "--method", f"{', '.join(METHODS)}.", default=METHODS[0], type=click.Choice(METHODS), metavar="NAME"),
     *THE_MODEL,
     flag(OUTPUT, "--json", "One JSON object.", is_flag=True),
+)
+
+
+@dataclass(frozen=True)
+class CompareOptions:
+    """Of `mav compare`. `model`, `backend`, `device`, `dtype` and `prompt` have none, one or two values: of both, or of A and of B."""
+
+    model: tuple[str, ...]
+    backend: tuple[str, ...]
+    device: tuple[str, ...]
+    dtype: tuple[str, ...]
+    trust_remote_code: bool
+    load_timeout: float
+    prompt: tuple[str, ...]
+    prompt_file: str | None
+    chat: bool
+    chat_template: str | None
+    max_new_tokens: int | None
+    temp: float | None
+    seed: int
+    ablate: tuple[str, ...]
+    amplify: tuple[str, ...]
+    steer: tuple[str, ...]
+    patch: tuple[str, ...]
+    threshold: float | None
+    max_kl: float | None
+    json: bool
+    record: str | None
+
+
+def _twice(specs: tuple[Spec, ...]) -> tuple[Spec, ...]:
+    """The flags of a model and a prompt, of which some may be given for A and for B."""
+    return tuple(replace(one, attributes=_of_both(one.attributes)) if one.name in BOTH else one for one in specs)
+
+
+def _of_both(attributes: dict[str, Any]) -> dict[str, Any]:
+    default = attributes.get("default")
+    changed = {"multiple": True, "default": None, "otherwise": attributes.get("otherwise", default)}
+    return {**attributes, **changed, "help": f"{attributes['help']} Twice: of A, then of B."}
+
+
+BOTH = ("--model", "--backend", "--device", "--dtype", "--prompt")
+COMPARE = (
+    *_twice((*THE_MODEL, *THE_PROMPT)),
+    *(spec for spec in RUN if spec.name in ("--max-new-tokens", "--temp", "--seed")),
+    *(
+        replace(spec, attributes={**spec.attributes, "help": f"{spec.attributes['help']} In B only."})
+        for spec in RUN
+        if spec.name.removeprefix("--") in KINDS
+    ),
+    flag(
+        OUTPUT,
+        "--threshold",
+        "Share of the residual stream by which a layer must differ for the runs to part there.",
+        type=click.FloatRange(min=0),
+        metavar="X",
+        otherwise="8 roundings of the coarser dtype",
+    ),
+    flag(OUTPUT, "--max-kl", "Exit with 1 if a token's KL divergence is above X nats.", type=click.FloatRange(min=0), metavar="X"),
+    flag(OUTPUT, "--json", "JSON lines: a header, each token, an end.", is_flag=True),
+    flag(OUTPUT, "--record", "Also write both runs: run.mav is run.a.mav and run.b.mav.", metavar="FILE"),
 )
 
 

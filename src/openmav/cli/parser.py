@@ -163,6 +163,15 @@ def attribute(options: flags.AttributeOptions) -> int:
 
 
 @command.command(context_settings=SETTINGS)
+@with_options(flags.COMPARE, flags.CompareOptions)
+def compare(options: flags.CompareOptions) -> int:
+    """Two runs on the same tokens: divergence, and the layer where they part."""
+    from openmav.cli.compare import compare_command
+
+    return compare_command(options)
+
+
+@command.command(context_settings=SETTINGS)
 @click.argument("file", metavar="FILE")
 @with_options(flags.REPLAY, flags.ReplayOptions)
 def replay(options: flags.ReplayOptions) -> int:

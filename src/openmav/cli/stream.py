@@ -74,7 +74,7 @@ def _generate(settings: Settings, writer: RunWriter, recorder: Recorder | None) 
         try:
             started = time.perf_counter()
             writer.begin(session.info, session.prompt, session.settings)
-            _record(recorder, session)
+            record_state(recorder, session)
             session.prefill(progress)
             progress.clear()
             for made in _bursts(session, settings):
@@ -92,7 +92,7 @@ def _generate(settings: Settings, writer: RunWriter, recorder: Recorder | None) 
             reason, exit_code = session.reason or ("break" if hit is not None else "length"), 0
         finally:
             progress.clear()
-            _record(recorder, session)
+            record_state(recorder, session)
             session.close()
     except Interrupted as interrupt:
         reason, exit_code = "interrupt", interrupt.exit_code
@@ -113,7 +113,7 @@ def _bursts(session: Session, settings: Settings) -> Iterator[list[Step]]:
         yield session.burst(most=most)
 
 
-def _record(recorder: Recorder | None, session: Session) -> None:
+def record_state(recorder: Recorder | None, session: Session) -> None:
     """The model, the prompt and all facts of the run, as they are now."""
     if recorder is not None:
         state = session.describe(RunState(status="paused" if session.reason is None else "ended", info=session.info))

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from openmav.backends.base import Backend, Progress
+from openmav.backends.base import Backend, Frame, Progress
 from openmav.conditions.breakpoints import Breakpoints, Hit
 from openmav.errors import UsageError
 from openmav.generation.ablation_sweep import sweep_heads
@@ -98,6 +98,11 @@ class Session:
     @property
     def reason(self) -> EndReason | None:
         return self._tree.reason
+
+    @property
+    def frame(self) -> Frame | None:
+        """The forward pass that predicted the newest step; None where there is none, as after an undo."""
+        return None if self._maker.newest is None else self._maker.newest[0]
 
     @property
     def text(self) -> str:

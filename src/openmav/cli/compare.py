@@ -1,0 +1,141 @@
+"""`mav compare`: two runs in lockstep on the same tokens, as text or JSON lines, with an exit code by --max-kl."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, Protocol
+
+from openmav.analysis.compare import MEASURES, ComparedToken, Lockstep, Totals
+from openmav.cli.flags import CompareOptions
+from openmav.cli.load_limit import load_limit
+from openmav.cli.options import RunsModelOptions, model_settings
+from openmav.cli.output import Output, ProgressLine, ReaderGoneError, echo
+from openmav.cli.run import interventions_of
+from openmav.cli.stream import record_state
+from openmav.errors import UsageError
+from openmav.recording.recorder import Recorder
+from openmav.settings import CORE_MEASURES, DEMO, Settings
+from openmav.settings.sampling import SamplingOptions
+from openmav.system.logs import redirect, say, stdout
+from openmav.system.signals import Interrupted, check, finish, hold
+
+if TYPE_CHECKING:
+    from openmav.generation.session import Session
+
+TWICE = ("model", "backend", "device", "dtype", "prompt")  # flags of A, then of B
+DEFAULTS = {"model": DEMO, "backend": "transformers", "device": "auto", "dtype": "auto", "prompt": None}
+
+
+class ComparisonWriter(Protocol):
+    """A way to show a comparison."""
+
+    def begin(self, pair: Lockstep) -> None: ...
+
+    def add(self, one: ComparedToken) -> None: ...
+
+    def end(self, reason: str, totals: Totals, within: bool | None) -> None: ...
+
+
+def compare_command(options: CompareOptions) -> int:
+    """0, 1 where a token's divergence is above --max-kl, 130 after Ctrl-C, which keeps and shows what is done.
+
+    Raises MavError where a model can't be loaded, or the two have different vocabularies.
+    """
+    a, b = (_settings(options, side) for side in (0, 1))
+    redirect(descriptors=True)
+    out = Output(stdout())
+    try:
+        return _run(a, b, options, _writer(options, out))
+    except ReaderGoneError:
+        return 0
+
+
+def _settings(options: CompareOptions, side: Literal[0, 1]) -> Settings:
+    """What one of both runs is to do."""
+    given = {one.name: getattr(options, one.name) for one in fields(RunsModelOptions)}
+    for name in TWICE:
+        values = given[name]
+        if len(values) > 2:
+            raise UsageError(f"--{name} can be given twice, for A and for B, and not {len(values)} times")
+        given[name] = values[min(side, len(values) - 1)] if values else DEFAULTS[name]
+    return replace(
+        model_settings(RunsModelOptions(**given)),
+        max_new_tokens=options.max_new_tokens,
+        sampling=SamplingOptions(temperature=options.temp, seed=options.seed),
+        measures=MEASURES if options.record is None else CORE_MEASURES,
+        interventions=interventions_of(options) if side else (),
+    )
+
+
+def _writer(options: CompareOptions, out: Output) -> ComparisonWriter:
+    if options.json:
+        from openmav.apps.text.compare_lines import JsonComparison
+
+        return JsonComparison(out.write)
+    from openmav.apps.text.compare_text import TextComparison
+
+    return TextComparison(echo)
+
+
+def _run(a: Settings, b: Settings, options: CompareOptions, writer: ComparisonWriter) -> int:
+    totals, exit_code = Totals(), 0
+    with _opened(a, b, options) as pair, _recorded(pair, options.record):
+        reason: str = "length"
+        writer.begin(pair)
+        try:
+            for one in pair:
+                with hold():  # what is shown is counted
+                    totals.add(one)
+                    writer.add(one)
+                check()
+            reason = pair.reason or reason
+        except Interrupted as interrupt:
+            reason, exit_code = "interrupt", interrupt.exit_code
+        finish()
+        within = None if options.max_kl is None else totals.within(options.max_kl)
+        writer.end(reason, totals, within)
+    return exit_code or int(within is False)
+
+
+@contextmanager
+def _opened(a: Settings, b: Settings, options: CompareOptions) -> Iterator[Lockstep]:
+    """Both sessions; closed at the end, and the line of their progress gone."""
+    from openmav.analysis.compare.pair import open_pair
+
+    progress = ProgressLine()
+    try:
+        with load_limit(a.load_timeout):
+            first, second = open_pair(a, b, progress)
+        check()
+        try:
+            for session in (first, second):
+                session.prefill(progress)
+            progress.clear()
+            yield Lockstep(first, second, options.threshold)
+        finally:
+            second.close()
+            first.close()
+    finally:
+        progress.clear()
+
+
+@contextmanager
+def _recorded(pair: Lockstep, record: str | None) -> Iterator[None]:
+    """Both runs also in files: run.mav is run.a.mav and run.b.mav."""
+    if record is None:
+        yield
+        return
+    recorders: list[tuple[Recorder, Session]] = []
+    try:
+        for name, session in (("a", pair.a), ("b", pair.b)):
+            path = Path(record)
+            path = path.with_name(f"{path.stem}.{name}{path.suffix or '.mav'}")
+            recorders.append((Recorder(path, session.settings, lambda why: say(f"mav: {why}; the run goes on")), session))
+        yield
+    finally:
+        for recorder, session in recorders:
+            record_state(recorder, session)
+            recorder.close()

@@ -1,0 +1,141 @@
+"""A comparison of two runs against numbers that transformers gives alone."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+
+import pytest
+import torch
+
+from openmav.analysis.compare import MEASURES, Lockstep, Totals
+from openmav.analysis.compare.pair import open_pair
+from openmav.backends.transformers.capture import attention
+from openmav.errors import UsageError
+from openmav.library import attach
+from openmav.settings import Settings
+
+TOKENS = 5
+
+
+def settings(**options) -> Settings:
+    return Settings(**{"prompt": "Hello", "max_new_tokens": TOKENS, "measures": MEASURES, **options})
+
+
+def in_memory(a, b, tokenizer):
+    pair = Lockstep(attach(a, tokenizer, settings()), attach(b, tokenizer, settings()))
+    return pair, list(pair)
+
+
+def hidden(model, ids: list[int]):
+    """Of the last token, with eager attention and without a cache: its logits, and the residual stream after each layer but the last."""
+    with torch.inference_mode():
+        output = model(torch.tensor([ids]), output_hidden_states=True)
+    return output.logits[0, -1].double(), [state[0, -1].double() for state in output.hidden_states[1:-1]]
+
+
+def divergence(a: torch.Tensor, b: torch.Tensor) -> float:
+    return float(torch.nn.functional.kl_div(b.log_softmax(-1), a.log_softmax(-1), log_target=True, reduction="sum"))
+
+
+def test_two_checkpoints_give_the_figures_of_transformers_and_part_where_the_weights_do(tiny_llama, id_tokenizer):
+    changed = copy.deepcopy(tiny_llama)
+    with torch.no_grad():
+        changed.model.layers[1].mlp.down_proj.weight.mul_(1.01)
+    references = copy.deepcopy(tiny_llama), copy.deepcopy(changed)
+    pair, compared = in_memory(tiny_llama, changed, id_tokenizer)
+    assert len(compared) == TOKENS
+    for one in compared:
+        ids = [*pair.a.prompt.token_ids, *(step.token_id for step in pair.a.steps[: one.a.index])]
+        (logits, residual), (other, others) = (hidden(model, ids) for model in references)
+        assert one.kl == pytest.approx(divergence(logits, other), abs=1e-6)
+        assert one.kl > 1e-7
+        assert one.flips == bool(logits.argmax() != other.argmax())
+        for layer, (x, y) in enumerate(zip(residual, others, strict=True)):
+            apart = one.layers["residual"]
+            assert apart.difference[layer] == pytest.approx(float((x - y).norm()), abs=1e-4)
+            assert apart.cosine[layer] == pytest.approx(float(torch.cosine_similarity(x, y, dim=0)), abs=1e-6)
+        assert one.parting is not None
+        assert (one.parting.layer, one.parting.part) == (1, "MLP")
+    totals = Totals()
+    for one in compared:
+        totals.add(one)
+    assert (totals.first.token, totals.first.layer) == (0, 1)
+    assert totals.kl_max == max(one.kl for one in compared)
+    assert totals.within(totals.kl_max)
+    assert not totals.within(totals.kl_max / 2)
+
+
+def test_the_same_model_twice_parts_nowhere(tiny_llama, id_tokenizer):
+    _, compared = in_memory(tiny_llama, copy.deepcopy(tiny_llama), id_tokenizer)
+    assert [(one.kl, one.flips, one.parting) for one in compared] == [(0.0, False, None)] * TOKENS
+
+
+def test_an_intervention_is_compared_with_the_model_loaded_once():
+    a, b = open_pair(settings(model="demo"), settings(model="demo", interventions=("ablate L3.attn",)))
+    pair = Lockstep(a, b)
+    compared = list(pair)
+    assert a.backend.model is b.backend.model
+    assert {(one.parting.layer, one.parting.part) for one in compared} == {(3, "attention")}
+    for one in compared:  # B's own baseline is A
+        assert one.b.before is not None
+        assert one.b.before.logprob == one.a.logprob
+        assert one.layers["attention"].difference[3] == pytest.approx(float(one.a.values["attention_norm"][3]), rel=1e-5)
+    b.close()
+    a.close()
+
+
+def test_two_prompts_of_one_model_are_each_what_it_is_alone():
+    a, b = open_pair(settings(model="demo", prompt="It was a"), settings(model="demo", prompt="Yesterday she saw a very"))
+    assert len({len(session.prompt.token_ids) for session in (a, b)}) == 2
+    model = copy.deepcopy(a.backend.model)
+    compared = list(Lockstep(a, b))
+    for one in compared:
+        fed = [step.token_id for step in a.steps[: one.a.index]]
+        logits = [hidden(model, [*session.prompt.token_ids, *fed])[0] for session in (a, b)]
+        assert one.kl == pytest.approx(divergence(*logits), abs=1e-6)
+    assert [step.token_id for step in a.steps] == [step.token_id for step in b.steps]
+    b.close()
+    a.close()
+
+
+def test_other_vocabularies_are_refused():
+    with pytest.raises(UsageError, match="different vocabularies, of 2048 and 295 tokens"):
+        open_pair(settings(model="demo"), settings(model="toy", backend="toy"))
+
+
+@pytest.mark.real
+@pytest.mark.slow
+def test_float32_against_bfloat16_and_against_gguf(real_folder: Path):
+    from transformers import AutoModelForCausalLM
+
+    prompt = "The capital of France is"
+    one = settings(model=str(real_folder), dtype="float32", prompt=prompt)
+    other = str(real_folder) + ".Q4_1.gguf"
+    reference = AutoModelForCausalLM.from_pretrained(real_folder, dtype=torch.float32, attn_implementation="eager").eval()
+    rounded = AutoModelForCausalLM.from_pretrained(real_folder, dtype=torch.bfloat16).eval()
+    quantised = AutoModelForCausalLM.from_pretrained(
+        real_folder.parent, gguf_file=Path(other).name, dtype=torch.float32, attn_implementation="eager"
+    ).eval()
+    for second, model in (({"model": str(real_folder), "dtype": "bfloat16"}, rounded), ({"model": other, "dtype": "float32"}, quantised)):
+        a, b = open_pair(one, settings(prompt=prompt, **second))
+        compared = list(Lockstep(a, b))
+        prompt_ids, fed = list(a.prompt.token_ids), [step.token_id for step in a.steps]
+        expected = [hidden(reference, [*prompt_ids, *fed[:index]])[0] for index in range(TOKENS)]
+        for row, logits in zip(compared, _cached(model, prompt_ids, fed), strict=True):
+            assert row.kl == pytest.approx(divergence(expected[row.a.index], logits), abs=1e-6)
+        b.close()
+        a.close()
+
+
+def _cached(model, prompt: list[int], fed: list[int]) -> list[torch.Tensor]:
+    """The logits token by token with transformers' cache. In bfloat16 each kernel of attention rounds otherwise, so it is mav's there."""
+    with attention.registered(), torch.inference_mode():
+        if model.dtype == torch.bfloat16:
+            model.set_attn_implementation(attention.NAME)
+        output = model(torch.tensor([prompt]), use_cache=True)
+        rows = [output.logits[0, -1].double()]
+        for token_id in fed[:-1]:
+            output = model(torch.tensor([[token_id]]), past_key_values=output.past_key_values, use_cache=True)
+            rows.append(output.logits[0, -1].double())
+    return rows
