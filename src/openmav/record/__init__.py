@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from openmav.record.step import (
+        ENDS,
         LARGE,
         RANK_EDGES,
         SAMPLING_STAGES,
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     )
 
 __all__ = [
+    "ENDS",
     "LARGE",
     "RANK_EDGES",
     "SAMPLING_STAGES",

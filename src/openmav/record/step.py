@@ -50,6 +50,15 @@ SAMPLING_STAGES = (  # of "sampling_stages": its rows, in the order in which the
 Missing: TypeAlias = Mapping[str, Mapping[int, str]]  # {measure: {layer: why it has no such value}}
 LARGE = 1 << 14  # bytes of an entry of Step.values from which on it is large
 EndReason: TypeAlias = Literal["eos", "length", "stop", "break", "complete", "stuck", "interrupt"]
+ENDS: Mapping[EndReason, str] = {
+    "eos": "the model ended the text",
+    "complete": "the constraint is satisfied",
+    "stuck": "the constraint allows no token here",
+    "length": "max tokens",
+    "stop": "a stop sequence",
+    "break": "a breakpoint",
+    "interrupt": "interrupted",
+}
 
 
 def frozen(array: NDArray) -> NDArray:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from openmav.apps.text.summary import summary
 from openmav.conditions.breakpoints import Hit
-from openmav.record import EndReason, ModelInfo, Prompt, Step
+from openmav.record import ENDS, EndReason, ModelInfo, Prompt, Step
 from openmav.settings import Settings
 from openmav.system.terminal import neutral
 
@@ -35,14 +35,3 @@ class Plain:
     def fail(self) -> None:
         if self._open and self._terminal:
             self._write("\n")
-
-
-ENDS: dict[EndReason, str] = {
-    "eos": "the model ended the text",
-    "complete": "the constraint is satisfied",
-    "stuck": "the constraint allows no token here",
-    "length": "max tokens",
-    "stop": "a stop sequence",
-    "break": "a breakpoint",
-    "interrupt": "interrupted",
-}

@@ -9,7 +9,7 @@ from typing import Any
 from openmav.paint import one_line, printable, visible
 from openmav.panels.generated_text import EIGHTHS
 from openmav.protocol.snapshot import Snapshot
-from openmav.record import Branch, Prompt, Step
+from openmav.record import ENDS, Branch, Prompt, Step
 from openmav.recording.export.page.numbers import add_attention, add_layers, add_lens, add_steps
 from openmav.recording.export.page.pack import Pack
 from openmav.recording.reader import Recording
@@ -115,11 +115,11 @@ def _facts(recording: Recording, now: Snapshot) -> Iterator[tuple[str, str]]:
     yield "run by", f"{info.backend} · {info.dtype} on {info.device}"
     yield "size", " · ".join(_size(now))
     yield "sampling", now.sampling.describe()
-    yield "seed", "" if now.sampling.greedy else f"seed {now.sampling.seed}"
+    yield "seed", "" if now.sampling.greedy else str(now.sampling.seed)
     yield "prompt", "" if now.prompt is None else now.prompt.text
     yield "interventions", " · ".join(now.interventions)
     yield "breakpoints", " · ".join(now.breakpoints)
-    yield "ended", now.reason or "no: it was stopped, or is still going on"
+    yield "ended", "no: it was stopped, or is still going on" if now.reason is None else ENDS[now.reason]
     started = meta.get("started")
     if isinstance(started, (int, float)) and 0 < started < 1e11:
         yield "recorded", time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(started))

@@ -11,7 +11,7 @@ function showRun(recording) {
   const facts = new Map(recording.header.facts);
   put(find("model"), recording.model.name);
   document.title = `${recording.model.name} · mav`;
-  put(find("summary"), HEADED.filter((name) => facts.has(name)).map((name) => facts.get(name)).join(" · "));
+  put(find("summary"), HEADED.filter((name) => facts.has(name)).map((name) => (name === "seed" ? `seed ${facts.get(name)}` : facts.get(name))).join(" · "));
   const problems = recording.header.problems.map((text) => ["problem", text]);
   find("run-facts").replaceChildren(...[...recording.header.facts, ...problems].flatMap(([label, value]) => [make("dt", { textContent: label }), make("dd", { textContent: value })]));
 }
