@@ -270,6 +270,33 @@ def test_themes_before_the_first_paint_and_by_key(page):
     page()
 
 
+def test_focus_is_seen_and_motion_is_reduced_where_asked_for(page):
+    browser = page()
+    bar = "return getComputedStyle(document.querySelector('.bar i')).transitionDuration"
+    assert browser.execute_script(bar) != "0s"
+    press(browser, Keys.TAB, Keys.TAB)
+    assert browser.execute_script("return getComputedStyle(document.activeElement).outlineStyle") == "solid"
+    assert page(reduced_motion="reduce").execute_script(bar) == "0s"
+    browser.get_log("performance")
+    page()
+
+
+def test_it_works_inside_of_another_page(browser, recordings):
+    """As a notebook shows it: without an address and without storage of its own."""
+    browser.get("about:blank")
+    browser.get_log("browser")
+    frame = "const f = document.createElement('iframe'); f.sandbox = 'allow-scripts'; f.srcdoc = arguments[0]; document.body.append(f)"
+    browser.execute_script(frame, (recordings / "run.html").read_text("utf-8"))
+    browser.switch_to.frame(0)
+    drawn(browser)
+    press(browser, "n")
+    browser.execute_script("document.getElementById('theme').click(); document.getElementById('back').click()")
+    assert address(browser) == ""
+    assert text(browser, "#place") == "10 / 11"
+    browser.switch_to.default_content()
+    assert browser.get_log("browser") == []
+
+
 def test_it_fits_a_phone_and_prints(page):
     browser = page(width=390, height=844)
     assert browser.execute_script("return document.documentElement.scrollWidth") <= 390
