@@ -92,16 +92,16 @@ async def test_the_screen_knows_what_it_costs() -> None:
 
 
 def test_the_time_of_a_frame_is_a_running_mean() -> None:
-    costs = Performance(None)
+    costs = Performance(lambda: None)
     view = costs.updated(View(steps=make_steps(1)), 0.010)
     assert view.draw_seconds == pytest.approx(0.010)
     assert costs.updated(view, 0.020).draw_seconds == pytest.approx(0.010 + SMOOTH * 0.010)
 
 
 def test_the_engine_is_looked_at_by_its_process_id() -> None:
-    view = Performance(os.getpid()).updated(View(), 0.01)
+    view = Performance(os.getpid).updated(View(), 0.01)
     assert view.memory["engine"] == pytest.approx(view.memory["app"], rel=0.2)
-    assert "engine" not in Performance(2**22 + 1).updated(View(), 0.01).memory
+    assert "engine" not in Performance(lambda: 2**22 + 1).updated(View(), 0.01).memory
 
 
 async def test_the_candidates_alone_on_the_screen_ask_for_more_of_them() -> None:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import ModuleType
 
+from openmav.apps.switching import SwitchingSource
 from openmav.apps.text.summary import summary
 from openmav.engine import EngineSource
 from openmav.protocol.snapshot import Snapshot
@@ -18,10 +19,16 @@ from openmav.system.terminal_state import TerminalState
 from openmav.view.options import AppOptions
 
 
-def start_engine(settings: Settings, log: str | None = None) -> EngineSource:
-    """An engine process that has begun to load; Ctrl-C does not reach it."""
+def start_engine(settings: Settings, log: str | None = None, terminal: TerminalState | None = None) -> EngineSource:
+    """An engine process that has begun to load; Ctrl-C does not reach it. `terminal`: as it was before the app; None: as it is now."""
     with ignored_by_children(), _no_main_module():
-        return EngineSource(settings, log, TerminalState.now())
+        return EngineSource(settings, log, terminal or TerminalState.now())
+
+
+def start_switching(settings: Settings, log: str | None = None) -> SwitchingSource:
+    """A source that has begun to load a model, and can load another one later."""
+    terminal = TerminalState.now()
+    return SwitchingSource(settings, lambda wanted: start_engine(wanted, log, terminal))
 
 
 @contextmanager

@@ -15,10 +15,10 @@ def show_app(settings: Settings, options: AppOptions, tour: bool = False, record
     `record`: the run goes into this new file as well. Raises UsageError where that can't be made.
     """
     log = redirect(descriptors=False)
-    from openmav.apps.live import show, start_engine
+    from openmav.apps.live import show, start_switching
 
     recorder = Recorder(record, settings) if record is not None else None
-    source = start_engine(settings, str(log))
+    source = start_switching(settings, str(log))
     recorded = RecordingSource(source, settings, recorder)
     last = show(recorded, options, tour)
     if recorded.message:

@@ -80,9 +80,19 @@ class RecordingSource:
         """
         if self._recorder is not None and self._recorder.recording:
             return f"the run is being recorded into {self._recorder.writer.path}"
-        self._start(Recorder(path or new_path(), self._settings))
+        self._start(Recorder(path or new_path(), getattr(self._source, "settings", self._settings)))
         assert self._recorder is not None
         return f"recording into {self._recorder.writer.path}, what happened before included"
+
+    def load_model(self, name: str) -> str:
+        """Has the source load another model; a line about it. Raises UsageError for no name."""
+        load = getattr(self._source, "load_model", None)
+        if load is None:
+            return "the model of this source cannot be changed"
+        if self._recorder is not None and self._recorder.recording:
+            return "the run is being recorded, and a recording holds one model: quit and start mav with the other one"
+        line: str = load(name)
+        return line
 
     def _start(self, recorder: Recorder) -> None:
         self._recorder = recorder

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, fields, replace
 import numpy as np
 
 from openmav.protocol.snapshot import Snapshot
-from openmav.record import Array, Branch, Step
+from openmav.record import Array, Branch, ModelInfo, Step
 from openmav.record.nonfinite import nonfinite
 from openmav.record.sampling_preview import SamplingPreview
 from openmav.view.options import AppOptions
@@ -127,18 +127,23 @@ class View(Snapshot):
     def updated(self, now: Snapshot) -> View:
         """The same place in a newer state: a cursor that follows goes to the newest step, any other stays on its token."""
         last = len(now.steps) - 1
-        cursor = last if self.following else min(self.cursor, last)
-        layer = self.layer if self.layer >= 0 or now.info is None else now.info.layers - 1
+        view = self if self.info is None or now.info is None or _is_same_model(now.info, self.info) else self._of_another_model()
+        cursor = last if view.following else min(self.cursor, last)
+        layer = view.layer if view.layer >= 0 or now.info is None else now.info.layers - 1
         kept = self.step is not None and 0 <= cursor == self.cursor and _same(now.steps[cursor], self.step)
         candidate = self.candidate if kept else None
         return replace(
-            self,
+            view,
             **{one.name: getattr(now, one.name) for one in fields(Snapshot)},
             cursor=cursor,
-            following=self.following or (cursor == last and candidate is None),
+            following=view.following or (cursor == last and candidate is None),
             layer=layer,
             candidate=candidate,
         )
+
+    def _of_another_model(self) -> View:
+        """Nothing selected or pinned: that was of the model before."""
+        return replace(self, layer=-1, head=0, scroll=0, candidate=None, pinned=None, following=True, other=None)
 
     def at_step(self, index: int) -> View:
         """The cursor on a step, as near as there is one."""
@@ -191,6 +196,11 @@ class View(Snapshot):
     def scrolled(self, by: int, rows: int) -> View:
         """Layer rows moved, as far as there are any for `rows` at a time."""
         return replace(self, scroll=max(0, min(self.scroll + by, self.layers - rows)))
+
+
+def _is_same_model(a: ModelInfo, b: ModelInfo) -> bool:
+    """Its notes and what is missing may differ."""
+    return (a.name, a.layers, a.heads, a.vocab) == (b.name, b.layers, b.heads, b.vocab)
 
 
 def _is_of(preview: SamplingPreview, step: Step) -> bool:

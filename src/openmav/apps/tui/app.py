@@ -28,6 +28,7 @@ from openmav.apps.tui.controllers.display import DisplayController
 from openmav.apps.tui.controllers.interventions import InterventionsController
 from openmav.apps.tui.controllers.layouts import LayoutsController
 from openmav.apps.tui.controllers.measures import MeasureRequests
+from openmav.apps.tui.controllers.model import ModelController
 from openmav.apps.tui.controllers.navigation import NavigationController
 from openmav.apps.tui.controllers.panels import PanelsController
 from openmav.apps.tui.controllers.previews import PreviewRequests
@@ -73,6 +74,7 @@ class Controllers:
     attribution: AttributionController
     watches: WatchesController
     sweep: SweepController
+    model: ModelController
     navigation: NavigationController
     reading: ReadingController
     baseline: BaselineController
@@ -111,6 +113,7 @@ class MavApp(App[None]):
             attribution=AttributionController(context, panels),
             watches=WatchesController(context, self.measures),
             sweep=SweepController(context, panels),
+            model=ModelController(context),
             navigation=NavigationController(context, panels),
             reading=ReadingController(context),
             baseline=BaselineController(context),
@@ -127,7 +130,7 @@ class MavApp(App[None]):
         self._drawable = False
         leaving = keys_of(options.keys)
         self._flood = Flood({key for name in ("quit", "interrupt", "escape") for key in leaving[name].split(",")})
-        self._performance = Performance(getattr(source, "pid", None))
+        self._performance = Performance(lambda: getattr(source, "pid", None))
         register(self, PALETTES[self.view.theme])
 
     def make_measures(self) -> MeasureRequests:

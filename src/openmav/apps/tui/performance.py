@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
+from collections.abc import Callable
 from dataclasses import replace
 
 from openmav.system.memory import resident_bytes
@@ -15,9 +16,9 @@ EVERY = 1.0  # seconds between two measurements of the memory
 
 
 class Performance:
-    """Keeps a running mean of the draw time. `engine` is the process id of the model's process, None if there is none."""
+    """Keeps a running mean of the draw time. `engine` gives the process id of the model's process, None if there is none."""
 
-    def __init__(self, engine: int | None) -> None:
+    def __init__(self, engine: Callable[[], int | None]) -> None:
         self._engine = engine
         self._seconds: float | None = None
         self._memory: dict[str, int] = {}
@@ -41,6 +42,7 @@ class Performance:
         self._seconds = before + SMOOTH * (seconds - before)
         if time.monotonic() - self._measured_at >= EVERY:
             self._measured_at = time.monotonic()
-            measured = {"app": resident_bytes(), "engine": resident_bytes(self._engine) if self._engine is not None else None}
+            engine = self._engine()
+            measured = {"app": resident_bytes(), "engine": resident_bytes(engine) if engine is not None else None}
             self._memory = {name: size for name, size in measured.items() if size is not None}
         return replace(view, draw_seconds=self._seconds, memory=self._memory)

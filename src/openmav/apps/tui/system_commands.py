@@ -12,6 +12,7 @@ from textual.app import SystemCommand
 from openmav.apps.tui import keys
 from openmav.apps.tui.controllers.display import DisplayController
 from openmav.apps.tui.controllers.layouts import LayoutsController
+from openmav.apps.tui.controllers.model import ModelController
 from openmav.apps.tui.controllers.panels import PanelsController
 from openmav.apps.tui.controllers.sweep import SweepController
 from openmav.apps.tui.tiles import THEMES
@@ -35,6 +36,9 @@ class Controllers(Protocol):
     def display(self) -> DisplayController: ...
 
     @property
+    def model(self) -> ModelController: ...
+
+    @property
     def sweep(self) -> SweepController: ...
 
 
@@ -51,6 +55,10 @@ def commands(view: View, perform: Callable[[str], Awaitable[None]], controllers:
         elif group == "Change":
             about = "ablate each attention head alone, for the shown token: a live map of layers and heads; the run stays as it is"
             yield SystemCommand("Change: sweep heads", about, controllers.sweep.start)
+        elif group == "Run":
+            yield SystemCommand(
+                "Run: load another model", "asks for a name or a folder; this one stays until it is there", controllers.model.ask
+            )
         elif group == "Panels":
             yield from _panels(panels)
         elif group == "Layouts":
