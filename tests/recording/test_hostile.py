@@ -1,5 +1,6 @@
 """Files that somebody else made: each opens with what is sound in it, or is one line."""
 
+import io
 import json
 import random
 import sqlite3
@@ -10,6 +11,7 @@ from runs import content, made, snapshot, toy
 
 from openmav.errors import UsageError
 from openmav.recording.check import checks
+from openmav.recording.export.run import write_format
 from openmav.recording.reader import Recording
 from openmav.recording.recorder import Recorder
 from openmav.recording.recover import recover
@@ -76,8 +78,11 @@ STATEMENTS = {
     "contexts with other sampling": """UPDATE contexts SET content = '{"sampling": {"seed": "x"}, "interventions": [3]}'""",
     "another context": "UPDATE steps SET context = 9",
 }
-BITS = 24
-CUTS = 12
+BITS = 60
+CUTS = 24
+PAIRS = 60  # two of the statements at a time
+EXPORTED = ("jsonl", "csv", "npz", "svg", "cast")
+LEAST = 200  # hostile files in all
 
 
 @pytest.fixture(scope="module")
@@ -128,6 +133,9 @@ def looked_at(path):
     for branch in now.branches.values():
         content(branch.steps)
     checks(source.recording)
+    for name in EXPORTED:
+        line = refused(lambda name=name: write_format(source.recording, name, io.BytesIO()))
+        assert line is None or "\n" not in line
     source.close()
 
 
@@ -144,6 +152,26 @@ def test_a_file_that_was_made_to_harm(name, sound, tmp_path):
     assert line is None or "\n" not in line
     if line is None:
         opened(tmp_path / "whole.mav")
+    assert peak() - before < 300 * 2**20
+
+
+def test_files_with_two_things_wrong(sound, tmp_path):
+    assert len(STATEMENTS) + BITS + CUTS + PAIRS >= LEAST
+    random.seed(7)
+    before = peak()
+    for attempt in range(PAIRS):
+        path = tmp_path / f"{attempt}.mav"
+        path.write_bytes(sound)
+        database = sqlite3.connect(path)
+        names = random.sample([name for name in STATEMENTS if not name.startswith("large details")], 2)
+        for name in names:
+            try:
+                database.executescript(STATEMENTS[name])
+            except sqlite3.Error:  # the first has removed what the second changes
+                continue
+        database.close()
+        opened(path)
+        path.unlink()
     assert peak() - before < 300 * 2**20
 
 

@@ -1,6 +1,8 @@
 """What was recorded is what is read: every field of every step, branches, undone tokens, changed settings."""
 
+import errno
 import os
+import shlex
 import sqlite3
 import subprocess
 import sys
@@ -135,6 +137,30 @@ def test_a_second_writer_is_refused(tmp_path):
     recorder.close()
     with pytest.raises(UsageError, match="cannot write"):
         Recorder(tmp_path / "no" / "run.mav")
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EROFS, errno.ENOSPC])
+def test_a_folder_that_takes_no_file_is_a_line_and_leaves_nothing(tmp_path, monkeypatch, number):
+    def refuse(*_arguments):
+        raise OSError(number, os.strerror(number))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "open", refuse)
+        with pytest.raises(UsageError, match=f"cannot write .*{os.strerror(number)}"):
+            Recorder(tmp_path / "run.mav")
+    assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.skipif(os.name == "nt", reason="needs a limit on the size of files")
+def test_a_run_goes_on_where_the_disk_of_its_recording_is_full(tmp_path):
+    mav = f"exec {shlex.quote(sys.executable)} -m openmav --plain --backend toy --model toy --prompt Hi --temp 1 --seed 5"
+    line = f"ulimit -f 200; {mav} --record run.mav"
+    done = subprocess.run(["bash", "-c", line], capture_output=True, text=True, cwd=tmp_path, timeout=100, check=False)
+    assert done.returncode == 0
+    assert done.stderr.count("the recording stopped") == 1
+    assert "the run goes on" in done.stderr
+    assert "200 tokens" in done.stderr
+    assert len(replayed(tmp_path / "run.mav")[1]) < 200
 
 
 def test_scalars_are_columns_to_query(tmp_path):

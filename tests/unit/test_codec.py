@@ -83,10 +83,11 @@ def test_another_field_is_one_line_of_the_list(monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_the_schema_names_the_fields_that_lines_have() -> None:
-    """Values stand by layer and by measure there, and two entries are computed from the others."""
+    """Values stand by layer and by measure there, two entries are computed from the others, and an export has what lines leave out."""
     known = set(SCHEMA["definitions"]["step"]["properties"])
     names = {entry.name for entry in STEP if entry.in_lines} - {"values"}
-    assert known == names | {"type", "layers", "measures", "nonfinite"}
+    left_out = {entry.name for entry in STEP if not entry.in_lines} | {"branch", "arrays", "arrays_before", "infinite"}
+    assert known == names | {"type", "layers", "measures", "nonfinite"} | left_out
 
 
 @pytest.mark.parametrize(

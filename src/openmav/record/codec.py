@@ -67,8 +67,19 @@ def _read_pieces(pieces: Mapping[Any, str]) -> dict[int, str]:
     return {int(token_id): text for token_id, text in pieces.items()}
 
 
+def _names(kind: Any) -> tuple[str, ...]:
+    return tuple(one.name for one in fields(kind))
+
+
+CANDIDATE_FIELDS, TIMING_FIELDS = _names(Candidates), _names(Timing)
+
+
 def _write_candidates(candidates: Candidates) -> dict[str, Any]:
-    return {one.name: getattr(candidates, one.name) for one in fields(Candidates)}
+    return {name: getattr(candidates, name) for name in CANDIDATE_FIELDS}
+
+
+def _write_timing(timing: Timing) -> dict[str, Any]:
+    return {name: getattr(timing, name) for name in TIMING_FIELDS}
 
 
 def _read_candidates(columns: Mapping[str, Any]) -> Candidates:
@@ -117,7 +128,7 @@ STEP = (
     Entry("pieces", dict, _read_pieces),
     Entry("interventions", list, tuple),
     Entry("before", _write_baseline, _read_baseline),
-    Entry("timing", asdict, lambda seconds: Timing(**seconds)),
+    Entry("timing", _write_timing, lambda seconds: Timing(**seconds)),
     Entry("forced", in_lines=False),
     Entry("dropped", list, tuple, in_lines=False),
     Entry("sampling", _write_sampling, _read_sampling, in_lines=False),

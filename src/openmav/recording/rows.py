@@ -10,6 +10,7 @@ import json
 import math
 import zlib
 from collections.abc import Iterator, Mapping
+from functools import lru_cache
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
@@ -17,6 +18,7 @@ from numpy.typing import NDArray
 
 from openmav.record import Step, frozen
 from openmav.record.codec import STEP, encode_step, plain
+from openmav.settings.sampling import Sampling
 
 COLUMNS = (  # in the order of the table: the field of a Step and where it stands in what the codec writes
     ("position",),
@@ -35,9 +37,12 @@ COLUMNS = (  # in the order of the table: the field of a Step and where it stand
 IN_COLUMNS = frozenset(path[0] for path in COLUMNS) | {"index"}
 PLAIN = tuple(entry for entry in STEP if entry.name in IN_COLUMNS)
 SHARED = ("sampling", "interventions")  # the same for many steps: a row of `contexts`
+SHARED_ENTRIES = tuple(next(entry for entry in STEP if entry.name == name) for name in SHARED)
+OWN = tuple(entry for entry in STEP if entry.name not in SHARED)
 OWN_ROWS = ("values", "before/values")  # arrays in a table of their own
 DTYPES: dict[str, np.dtype[Any]] = {"<f4": np.dtype("<f4"), "<i8": np.dtype("<i8")}
 MOST_AXES = 8
+JSON = json.JSONEncoder(allow_nan=False, separators=(",", ":"))
 ArrayRow: TypeAlias = tuple[str, str, str, bytes]  # name, dtype, shape, data
 
 
@@ -64,12 +69,12 @@ def scalars_of(step: Step) -> tuple[Any, ...]:
 
 def rows_of(step: Step) -> StepRow:
     """The rows of a step."""
-    content = encode_step(step)
+    content = encode_step(step, OWN)
     columns = tuple(_column(content, path) for path in COLUMNS)
-    context = dumps({name: content[name] for name in SHARED})
+    context = _context(step.sampling, step.interventions)
     inline: list[ArrayRow] = []
     own: list[ArrayRow] = []
-    rest = _without_arrays({k: v for k, v in content.items() if k not in IN_COLUMNS and k not in SHARED}, "", inline, own)
+    rest = _without_arrays({k: v for k, v in content.items() if k not in IN_COLUMNS}, "", inline, own)
     rest["arrays"] = [[name, dtype, json.loads(shape)] for name, dtype, shape, _ in inline]
     detail, data = dumps(rest), b"".join(array[3] for array in inline)
     own.sort()
@@ -140,8 +145,24 @@ def kind_of(array: NDArray[Any]) -> str:
     return "<i8" if array.dtype.kind in "iu" else "<f4"
 
 
+@lru_cache(maxsize=64)
+def _context(sampling: Sampling, interventions: tuple[str, ...]) -> str:
+    """The JSON of what steps share, in the order of SHARED."""
+    values = {"sampling": sampling, "interventions": interventions}
+    return dumps({name: entry.write(values[name]) for name, entry in zip(SHARED, SHARED_ENTRIES)})
+
+
 def dumps(value: Any) -> str:
-    return json.dumps(plain(value), allow_nan=False, separators=(",", ":"))
+    """JSON without spaces, with null for NaN and infinity."""
+    try:
+        return JSON.encode(value)
+    except (ValueError, TypeError):  # a number that JSON has not, or numpy's
+        return JSON.encode(plain(value))
+
+
+@lru_cache(maxsize=1024)
+def _shape_text(shape: tuple[int, ...]) -> str:
+    return JSON.encode(shape)
 
 
 def size_of(dtype: str, shape: str) -> int:
@@ -173,16 +194,20 @@ def _without_arrays(value: Any, path: str, inline: list[ArrayRow], own: list[Arr
     """The same without the arrays, which go to one of the lists under their JSON pointers."""
     rest: dict[str, Any] = {}
     for key, one in value.items():
-        name = f"{path}/{str(key).replace('~', '~0').replace('/', '~1')}" if path else str(key)
+        name = f"{path}/{_escaped(str(key))}" if path else str(key)
         if isinstance(one, np.ndarray):
             dtype = kind_of(one)
             bits = one.astype(DTYPES[dtype], copy=False).tobytes()
-            (own if path in OWN_ROWS else inline).append((name, dtype, json.dumps(list(one.shape), separators=(",", ":")), bits))
-        elif isinstance(one, Mapping):
+            (own if path in OWN_ROWS else inline).append((name, dtype, _shape_text(one.shape), bits))
+        elif isinstance(one, (dict, Mapping)):
             rest[str(key)] = _without_arrays(one, name, inline, own)
         else:
             rest[str(key)] = one
     return rest
+
+
+def _escaped(name: str) -> str:
+    return name.replace("~", "~0").replace("/", "~1") if "~" in name or "/" in name else name
 
 
 def _place(content: dict[str, Any], pointer: str, array: NDArray[Any]) -> None:

@@ -38,6 +38,7 @@ class Writer:
         self.path = Path(path)
         self._budget = budget
         self._contexts: dict[str, int] = {}
+        self._lengths: dict[int, int] = {}  # of each branch: the first index that it has never had
         self._started = time.time()
         try:
             os.close(os.open(self.path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o666))
@@ -105,7 +106,11 @@ class Writer:
 
     def put_step(self, branch: int, step: Step) -> None:
         """A new step of a branch, or one in the place of another."""
-        old = self._database.execute("SELECT id, token_id FROM steps WHERE branch = ? AND step = ?", (branch, step.index)).fetchone()
+        old = None
+        if step.index < self._lengths.get(branch, 0):
+            query = "SELECT id, token_id FROM steps WHERE branch = ? AND step = ?"
+            old = self._database.execute(query, (branch, step.index)).fetchone()
+        self._lengths[branch] = max(self._lengths.get(branch, 0), step.index + 1)
         if old is not None:
             step = self._with_kept(old[0], step) if old[1] == step.token_id else step
             self._database.execute("DELETE FROM arrays WHERE step = ?", (old[0],))

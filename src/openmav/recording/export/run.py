@@ -11,6 +11,7 @@ from typing import BinaryIO
 from openmav.errors import UsageError
 from openmav.protocol.snapshot import Snapshot
 from openmav.record import Branch, ModelInfo, Step
+from openmav.recording.check import checks
 from openmav.recording.export import FORMATS
 from openmav.recording.reader import Recording
 from openmav.recording.replay import snapshot_of
@@ -49,8 +50,13 @@ def run_of(recording: Recording) -> Run:
 
 
 def write_format(recording: Recording, name: str, out: BinaryIO) -> None:
-    """The recording in this format. Raises UsageError for an unknown one and for what can't be written in it."""
-    importlib.import_module(FORMATS[name].module).write(run_of(recording), out)
+    """The recording in this format. Raises UsageError for what can't be written in it."""
+    try:
+        importlib.import_module(FORMATS[name].module).write(run_of(recording), out)
+    except (IndexError, KeyError, TypeError, ValueError, AttributeError, OverflowError, MemoryError) as error:
+        if not recording.problems and all(check.good for check in checks(recording)):
+            raise
+        raise UsageError(f"{recording.path} is damaged and cannot be written as {name}: {error}; mav verify says where") from error
 
 
 def export(source: str | Path, name: str, target: str | Path, force: bool = False) -> None:
