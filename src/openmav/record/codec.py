@@ -55,7 +55,7 @@ def number(value: float | None) -> float:
 
 
 def _read_floats(values: Any) -> NDArray[np.float32]:
-    return frozen(np.array(values, dtype=np.float32))
+    return frozen(np.asarray(values, dtype=np.float32))
 
 
 def _read_values(values: Mapping[str, Any]) -> Mapping[str, NDArray]:
@@ -83,7 +83,7 @@ def _write_timing(timing: Timing) -> dict[str, Any]:
 
 
 def _read_candidates(columns: Mapping[str, Any]) -> Candidates:
-    ids = frozen(np.array(columns["token_ids"], dtype=np.int64))
+    ids = frozen(np.asarray(columns["token_ids"], dtype=np.int64))
     logits, probs, sampled = (_read_floats(columns[name]) for name in ("logits", "probs", "sampled_probs"))
     return Candidates(ids, tuple(columns["tokens"]), logits, probs, sampled)
 

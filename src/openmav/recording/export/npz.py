@@ -32,7 +32,7 @@ def write(run: Run, out: BinaryIO) -> None:
         for column, value in zip(columns, fields):
             column.append(value)
         for name, array in arrays(step).items():
-            found.setdefault(name, []).append(array)
+            found.setdefault(name, []).append(array.astype(np.str_) if array.dtype == object else array)
             at.setdefault(name, []).append(row)
     result = {name: _column(values) for name, values in zip(NAMES, columns)}
     for name, values in found.items():

@@ -46,7 +46,8 @@ def nested(name: str, values: Sequence[NDArray[Any] | None]) -> Any:
         raise UsageError(f"'{name}' does not have the same axes in every step; mav export --to jsonl keeps it")
     if axes == 0:
         return pa.array([None if array is None else array.item() for array in values])
-    flat = pa.array(np.concatenate([array.ravel() for array in there]), from_pandas=False)
+    texts = there[0].dtype == object
+    flat = pa.array(np.concatenate([array.ravel() for array in there]), pa.string() if texts else None, from_pandas=False)
     for axis in range(axes - 1, 0, -1):
         lengths = np.concatenate([np.full(math.prod(array.shape[:axis]), array.shape[axis]) for array in there])
         flat = pa.LargeListArray.from_arrays(_offsets(lengths), flat)

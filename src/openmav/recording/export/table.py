@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -42,6 +42,13 @@ def _collect(content: Mapping[str, Any], path: str, into: dict[str, NDArray[Any]
         elif isinstance(value, np.ndarray):
             into[path + name] = value
         elif name == "tokens":
-            into[path + name] = np.array(value, dtype=np.str_)
+            into[path + name] = texts_of(value)
         elif isinstance(value, float):
             into[path + name] = np.array(value)
+
+
+def texts_of(values: Sequence[str]) -> NDArray[Any]:
+    """As Python has them: NumPy's own texts lose a NUL at the end."""
+    texts = np.empty(len(values), dtype=object)
+    texts[:] = values
+    return texts
