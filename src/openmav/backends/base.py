@@ -112,27 +112,12 @@ class Frame:
         return result
 
 
-class Backend(Protocol):
-    """A loaded model with a KV cache that holds one sequence."""
-
-    info: ModelInfo
-    end_ids: frozenset[int]  # tokens that end a text
-
-    @property
-    def missing(self) -> Mapping[str, Mapping[int, str]]:
-        """{site: {layer: reason}} for sites that this model does not have, or that could not be identified."""
+class RunsText(Protocol):
+    """A KV cache that holds one sequence, and the forward passes that fill it."""
 
     @property
     def length(self) -> int:
         """Tokens that the cache holds."""
-
-    def encode(self, text: str, *, chat: bool | str = False) -> list[int]:
-        """Token ids as the model reads them, special tokens included; `chat` applies the model's own template, or the one of that name."""
-
-    def decode(self, ids: Sequence[int]) -> str:
-        """The text of these tokens; special tokens are written out, nothing is stripped or cleaned up."""
-
-    def is_special(self, token_id: int) -> bool: ...
 
     def prefill(self, ids: Sequence[int], want: frozenset[str], progress: Progress | None = None) -> Frame:
         """Empty the cache and read a prompt. Returns the frame at its last token."""
@@ -148,6 +133,25 @@ class Backend(Protocol):
 
     def close(self) -> None:
         """Free the model and remove every hook."""
+
+
+class Backend(RunsText, Protocol):
+    """A loaded model with a KV cache that holds one sequence."""
+
+    info: ModelInfo
+    end_ids: frozenset[int]  # tokens that end a text
+
+    @property
+    def missing(self) -> Mapping[str, Mapping[int, str]]:
+        """{site: {layer: reason}} for sites that this model does not have, or that could not be identified."""
+
+    def encode(self, text: str, *, chat: bool | str = False) -> list[int]:
+        """Token ids as the model reads them, special tokens included; `chat` applies the model's own template, or the one of that name."""
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """The text of these tokens; special tokens are written out, nothing is stripped or cleaned up."""
+
+    def is_special(self, token_id: int) -> bool: ...
 
 
 @dataclass(frozen=True)
@@ -260,3 +264,27 @@ class Explaining(Protocol):
         its cache, the weights and their gradients are unchanged, also where `progress` raises.
         Raises UsageError, with the reason, where this model does not support the method.
         """
+
+
+class Batch(Protocol):
+    """Several texts of one model. Each of `texts` reads its own prompt, and gives the frame of a pass of the batch after `decode`."""
+
+    @property
+    def texts(self) -> Sequence[RunsText]: ...
+
+    def decode(self, tokens: Sequence[tuple[Any, int]], want: frozenset[str]) -> None:
+        """Feed each of these texts one token in one forward pass; its `decode_one_token` then returns the frame."""
+
+    def close(self) -> None:
+        """Forget all texts."""
+
+
+@runtime_checkable
+class Batching(Protocol):
+    """A backend that can run several texts at once."""
+
+    def batch(self, count: int) -> Batch:
+        """A batch of that many texts, each without a prompt yet."""
+
+    def why_not_batched(self, prompts: Sequence[Sequence[int]], want: frozenset[str]) -> str:
+        """Why texts are to be run one by one; "" where these give the logits of single runs within 1e-5 of the largest."""

@@ -11,7 +11,7 @@ from typing import Any, get_args
 import click
 
 from openmav.cli.options import LOADING as LOADING_FLAGS
-from openmav.cli.options import MODEL, TEXT, THE_MODEL, THE_PROMPT, LoadingOptions, RunsModelOptions, Spec, flag
+from openmav.cli.options import MODEL, TEXT, THE_MODEL, THE_PROMPT, LoadingOptions, ModelOptions, RunsModelOptions, Spec, flag
 from openmav.record.attribution_result import METHODS
 from openmav.settings import Aggregation
 from openmav.settings.interventions import KINDS
@@ -283,6 +283,39 @@ COMPARE = (
     flag(OUTPUT, "--max-kl", "Exit with 1 if a token's KL divergence is above X nats.", type=click.FloatRange(min=0), metavar="X"),
     flag(OUTPUT, "--json", "JSON lines: a header, each token, an end.", is_flag=True),
     flag(OUTPUT, "--record", "Also write both runs: run.mav is run.a.mav and run.b.mav.", metavar="FILE"),
+)
+
+
+@dataclass(frozen=True)
+class BatchOptions(ModelOptions):
+    """Of `mav batch`."""
+
+    prompts: str
+    chat: bool
+    chat_template: str | None
+    max_new_tokens: int | None
+    stop: tuple[str, ...]
+    temp: float | None
+    top_k: int | None
+    top_p: float | None
+    min_p: float | None
+    repetition_penalty: float | None
+    ignore_generation_config: bool
+    seed: int
+    measures: tuple[str, ...]
+    record: str
+    batch_size: int
+
+
+BATCHED = ("--max-new-tokens", "--stop", "--measure")  # and all of sampling
+BATCH = (
+    *THE_MODEL,
+    *(spec for spec in THE_PROMPT if spec.name.startswith("--chat")),
+    *(spec for spec in RUN if spec.name in BATCHED or spec.attributes["section"] == SAMPLING),
+    flag(OUTPUT, "--record", "The folder of the recordings; one that holds this batch is gone on with.", required=True, metavar="FOLDER"),
+    flag(
+        OUTPUT, "--batch-size", "Prompts at once, where that gives the same numbers.", default=16, type=click.IntRange(1, 256), metavar="N"
+    ),
 )
 
 

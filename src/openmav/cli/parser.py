@@ -172,6 +172,28 @@ def compare(options: flags.CompareOptions) -> int:
 
 
 @command.command(context_settings=SETTINGS)
+@click.argument("prompts", metavar="PROMPTS")
+@with_options(flags.BATCH, flags.BatchOptions)
+def batch(options: flags.BatchOptions) -> int:
+    """Run many prompts, a recording each."""
+    from openmav.cli.batch import batch_command
+
+    return batch_command(options)
+
+
+@command.command(context_settings=SETTINGS)
+@click.argument("place", metavar="FOLDER")
+@click.argument("statement", metavar="SELECT")
+@click.option("--csv", is_flag=True, help="A table for programs.")
+@click.option("--json", is_flag=True, help="JSON lines.")
+def query(place: str, statement: str, csv: bool, json: bool) -> int:
+    """SQL over all recordings of a folder."""
+    from openmav.cli.query import query_command
+
+    return query_command(place, statement, csv, json)
+
+
+@command.command(context_settings=SETTINGS)
 @click.argument("file", metavar="FILE")
 @with_options(flags.REPLAY, flags.ReplayOptions)
 def replay(options: flags.ReplayOptions) -> int:

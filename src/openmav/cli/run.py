@@ -9,7 +9,7 @@ from typing import Literal, TypeAlias
 
 from openmav.cli.config_file.read import Config, read_config
 from openmav.cli.config_file.write import save_layout
-from openmav.cli.flags import CompareOptions, RunOptions
+from openmav.cli.flags import BatchOptions, CompareOptions, RunOptions
 from openmav.cli.options import model_settings, read_file
 from openmav.errors import UsageError
 from openmav.plugins import registry
@@ -90,7 +90,7 @@ def make_constraint(options: RunOptions) -> Constraint:
     return constraint
 
 
-def make_sampling(options: RunOptions) -> SamplingOptions:
+def make_sampling(options: RunOptions | BatchOptions) -> SamplingOptions:
     """What the flags say; the model's generation config says the rest."""
     return SamplingOptions(
         temperature=options.temp,

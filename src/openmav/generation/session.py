@@ -100,6 +100,11 @@ class Session:
         return self._tree.reason
 
     @property
+    def sites(self) -> frozenset[str]:
+        """What the wanted measures need of a forward pass."""
+        return self._runner.sites
+
+    @property
     def frame(self) -> Frame | None:
         """The forward pass that predicted the newest step; None where there is none, as after an undo."""
         return None if self._maker.newest is None else self._maker.newest[0]

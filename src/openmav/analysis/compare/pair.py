@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, cast
 
 from openmav.backends.base import Backend, Intervening
+from openmav.backends.second_cache import SecondCache
 from openmav.errors import UsageError
 from openmav.generation.opening import open_session
 from openmav.generation.session import Session
@@ -14,18 +15,7 @@ if TYPE_CHECKING:
     from openmav.settings import Settings
 
 CHECKED = 1000  # tokens whose text both vocabularies are asked for
-RUN = ("length", "prefill", "decode_one_token", "rewind", "aside", "close")  # what a backend does with its one text
 LOADED = ("model", "backend", "device", "dtype", "trust_remote_code", "threads")  # settings that make another model
-
-
-class SecondCache:
-    """Satisfies every protocol of backends.base that its owner does, over the same model with a cache of its own."""
-
-    def __init__(self, owner: Backend, run: Backend) -> None:
-        self._owner, self._run = owner, run
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._run if name in RUN else self._owner, name)
 
 
 def open_pair(a: Settings, b: Settings, progress: Progress | None = None) -> tuple[Session, Session]:

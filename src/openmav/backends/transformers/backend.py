@@ -11,7 +11,9 @@ from openmav.backends.attribution import methods
 from openmav.backends.base import Backend, LoadOptions, ModelCheck, Progress, TokenBytes
 from openmav.backends.edits import edits
 from openmav.backends.sites import Site, site_of
+from openmav.backends.transformers import batch_run
 from openmav.backends.transformers.attribution_passes import ModelPasses
+from openmav.backends.transformers.batch_run import BatchRun
 from openmav.backends.transformers.capture.borrowed import Borrowed, BorrowedHead, random_state_kept
 from openmav.backends.transformers.checks import passes
 from openmav.backends.transformers.decoding.generation_config import Generation, end_ids, note_on_ends
@@ -197,6 +199,14 @@ class TransformersBackend(OnTextRun):
     def _placed_edits(self, interventions: Sequence[Intervention], prompt_ids: Sequence[int]) -> list[PlacedEdit]:
         with self._borrowed.on():
             return [PlacedEdit(edit, self._site_finder.places(edit.site)) for edit in edits(interventions, prompt_ids, self)]
+
+    def batch(self, count: int) -> BatchRun:
+        """See backends.base.Batching."""
+        return BatchRun([self._new_run() for _ in range(count)], self._borrowed)
+
+    def why_not_batched(self, prompts: Sequence[Sequence[int]], want: frozenset[str]) -> str:
+        """See backends.base.Batching."""
+        return batch_run.why_not(self._new_run, self._borrowed, prompts, want)
 
     def why_not(self, intervention: Intervention) -> str | None:
         """See backends.base.Intervening."""

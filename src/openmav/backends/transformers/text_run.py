@@ -38,11 +38,12 @@ class TextRun:
         self.capture = Capture(examined.anatomy, checked.mlp_internals, from_outputs=checked.from_outputs, more_keys=checked.more_keys)
         self.decoder = Decoder(examined.model)
         self._borrowed = borrowed
-        self._head = head
+        self.head = head
         self._hooks = None if edits is None else InterventionHooks(edits, lambda: self.length)
         self._gradients_off = quantised.gradients_off(examined.model)
         self._arguments = dict(checked.arguments)
-        self._heads = largest(examined.model.config.get_text_config(decoder=True), "num_attention_heads")
+        heads = largest(examined.model.config.get_text_config(decoder=True), "num_attention_heads")
+        self.always = (examined.anatomy.carry, examined.anatomy.idle, heads)  # of each frame
 
     @property
     def length(self) -> int:
@@ -69,7 +70,7 @@ class TextRun:
 
     def _forward(self, want: frozenset[str], forward: Callable[[], Any]) -> Frame:
         """Run the model with hooks on the requested sites; the frame's time is the whole forward pass, hooks included."""
-        capture, anatomy = self.capture, self.examined.anatomy
+        capture = self.capture
         capture.want(want)
         capture.begin()
         rows = capture.rows if capture.wants_rows else None
@@ -78,8 +79,7 @@ class TextRun:
             logits: Tensor = forward().logits[0, -1].float().cpu()
             seconds = time.perf_counter() - began
             sites, bytes_of = capture.sites(), self._cache_bytes()
-            always = (anatomy.carry, anatomy.idle, self._heads)
-            return Frame(logits, sites, seconds, self.length, self._head, bytes_of, *always, capture.other_keys)
+            return Frame(logits, sites, seconds, self.length, self.head, bytes_of, *self.always, capture.other_keys)
 
     def _cache_bytes(self) -> Callable[[], int]:
         """Called at any time, the bytes that the cache holds now."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -39,8 +39,17 @@ class Rows:
     with_scores: bool = True  # whether scores are wanted; else their memory is free for the next layer
 
 
+@dataclass(frozen=True)
+class _Texts:
+    """Several texts in one pass: the first key of each that is its own, and where its rows go; None: none are recorded."""
+
+    starts: Sequence[int]
+    rows: Sequence[Rows] | None
+
+
 class _Recorder(threading.local):
     rows: Rows | None = None
+    texts: _Texts | None = None
 
 
 _recorder = _Recorder()
@@ -54,6 +63,16 @@ def recording_rows(rows: Rows | None) -> Iterator[None]:
         yield
     finally:
         _recorder.rows = before
+
+
+@contextmanager
+def batched(starts: Sequence[int], rows: Sequence[Rows] | None) -> Iterator[None]:
+    """Context manager: the batch of a pass is texts of unlike lengths, right-aligned; each sees its own keys only, from `starts` on."""
+    before, _recorder.texts = _recorder.texts, _Texts(starts, rows)
+    try:
+        yield
+    finally:
+        _recorder.texts = before
 
 
 _registered: Counter[str] = Counter()  # blocks that use each name now, in all threads
@@ -169,13 +188,20 @@ def _one_query(query: Tensor, key: Tensor, value: Tensor, scaling: float) -> tup
 def _one_by_one(
     module: nn.Module, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, bias: Tensor | None, terms: dict[str, Any]
 ) -> tuple[Tensor, None]:
-    """Several sequences of one length, each as if it were alone; a mask and a bias are one for all, or one for each."""
+    """Several sequences, each as if it were alone; a mask and a bias are one for all, or one for each."""
     outputs = []
-    with recording_rows(None):
+    texts, rows = _recorder.texts, _recorder.rows
+    _recorder.texts = None
+    try:
         for at in range(query.shape[0]):
             own_mask, own_bias = (None if x is None else x[at : at + 1] if x.shape[0] > 1 else x for x in (mask, bias))
-            one = slice(at, at + 1)
-            outputs.append(attention(module, query[one], key[one], value[one], own_mask, position_bias=own_bias, **terms)[0])
+            one, start = slice(at, at + 1), texts.starts[at] if texts else 0
+            own_mask = own_mask[..., start:] if own_mask is not None and start else own_mask
+            _recorder.rows = texts.rows[at] if texts and texts.rows else None
+            keys, values = key[one, :, start:], value[one, :, start:]
+            outputs.append(attention(module, query[one], keys, values, own_mask, position_bias=own_bias, **terms)[0])
+    finally:
+        _recorder.texts, _recorder.rows = texts, rows
     return torch.cat(outputs), None
 
 
@@ -201,12 +227,13 @@ def attention(
 ) -> tuple[Tensor, None]:
     """transformers' attention function: returns ([batch, queries, heads, dv], None).
 
-    Causal self attention; dropout is not applied, since mav never trains through it. With several sequences no rows are recorded.
+    Causal self attention; dropout is not applied, since mav never trains through it. With several sequences rows are
+    recorded within `batched` only.
     Raises UnknownArgumentError for an argument that may change the weights in a way that is not computed here.
     """
     if more:
         _refuse_unknown(more, attention_mask)
-    if query.shape[0] != 1:
+    if query.shape[0] != 1 or _recorder.texts is not None:
         return _one_by_one(
             module, query, key, value, attention_mask, position_bias, {"scaling": scaling, "softcap": softcap, "s_aux": s_aux}
         )

@@ -17,7 +17,7 @@ from openmav.backends.transformers.discovery.anatomy import Anatomy, Part, Term
 from openmav.backends.transformers.discovery.mlp_internals import MlpInternals
 from openmav.backends.transformers.discovery.values import choice_of_experts, mask_width, output_tensor
 
-_Site: TypeAlias = Sequence[Tensor | None]
+Site: TypeAlias = Sequence[Tensor | None]
 _Pair: TypeAlias = tuple[Tensor | None, Tensor]
 
 
@@ -129,6 +129,10 @@ class Capture:
         kept = self._outputs.get(module)
         return None if kept is None else kept.reshape(-1)
 
+    def _input(self, module: nn.Module) -> Tensor | None:
+        """[width]: what a module was given for the last position."""
+        return self._inputs.get(module)
+
     def _keep_input(self, key: nn.Module, _module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         self._inputs[key] = self._kept(args[0] if args else kwargs["hidden_states"])
 
@@ -171,16 +175,16 @@ class Capture:
         self.rows.by_module.clear()
         self._widths.clear()
 
-    def sites(self) -> dict[str, _Site]:
+    def sites(self) -> dict[str, Site]:
         """The wanted sites of the last forward pass, one entry per layer; backends/base.py gives the shapes."""
         layers, internals = self.anatomy.layers, self.mlp_internals
-        result: dict[str, _Site] = {}
+        result: dict[str, Site] = {}
         if "residual.before" in self._want:
-            result["residual.before"] = [self._inputs.get(layer) for layer in layers]
+            result["residual.before"] = [self._input(layer) for layer in layers]
         if "residual.after" in self._want:
             result["residual.after"] = [self._output(layer) for layer in layers]
         if "mlp.hidden" in self._want:
-            result["mlp.hidden"] = [None if m is None else self._inputs.get(m) for m in internals.last_linear]
+            result["mlp.hidden"] = [None if m is None else self._input(m) for m in internals.last_linear]
         for site, parts in self._parts():
             if site in self._want:
                 result[site] = [self._sum(part) for part in parts]
@@ -190,7 +194,7 @@ class Capture:
             result[site] = [None if layer in self.anatomy.missing[site] else row for layer, row in enumerate(result[site])]
         return result
 
-    def _pairs(self, sites: tuple[str, str], modules: Sequence[nn.Module | None], recorded: Mapping[nn.Module, _Pair]) -> dict[str, _Site]:
+    def _pairs(self, sites: tuple[str, str], modules: Sequence[nn.Module | None], recorded: Mapping[nn.Module, _Pair]) -> dict[str, Site]:
         """Two sites that one module provides together; only the wanted ones."""
         pairs = [None if m is None else recorded.get(m) for m in modules]
         return {site: [None if pair is None else pair[i] for pair in pairs] for i, site in enumerate(sites) if site in self._want}

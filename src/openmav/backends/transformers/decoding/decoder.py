@@ -95,6 +95,12 @@ class Decoder:
         """Whether tokens are undone by cropping the cache; otherwise by a snapshot and a replay."""
         return not self._traits.reads_again and caches.can_crop(self.cache) and (not self._traits.slots or self._states is not None)
 
+    @property
+    def takes_rows(self) -> bool:
+        """Whether a pass of the prompt that was read needs a token, its position and keys and values only, so that texts can share it."""
+        plain = all(type(layer) is caches.GrowingLayer for layer in getattr(self.cache, "layers", None) or [None])
+        return self._simple and plain and self.kwargs.get("position_ids") is not None
+
     def prepare(self, ids: Sequence[int]) -> None:
         """Prepare an empty cache and the arguments for a prompt; no forward pass runs yet."""
         self._device = placement.input_device(self.model)
