@@ -67,6 +67,7 @@ class Card {
     const { rows, count, chosen } = this.rows(step), greedy = this.recording.context(step).greedy;
     const column = (name) => this.recording.row(`candidate.${name}`, step);
     const tokens = column("token"), probs = column("p"), sampled = column("sampled_p");
+    find("card").classList.toggle("greedy", greedy);
     find("candidates").replaceChildren(...rows.map((row) => {
       const cut = !greedy && sampled[row] === 0, bar = make("i");
       bar.style.width = `${clamp(probs[row] || 0, 0, 1) * 100}%`;

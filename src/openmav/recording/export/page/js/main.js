@@ -99,6 +99,7 @@ async function start() {
   setRowHeight(recording.layers);
   showRun(recording);
   showGuide();
+  document.querySelector("main").classList.toggle("no-lens", Boolean(recording.header.lens.why));
   document.querySelector("main").hidden = document.querySelector(".dock").hidden = false;
   new TextPanel(state);
   new Card(state);
