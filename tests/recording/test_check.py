@@ -5,10 +5,9 @@ import shutil
 import sqlite3
 import subprocess
 import sys
-from dataclasses import replace
 
 import pytest
-from runs import content, made, snapshot, toy
+from runs import changed, content, made, snapshot, toy
 
 from openmav.cli.main import main
 from openmav.cli.rerun import run_again
@@ -18,7 +17,6 @@ from openmav.recording.reader import Recording
 from openmav.recording.recorder import Recorder
 from openmav.recording.recover import recover
 from openmav.recording.replay import snapshot_of
-from openmav.settings.sampling import SamplingOptions
 
 KILLS = 50
 RUNS = """
@@ -133,36 +131,6 @@ def test_recover_reads_past_a_damaged_page(tmp_path):
     except UsageError:
         pytest.fail("most of the file is sound")
     assert saved.tokens > len(session.steps) // 2
-
-
-def changed(path, **options):
-    """A recording of a run with branches, forced tokens, changed settings, interventions and another prompt."""
-    session = toy(sampling=SamplingOptions(temperature=1.0, seed=3), max_new_tokens=8, **options)
-    made(session, 8)
-    session.go_on()
-    made(session, 2)
-    recorder = Recorder(path, session.settings)
-    recorder.update(snapshot(session))
-    session.back(6)
-    session.force(7)
-    made(session, 2)
-    session.sampling = replace(session.sampling, temperature=0.5, top_k=5)
-    made(session, 2)
-    session.intervene(("ablate L0.mlp",))
-    made(session, 2)
-    session.back(4)
-    session.intervene(("amplify L1.attn=0.5",))
-    list(session.type("hello"))
-    recorder.update(snapshot(session))
-    session.intervene(())
-    session.switch("main")
-    session.back(1)
-    made(session, 1)
-    session.edit_prompt("another text")
-    made(session, 3)
-    recorder.update(snapshot(session))
-    recorder.close()
-    return session
 
 
 def test_a_changed_run_is_run_again_as_it_was(tmp_path, capsys):

@@ -345,11 +345,13 @@ class ReplayOptions:
 
     file: str
     follow: bool
+    rerun: bool
     layout: str | None
     theme: str | None
 
 
 REPLAY = (
     flag(OUTPUT, "--follow", "Go along with a file that is being written.", is_flag=True),
+    flag(OUTPUT, "--rerun", "Load the model and make the text again, then go on from any token.", is_flag=True),
     *(spec for spec in RUN if spec.name in ("--layout", "--theme")),
 )

@@ -51,7 +51,7 @@ class _Rerun:
 
     def __init__(self, session: Session, branches: list[Branch]) -> None:
         self._session, self._branches = session, branches
-        self._names: dict[str, str] = {}  # {name in the recording: name in the session}
+        self._retrace = session.retrace()
         self.largest, self.tokens = 0.0, 0
         self.left_out: set[str] = set()
         known = set(registry.names("measures"))
@@ -60,44 +60,20 @@ class _Rerun:
 
     def run(self) -> None:
         """Raises OtherError where the run is another one, MavError where something of it can't be done here."""
-        for number, branch in enumerate(self._branches):
-            self._go_to_its_start(branch, first=number == 0)
-            if self._session.prompt.token_ids != branch.prompt.token_ids:
+        for branch in self._branches:
+            self._retrace.begin(branch)
+            if not self._retrace.same_prompt(branch):
                 raise OtherError(f"the prompt of branch '{branch.name}' has other tokens now")
             for step in branch.steps[len(self._session.steps) :]:
                 self._compare(branch, step, self._made(branch, step))
                 self.tokens += 1
-            self._names[branch.name] = self._session.branch
-
-    def _go_to_its_start(self, branch: Branch, first: bool) -> None:
-        session = self._session
-        if branch.parent is not None:
-            session.switch(self._names[branch.parent])
-            session.forward(len(session.branches[session.branch].steps))
-            session.back(len(session.steps) - branch.at)
-        elif not first:
-            session.edit_prompt(branch.prompt.text)
+            self._retrace.end(branch)
 
     def _made(self, branch: Branch, step: Step) -> Step:
-        """The token of this place: forced, or drawn with the sampling and the interventions of then."""
-        session = self._session
-        if session.sampling != step.sampling:
-            session.sampling = step.sampling
-        again = self._next(step)
-        if step.interventions != session.interventions:
-            if again.token_id == step.token_id:  # drawn before the model was changed, which makes the newest step again
-                again = session.intervene(step.interventions) or again
-            else:
-                session.back(1)
-                session.intervene(step.interventions)
-                again = self._next(step)
+        again = self._retrace.make(step)
         if again.token_id != step.token_id:
             raise OtherError(f"token {step.index} of branch '{branch.name}' is {again.token!r} now, and was {step.token!r}")
         return again
-
-    def _next(self, step: Step) -> Step:
-        self._session.go_on()
-        return self._session.force(step.token_id) if step.forced else self._session.step()
 
     def _compare(self, branch: Branch, step: Step, again: Step) -> None:
         for name, a, b in self._pairs(step, again):

@@ -23,6 +23,7 @@ from openmav.protocol.commands import (
     PreviewSampling,
     Rename,
     Resume,
+    Retrace,
     SetBreakpoints,
     SetPace,
     SetSampling,
@@ -34,7 +35,9 @@ from openmav.protocol.commands import (
 
 if TYPE_CHECKING:
     from openmav.engine.worker import Engine
+    from openmav.generation.retrace import Retrace as Way
     from openmav.generation.session import Session
+    from openmav.record import Step
 
 
 EVERY = 0.1  # seconds between two reports of a sweep
@@ -179,6 +182,45 @@ def sweep_heads(engine: Engine, session: Session, command: SweepHeads) -> str:
     return f"the sweep is done: {now.total} heads" if now is not None else ""
 
 
+def retrace(engine: Engine, session: Session, command: Retrace) -> str:
+    """Stopped by any other command but Want; that one is obeyed then, and what was made stays."""
+    engine.running = False
+    way = session.retrace()
+    for branch in command.branches:
+        with _leaving(engine, session):
+            way.begin(branch)
+        engine.report(session)
+        if not way.same_prompt(branch):
+            return f"the prompt of branch '{branch.name}' has other tokens now, so that its text was not made again"
+        for step in branch.steps[len(session.steps) :]:
+            _obey_wants(engine, session)
+            if engine.inbox.waiting:
+                return f"stopped after token {len(session.steps)} of branch '{branch.name}'"
+            engine.show_made(session, partial(_made_again, way, step))
+            again = session.steps[-1]
+            if again.token_id != step.token_id:
+                return f"token {step.index} is {again.token!r} now, and was {step.token!r}: the text goes another way from here"
+        if session.branch != branch.name:
+            engine.reporter.renamed(session.branch, branch.name)
+            session.rename(session.branch, branch.name)
+        way.end(branch)
+    with _leaving(engine, session):
+        way.go_to(command.current)
+    return ""
+
+
+def _made_again(way: Way, step: Step) -> list[Step]:
+    return [way.make(step)]
+
+
+def _obey_wants(engine: Engine, session: Session) -> None:
+    """So that the steps have what the app shows."""
+    engine.inbox.receive()
+    while engine.inbox.waiting and isinstance(engine.inbox.waiting[0][1], Want):
+        engine.reporter.obeyed, command = engine.inbox.take()
+        handle(engine, session, command)
+
+
 @contextlib.contextmanager
 def _at(session: Session, command: Force | Type) -> Iterator[None]:
     """The text undone to the place that the command is meant for; redone where nothing was put there.
@@ -239,4 +281,5 @@ HANDLERS: dict[type, Callable[[Engine, Session, Any], str | None]] = {
     SetPace: set_pace,
     Attribute: attribute,
     SweepHeads: sweep_heads,
+    Retrace: retrace,
 }

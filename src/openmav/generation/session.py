@@ -17,6 +17,7 @@ from openmav.generation.measure_runner import MeasureRunner
 from openmav.generation.model_defaults import ModelDefaults
 from openmav.generation.preview import preview
 from openmav.generation.recompute import Recomputer
+from openmav.generation.retrace import Retrace
 from openmav.generation.runs import ModelRuns
 from openmav.generation.step_maker import StepMaker
 from openmav.generation.stopping import StoppingCriteria
@@ -271,6 +272,10 @@ class Session:
         if self.prompt is not before:
             self._sampler.use(self.sampling)
             self._runs.change_prompt(self.prompt.token_ids)
+
+    def retrace(self) -> Retrace:
+        """What makes the branches of a recording again, from this session's beginning on."""
+        return Retrace(self)
 
     def rename(self, old: str, new: str) -> None:
         """Raises UsageError for an unknown branch, an empty name or one that is taken."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TypeAlias, get_args
 
+from openmav.record import Branch
 from openmav.settings.sampling import Sampling
 
 
@@ -159,9 +160,20 @@ class SweepHeads:
     branch: str | None = None
 
 
+@dataclass(frozen=True)
+class Retrace:
+    """Make all tokens of these branches again, each after its parent, as they were drawn or forced; then pause at the end of `current`.
+
+    Any other command but Want stops it. Of a step its token, `forced`, `sampling` and `interventions` count.
+    """
+
+    branches: tuple[Branch, ...]
+    current: str
+
+
 Generating: TypeAlias = Resume | Pause | Advance | Back | Forward | Force | Type | Switch | Rename
 Changing: TypeAlias = EditPrompt | Intervene | SetBreakpoints | SetSampling | SetPace
-Command: TypeAlias = Generating | Changing | Want | PreviewSampling | Attribute | SweepHeads
+Command: TypeAlias = Generating | Changing | Want | PreviewSampling | Attribute | SweepHeads | Retrace
 
 
 COMMANDS = frozenset(kind.__name__ for kind in get_args(Command))  # of a source that takes them all

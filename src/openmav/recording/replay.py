@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from openmav.errors import UsageError
-from openmav.protocol.commands import Command, Switch
+from openmav.protocol.commands import Command, Retrace, Switch
 from openmav.protocol.snapshot import RunState, Snapshot, Status
 from openmav.record import TRUNK, Branch
 from openmav.record.attribution_result import InputAttribution
@@ -81,6 +81,12 @@ def snapshot_of(recording: Recording) -> Snapshot:
     return replace(
         now, status=status, info=info, prompt=current.prompt, branch=current.name, parent=current.parent, at=current.at, notice=notice
     )
+
+
+def retrace_of(recording: Recording) -> Retrace:
+    """The command that makes an engine write the recorded text again. Raises UsageError for a recording that holds no run."""
+    branches = (replace(b, steps=tuple(replace(s, values={}, pieces={}, before=None) for s in b.steps)) for b in recording.branches())
+    return Retrace(tuple(branches), snapshot_of(recording).branch)
 
 
 def at_branch(now: Snapshot, name: str) -> Snapshot:
