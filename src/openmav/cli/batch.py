@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 MANIFEST, SUMMARY = "batch.json", "summary.csv"
 COLUMNS = ("number", "file", "prompt_tokens", "tokens", "reason", "surprisal", "entropy", "perplexity", "text", "error")
-TEXT = 40  # cells of a prompt's text in the table
+TEXT = 25  # cells of a prompt's text in the table
 
 
 def batch_command(options: BatchOptions) -> int:
