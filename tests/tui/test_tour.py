@@ -93,7 +93,7 @@ async def test_going_back_and_skipping() -> None:
         assert app.at == 0
         assert "c next" in box(app)
         assert app.answer == "The model generated “·the” (the · is a space), reversed in the text, with a probability of " + (
-            f"{100 * math.exp(app.view.steps[0].logprob):.1f} %. Everything below is about this one choice."
+            f"{100 * math.exp(app.view.steps[0].logprob):.1f} %. All that follows is about such choices."
         )
 
 
@@ -187,7 +187,13 @@ def test_the_lens_says_where_the_answer_stays() -> None:
     view = view_of(**{"logit_lens.token_ids": np.array([[1, 2], [3, 1], [3, 2]])})
     assert view.step is not None
     view = replace(view, steps=(replace(view.step, pieces={1: " a", 2: "b", 3: " c"}),))
-    assert answers.lens(moment(view)) == "Layer 0 predicts “·a”. The final answer “·c” is the stable top prediction from layer 1 on."
+    said = "Layer 0 predicts “·a”. The model's answer, its most likely token “·c”, is there "
+    assert answers.lens(moment(view)) == f"{said}from layer 1 on."
+    late = view_of(**{"logit_lens.token_ids": np.array([[1, 2], [2, 1], [3, 2]])})
+    assert (
+        answers.lens(moment(replace(late, steps=(replace(view.steps[0], values=late.steps[0].values),))))
+        == f"{said}only at the last layer."
+    )
     assert "takes shape" in answers.lens(moment(view_of()))
     there_and_back = view_of(**{"logit_lens.token_ids": np.array([[3, 2], [1, 3], [3, 2]])})
     said = answers.lens(moment(replace(there_and_back, steps=(replace(view.steps[0], values=there_and_back.steps[0].values),))))
@@ -199,7 +205,7 @@ def test_entropy_is_explained_by_a_die() -> None:
 
     view = view_of()
     assert view.step is not None
-    for nats, said in ((0.0, "1.0 sides (e to the entropy), nearly certain"), (math.log(6), "6.0 sides"), (4.0, "55 sides")):
+    for nats, said in ((0.0, "1.0 sides, nearly certain"), (math.log(6), "6.0 sides"), (4.0, "55 sides")):
         assert said in answers.entropy(moment(replace(view, steps=(replace(view.step, entropy=nats),))))
     assert "NaN" in answers.entropy(moment(replace(view, steps=(replace(view.step, entropy=math.nan),))))
 

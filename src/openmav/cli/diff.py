@@ -18,29 +18,29 @@ MOST = 60  # characters of a value
 def diff_command(a: str, b: str, json: bool, tolerance: float) -> int:
     """Print it; 0 where they are the same, 1 where not. Raises UsageError for what is no recording."""
     with Recording(a) as one, Recording(b) as two:
-        found = compare(one, two, tolerance)
+        difference = compare(one, two, tolerance)
         problems = [f"{file}: {problem}" for file, recording in ((a, one), (b, two)) for problem in recording.problems]
     if json:
-        Output(stdout()).write(write_line({**found.content(), "problems": problems}))
+        Output(stdout()).write(write_line({**difference.content(), "problems": problems}))
     else:
-        for what, says in (*_lines(found), *(("problem", problem) for problem in problems)):
+        for what, says in (*_lines(difference), *(("problem", problem) for problem in problems)):
             line(what, says)
-        tokens = f"{found.compared} tokens compared"
-        echo(f"the same: {tokens}" if found.same else f"different: {tokens}")
-    return 0 if found.same else 1
+        tokens = f"{difference.compared} tokens compared"
+        echo(f"the same: {tokens}" if difference.same else f"different: {tokens}")
+    return 0 if difference.same else 1
 
 
-def _lines(found: Difference) -> Iterator[tuple[str, str]]:
-    for fact in found.facts:
+def _lines(difference: Difference) -> Iterator[tuple[str, str]]:
+    for fact in difference.facts:
         yield "run", f"{fact.name}: {_short(fact.a)} and {_short(fact.b)}"
-    for text in found.texts:
+    for text in difference.texts:
         lengths = " and ".join("none" if count < 0 else f"{count} tokens" for count in (text.tokens_a, text.tokens_b))
         parts = f"; token {text.index} is {text.token_a!r} and {text.token_b!r}" if text.index is not None else ""
         yield "branch", f"{text.branch}: {lengths}{parts}"
-    if found.first is not None:
-        layer = f"layer {found.first.layer}" if found.first.layer is not None else "the output"
-        yield "first", f"token {found.first.index} of {found.first.branch}, {layer}: {found.first.name} by {found.first.difference:.3g}"
-    for number in found.numbers:
+    if (first := difference.first) is not None:
+        layer = f"layer {first.layer}" if first.layer is not None else "the output"
+        yield "first", f"token {first.index} of {first.branch}, {layer}: {first.name} by {first.difference:.3g}"
+    for number in difference.numbers:
         yield "numbers", _number(number)
 
 

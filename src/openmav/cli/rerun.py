@@ -100,8 +100,6 @@ class _Rerun:
 
 def _same_candidates(a: Candidates, b: Candidates) -> tuple[list[list[float]], list[list[float]]]:
     """Logits and probabilities of the tokens that are candidates of both."""
-    found = [
-        {int(i): [float(x) for x in row] for i, *row in zip(one.token_ids, one.logits, one.probs, one.sampled_probs)} for one in (a, b)
-    ]
-    common = [token_id for token_id in found[0] if token_id in found[1]]
-    return [found[0][i] for i in common], [found[1][i] for i in common]
+    rows = [{int(i): [float(x) for x in row] for i, *row in zip(one.token_ids, one.logits, one.probs, one.sampled_probs)} for one in (a, b)]
+    common = [token_id for token_id in rows[0] if token_id in rows[1]]
+    return [rows[0][i] for i in common], [rows[1][i] for i in common]

@@ -104,7 +104,7 @@ def compare(a: Recording, b: Recording, tolerance: float = 0.0) -> Difference:
             result.texts.append(TextDifference(name, lengths[0], lengths[1]))
             continue
         _compare_branch(left, right, one.info, tolerance, result, numbers)
-    result.numbers = sorted(numbers.values(), key=lambda found: found.name)
+    result.numbers = sorted(numbers.values(), key=lambda entry: entry.name)
     return result
 
 
@@ -162,17 +162,17 @@ def _compare_step(
     for name, gaps in step_gaps(a, b):
         if gaps is not None and not (gaps > tolerance).any():
             continue
-        found = numbers.setdefault(name, NumberDifference(name))
-        found.steps += 1
+        entry = numbers.setdefault(name, NumberDifference(name))
+        entry.steps += 1
         if gaps is None:
-            found.missing = _missing(a, b).get(name, "")
-            found.branch, found.index = (branch, a.index) if found.steps == 1 else (found.branch, found.index)
+            entry.missing = _missing(a, b).get(name, "")
+            entry.branch, entry.index = (branch, a.index) if entry.steps == 1 else (entry.branch, entry.index)
             continue
         layers = np.flatnonzero((gaps > tolerance).reshape(len(gaps), -1).any(axis=1)) if _by_layer(name, gaps, info) else None
         parting.append((float(layers[0]) if layers is not None else np.inf, name, float(gaps.max())))
-        if float(gaps.max()) > found.largest:
-            found.layer = int(np.unravel_index(gaps.argmax(), gaps.shape)[0]) if layers is not None else None
-            found.largest, found.branch, found.index = float(gaps.max()), branch, a.index
+        if float(gaps.max()) > entry.largest:
+            entry.layer = int(np.unravel_index(gaps.argmax(), gaps.shape)[0]) if layers is not None else None
+            entry.largest, entry.branch, entry.index = float(gaps.max()), branch, a.index
     if parting and result.first is None:
         layer, name, largest = min(parting)
         result.first = First(branch, a.index, int(layer) if layer < np.inf else None, name, largest)

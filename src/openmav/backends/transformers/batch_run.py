@@ -34,7 +34,7 @@ CLOSE = 1e-5  # of the largest logit: what a text in a batch may differ from the
 
 
 class BatchedText:
-    """One text of a batch: satisfies backends.base.RunsText, but that nothing is taken back."""
+    """One text of a batch: satisfies backends.base.RunsText, but that no token is undone."""
 
     def __init__(self, run: TextRun) -> None:
         self.run = run
@@ -56,9 +56,9 @@ class BatchedText:
         return frame
 
     def rewind(self, length: int) -> None:
-        """See backends.base.Backend; a text of a batch goes forward only."""
+        """See backends.base.Backend; in a batch no token of a text is undone."""
         if length < self.length:
-            raise NotImplementedError("a text of a batch is not taken back")
+            raise NotImplementedError("no token of a batch is undone")
 
     def aside(self) -> AbstractContextManager[None]:
         """See backends.base.Backend."""

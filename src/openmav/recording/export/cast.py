@@ -58,8 +58,8 @@ def frame_of(view: View, title: str, tokens: int) -> Iterator[Line]:
 
 
 def _rows(lines: Any, height: int) -> Iterator[Line]:
-    found = [line if isinstance(line, list) else [Segment(line)] for line in lines][:height]
-    yield from [*found, *([] for _ in range(height - len(found)))]
+    drawn = [line if isinstance(line, list) else [Segment(line)] for line in lines][:height]
+    yield from [*drawn, *([] for _ in range(height - len(drawn)))]
 
 
 def _ansi(line: Line) -> str:

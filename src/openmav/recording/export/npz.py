@@ -26,16 +26,16 @@ MOST_BYTES = 2**30  # of one array
 
 def write(run: Run, out: BinaryIO) -> None:
     columns: list[list[Any]] = [[] for _ in NAMES]
-    found: dict[str, list[NDArray[Any]]] = {}
+    parts: dict[str, list[NDArray[Any]]] = {}
     at: dict[str, list[int]] = {}
     for row, (fields, step) in enumerate(rows(run)):
         for column, value in zip(columns, fields):
             column.append(value)
         for name, array in arrays(step).items():
-            found.setdefault(name, []).append(array.astype(np.str_) if array.dtype == object else array)
+            parts.setdefault(name, []).append(array.astype(np.str_) if array.dtype == object else array)
             at.setdefault(name, []).append(row)
     result = {name: _column(values) for name, values in zip(NAMES, columns)}
-    for name, values in found.items():
+    for name, values in parts.items():
         result[name] = stacked(name, values)
         if len(values) < len(columns[0]):
             result[f"{name}.rows"] = np.array(at[name], np.int64)

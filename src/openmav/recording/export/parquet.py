@@ -27,9 +27,9 @@ def write(run: Run, out: BinaryIO) -> None:
         from pyarrow import parquet
     except ImportError as error:
         raise UsageError("Parquet needs pyarrow: pip install 'openmav[parquet]'") from error
-    found = list(rows(run))
-    columns = {name: pa.array([fields[at] for fields, _ in found]) for at, name in enumerate(NAMES)}
-    steps = [arrays(step) for _, step in found]
+    made = list(rows(run))
+    columns = {name: pa.array([fields[at] for fields, _ in made]) for at, name in enumerate(NAMES)}
+    steps = [arrays(step) for _, step in made]
     for name in dict.fromkeys(name for step in steps for name in step):
         columns[name] = nested(name, [step.get(name) for step in steps])
     table = pa.table(columns).replace_schema_metadata({"mav": json.dumps(plain(run.recording.meta))})

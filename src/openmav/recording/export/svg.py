@@ -1,4 +1,4 @@
-"""A picture for a paper: the text tinted by surprise, and below it the lens map of its last tokens, or the likeliest candidates.
+"""A picture for a paper: the text tinted by surprise, and below it the lens map of its last tokens, or the most likely candidates.
 
 Made without a browser. Each run of text has its width (`textLength`), so that it fills its cells in whatever monospaced font there is.
 """
@@ -225,6 +225,6 @@ def _candidates(picture: Picture, step: Step) -> None:
 
 def _shown(step: Step) -> Iterator[tuple[float, tuple[int, str]]]:
     """The first candidates, and the chosen one where it is not among them."""
-    found = [(float(p), (int(i), text)) for p, i, text in zip(step.candidates.probs, step.candidates.token_ids, step.candidates.tokens)]
-    yield from found[:CANDIDATES]
-    yield from (one for one in found[CANDIDATES:] if one[1][0] == step.token_id)
+    ranked = [(float(p), (int(i), text)) for p, i, text in zip(step.candidates.probs, step.candidates.token_ids, step.candidates.tokens)]
+    yield from ranked[:CANDIDATES]
+    yield from (one for one in ranked[CANDIDATES:] if one[1][0] == step.token_id)

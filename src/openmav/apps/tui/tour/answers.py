@@ -37,24 +37,22 @@ def key(view: View, binding: str) -> str:
     return table.key_of(binding, view.options.keys)
 
 
-def chosen(view: View) -> tuple[str, str, str]:
-    """The shown token, its probability in percent, its surprisal in nats."""
+def chosen(view: View) -> tuple[str, str]:
+    """The shown token, and its probability in percent."""
     step = view.step
-    if step is None:
-        return "?", "?", "?"
-    return quoted(step.token), f"{number_text(100 * math.exp(step.logprob), 1)} %", f"{number_text(step.surprisal, 2)} nats"
+    return ("?", "?") if step is None else (quoted(step.token), f"{number_text(100 * math.exp(step.logprob), 1)} %")
 
 
 def first_token(progress: Progress) -> str:
-    token, share, _ = chosen(progress.now)
+    token, share = chosen(progress.now)
     space = " (the · is a space)" if "·" in token else ""
     what = f"The model generated {token}{space}, reversed in the text, with a probability of {share}."
-    return f"{what} Everything below is about this one choice."
+    return f"{what} All that follows is about such choices."
 
 
 def forced(progress: Progress) -> str:
-    token, share, surprisal = chosen(progress.now)
-    return f"You forced {token}. The model had given it {share}: a surprisal of {surprisal}. It continues from there."
+    token, share = chosen(progress.now)
+    return f"You forced {token}. The model had given it {share}. What it generates next continues your text."
 
 
 def after_running(progress: Progress) -> str:
@@ -73,7 +71,7 @@ def entropy(progress: Progress) -> str:
     choices = math.exp(nats) if nats < 50 else math.inf
     sides = number_text(choices, 0 if choices >= 20 else 1)
     certainty = "nearly certain" if choices < 2 else "between a few" if choices < 12 else "wide open"
-    die = f"as uncertain as a fair die with {sides} sides (e to the entropy)"
+    die = f"as uncertain as a fair die with {sides} sides"
     return f"Here the entropy was {number_text(nats, 2)} nats: {die}, {certainty}."
 
 
@@ -123,4 +121,5 @@ def lens(progress: Progress) -> str:
         return f"The final answer {token} is the top prediction at every layer: an easy one. {again}"
     if first == token:
         return f"Layer 0 predicts {first} too, later layers something else; from layer {since} on the prediction is stable."
-    return f"Layer 0 predicts {first}. The final answer {token} is the stable top prediction from layer {since} on."
+    where = "only at the last layer" if since == last else f"from layer {since} on"
+    return f"Layer 0 predicts {first}. The model's answer, its most likely token {token}, is there {where}."

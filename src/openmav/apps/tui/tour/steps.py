@@ -46,8 +46,8 @@ TOUR_STEPS = (
     ),
     TourStep(
         "Surprisal",
-        'How unlikely was the generated token? Surprisal, -ln of its probability p, says so in nats, its unit: 0 is "of course", 0.7 is a'
-        " coin toss, 5 is one in 150. The timeline has a column for each token; the text is tinted the same way.",
+        'How unlikely was the generated token? Its surprisal says so, in nats: 0 is "of course", 0.7 a coin toss, 5 one in 150 (it is the'
+        " logarithm of 1 / probability). The timeline has a column for each token; the text is tinted by the same scale.",
         "Press {run} to let it run, and {run} again after a while (8 tokens or more).",
         ("generated_text", "timeline"),
         "timeline",
@@ -66,9 +66,9 @@ TOUR_STEPS = (
     ),
     TourStep(
         "Temperature",
-        "So far the most likely token was taken each time: greedy decoding, temperature 0. Above 0 the token is sampled. A low"
-        " temperature favours the most likely tokens; 1 samples from the model's own distribution; higher values flatten it:"
-        " watch the bars.",
+        "Until now the model took the most likely token (you forced one): temperature 0. Above 0 it draws one at random, by the"
+        " column “sampled”. A low temperature favours the most likely tokens, 1 draws by the model's own probabilities p, a higher one"
+        " makes them more alike: watch “sampled” and its bars.",
         "Press {temperature_up} until the temperature is 0.8 or more, then {next} three times.",
         ("generated_text", "top_predictions", "sampler_waterfall"),
         "top_predictions",
@@ -78,7 +78,8 @@ TOUR_STEPS = (
     TourStep(
         "Attention",
         "To predict the next token, the model looks back at the text. Each layer has several attention heads, and each head spreads"
-        " 100 % of its attention over the tokens so far. Here is one head: its row of shares, and the same shares as colours on the text.",
+        " 100 % of its attention over the tokens so far. Here is one head: its shares, the largest first, and the same shares as colours on"
+        " the text.",
         "Press {head_right} or {head_left} for another head.",
         ("generated_text", "attention_row"),
         "attention_row",
@@ -89,17 +90,18 @@ TOUR_STEPS = (
     TourStep(
         "Layers",
         "A model is a stack of layers. Through them runs one vector, the residual stream; each layer's attention, and then a small network"
-        " called MLP, add something to it. The bars show how much: the same row is the same layer in every panel.",
-        "Press {layer_down} or {layer_up} for another layer.",
-        ("mlp_norm", "attention_norms", "residual_norms"),
-        "mlp_norm",
+        " called MLP, add something to it. The bars show how long that is; a row is a layer, the highest one comes last before the answer.",
+        "Press {layer_down} a few times to walk down the layers, {layer_up} to walk up.",
+        ("attention_norms", "mlp_norm", "residual_norms"),
+        "attention_norms",
         lambda progress: progress.now.layer != progress.before.layer,
         answers.layer,
     ),
     TourStep(
         "The logit lens",
         "What would the model predict if it stopped at a layer? The lens decodes the residual stream after each layer with the model's"
-        " own output head. The lowest rows often predict from the last word alone; further up, the answer takes shape.",
+        " own last step, which turns it into probabilities. Low layers often guess from the last word alone; ◆ is where the answer is"
+        " there to stay.",
         "Press {next} for another token, and read the rows from the bottom up.",
         ("logit_lens", "top_predictions"),
         "logit_lens",
@@ -108,8 +110,8 @@ TOUR_STEPS = (
     ),
     TourStep(
         "Explore",
-        "That is all you need: a token, its candidates, how surprising and how uncertain it was, what the heads attended to, what the"
-        " layers added. The keys {layout_1} to {layout_9} switch layouts, {help} explains the focused panel ({panel_next}: next panel),"
+        "That is all you need: a token, its candidates, its surprisal, the entropy, temperature, attention, what the layers added, the"
+        " lens. The keys {layout_1} to {layout_9} switch layouts, {help} explains the focused panel ({panel_next}: next panel),"
         " {palette} lists all commands.",
         "Press {layout_1} for the overview.",
         ("generated_text", "top_predictions", "timeline"),
