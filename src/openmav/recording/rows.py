@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import lru_cache
 from typing import Any, NamedTuple, TypeAlias
 
@@ -132,12 +132,17 @@ def array_of(dtype: str, shape: Any, data: bytes, start: int = 0) -> NDArray[Any
     """A read-only array of these bytes. Raises BadDataError where they are not what dtype and shape say."""
     if dtype not in DTYPES or not isinstance(shape, list) or len(shape) > MOST_AXES:
         raise BadDataError("an array of an unknown kind")
-    if not all(isinstance(size, int) and not isinstance(size, bool) and size >= 0 for size in shape):
+    if not all_of(int, shape) or min(shape, default=0) < 0:
         raise BadDataError("an array with a wrong shape")
     count = math.prod(shape)
     if start + count * DTYPES[dtype].itemsize > len(data):
         raise BadDataError("an array that is shorter than its shape says")
     return frozen(np.frombuffer(data, DTYPES[dtype], count, start).reshape(shape).astype(DTYPES[dtype].newbyteorder("="), copy=False))
+
+
+def all_of(kind: type, values: Iterable[Any]) -> bool:
+    """Whether each of them is of just this type; a long recording asks a million times."""
+    return {*map(type, values)} <= {kind}
 
 
 def kind_of(array: NDArray[Any]) -> str:
@@ -211,10 +216,16 @@ def _escaped(name: str) -> str:
 
 
 def _place(content: dict[str, Any], pointer: str, array: NDArray[Any]) -> None:
-    *path, last = (part.replace("~1", "/").replace("~0", "~") for part in pointer.split("/"))
+    path, last = _path(pointer)
     for name in path:
         content = content[name]
     content[last] = array
+
+
+@lru_cache(maxsize=1024)
+def _path(pointer: str) -> tuple[tuple[str, ...], str]:
+    *path, last = (part.replace("~1", "/").replace("~0", "~") for part in pointer.split("/"))
+    return tuple(path), last
 
 
 def measure_name(pointer: str) -> tuple[str, str]:
@@ -228,13 +239,13 @@ def measure_name(pointer: str) -> tuple[str, str]:
 def need_sound(step: Step) -> None:
     """Raises BadDataError for a step whose fields are of the wrong kind."""
     whole = (step.index, step.position, step.token_id, step.rank)
-    good = all(isinstance(number, int) for number in whole) and isinstance(step.token, str) and isinstance(step.text, str)
+    good = all_of(int, whole) and isinstance(step.token, str) and isinstance(step.text, str)
     good = good and step.index >= 0
     for candidates in _candidates(step):
         k = len(candidates.tokens)
         arrays = (candidates.token_ids, candidates.logits, candidates.probs, candidates.sampled_probs)
-        good = good and k > 0 and all(array.shape == (k,) for array in arrays) and all(isinstance(text, str) for text in candidates.tokens)
-    good = good and all(isinstance(text, str) for text in (*step.dropped, *step.pieces.values()))
+        good = good and k > 0 and {array.shape for array in arrays} == {(k,)} and all_of(str, candidates.tokens)
+    good = good and all_of(str, step.dropped) and all_of(str, step.pieces.values())
     good = good and isinstance(step.logprob, float) and isinstance(step.entropy, float)
     good = good and all(isinstance(s, (int, float)) for s in (step.timing.model, step.timing.capture, step.timing.sample))
     if not good:
