@@ -262,8 +262,11 @@ def test_themes_before_the_first_paint_and_by_key(page):
     assert browser.execute_script(ground) == "rgb(15, 20, 25)"
     press(browser, "d")
     assert browser.execute_script(ground) == "rgb(251, 250, 247)"
-    browser.refresh()
-    drawn(browser)
+    for _ in range(20):
+        browser.refresh()
+        drawn(browser)
+        if browser.execute_script(ground) == "rgb(251, 250, 247)":  # Chromium keeps it in another process, on a busy machine a moment later
+            break
     assert browser.execute_script(ground) == "rgb(251, 250, 247)"
     browser.execute_script("localStorage.clear()")
     browser.get_log("performance")
