@@ -150,6 +150,10 @@ def test_a_rerun_names_what_is_another_and_what_cannot_be_known(tmp_path, capsys
         "UPDATE steps SET token_id = 9, token = 'x' WHERE branch = 2 AND step = 6": (1, "token 6 of branch "),
         "UPDATE steps SET entropy = entropy + 0.5 WHERE branch = 1 AND step = 2": (1, "the largest difference of a number is 0.5"),
         "UPDATE meta SET value = 'null' WHERE name = 'settings'": (0, "none: the recording does not have the settings"),
+        "UPDATE meta SET value = json_set(value, '$.sampling.stages', json('[[1, 2, 3]]')) WHERE name = 'settings'": (
+            0,
+            "none: the settings",
+        ),
         """UPDATE meta SET value = replace(value, '"backend":"toy"', '"backend":"no"') WHERE name = 'settings'""": (0, "none: "),
         "UPDATE branches SET prompt = replace(prompt, 'another', 'the') WHERE id > 2": (1, "has other tokens now"),
     }

@@ -7,9 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from openmav.backends.base import Intervening
-from openmav.errors import UsageError
-from openmav.generation.ablation_sweep import swept_sites
+from openmav.generation.ablation_sweep import possible_sites
 from openmav.generation.detokenize import TokenStrings
 from openmav.generation.session import Session
 from openmav.generation.tokenize import one_token
@@ -96,21 +94,13 @@ class Sweep:
 
     def __init__(self, session: Session, what: Swept, target: str | None = None, minus: str | None = None, how: How = "zero") -> None:
         backend, prompt = session.backend, session.prompt
-        if not isinstance(backend, Intervening):
-            raise UsageError(f"the backend {backend.info.backend} does not support interventions")
-        self._backend = backend
+        self._backend, sites, missing = possible_sites(backend, what, how)
         pieces = TokenStrings.of(backend, prompt.token_ids)
         named, against = (None if text is None else _token(session, pieces, text) for text in (target, minus))
         logits = backend.prefill(prompt.token_ids, frozenset()).logits
         top = int(logits.argmax())
         chosen = named or Token(top, pieces[top])
-        every = swept_sites(what, session.info.layers, session.info.heads, how)
-        reasons = {one: backend.why_not(one) for one in every}
-        missing = {one: why for one, why in reasons.items() if why is not None}
-        if len(missing) == len(every):
-            raise UsageError(": ".join([f"{session.info.name} has no {what} to ablate", *list(missing.values())[:1]]))
-        sites = tuple(one for one in every if one not in missing)
-        self.plan = Plan(session.info, prompt, what, how, chosen, against, _read(logits, chosen, against), sites, missing)
+        self.plan = Plan(session.info, prompt, what, how, chosen, against, _read(logits, chosen, against), tuple(sites), missing)
 
     def __iter__(self) -> Iterator[Effect]:
         plan = self.plan

@@ -25,7 +25,30 @@ REPEATED = "may be repeated"
 
 
 @dataclass(frozen=True)
-class RunOptions(RunsModelOptions):
+class SamplingFlags:
+    """How tokens are chosen."""
+
+    temp: float | None
+    top_k: int | None
+    top_p: float | None
+    min_p: float | None
+    repetition_penalty: float | None
+    ignore_generation_config: bool
+    seed: int
+
+
+@dataclass(frozen=True)
+class InterventionFlags:
+    """What is changed in the model, a field for each of interventions.KINDS."""
+
+    ablate: tuple[str, ...]
+    amplify: tuple[str, ...]
+    steer: tuple[str, ...]
+    patch: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class RunOptions(InterventionFlags, SamplingFlags, RunsModelOptions):
     """Of `mav run`."""
 
     max_new_tokens: int | None
@@ -34,17 +57,6 @@ class RunOptions(RunsModelOptions):
     json_schema: str | None
     ban: tuple[str, ...]
     require: tuple[str, ...]
-    temp: float | None
-    top_k: int | None
-    top_p: float | None
-    min_p: float | None
-    repetition_penalty: float | None
-    ignore_generation_config: bool
-    seed: int
-    ablate: tuple[str, ...]
-    amplify: tuple[str, ...]
-    steer: tuple[str, ...]
-    patch: tuple[str, ...]
     breakpoints: tuple[str, ...]
     watches: tuple[str, ...]
     tui: bool
@@ -226,7 +238,7 @@ ATTRIBUTE = (
 
 
 @dataclass(frozen=True)
-class CompareOptions:
+class CompareOptions(InterventionFlags):
     """Of `mav compare`. `model`, `backend`, `device`, `dtype` and `prompt` have none, one or two values: of both, or of A and of B."""
 
     model: tuple[str, ...]
@@ -242,10 +254,6 @@ class CompareOptions:
     max_new_tokens: int | None
     temp: float | None
     seed: int
-    ablate: tuple[str, ...]
-    amplify: tuple[str, ...]
-    steer: tuple[str, ...]
-    patch: tuple[str, ...]
     threshold: float | None
     max_kl: float | None
     json: bool
@@ -287,7 +295,7 @@ COMPARE = (
 
 
 @dataclass(frozen=True)
-class BatchOptions(ModelOptions):
+class BatchOptions(SamplingFlags, ModelOptions):
     """Of `mav batch`."""
 
     prompts: str
@@ -295,13 +303,6 @@ class BatchOptions(ModelOptions):
     chat_template: str | None
     max_new_tokens: int | None
     stop: tuple[str, ...]
-    temp: float | None
-    top_k: int | None
-    top_p: float | None
-    min_p: float | None
-    repetition_penalty: float | None
-    ignore_generation_config: bool
-    seed: int
     measures: tuple[str, ...]
     record: str
     batch_size: int

@@ -9,7 +9,7 @@ from typing import Literal, TypeAlias
 
 from openmav.cli.config_file.read import Config, read_config
 from openmav.cli.config_file.write import save_layout
-from openmav.cli.flags import BatchOptions, CompareOptions, RunOptions
+from openmav.cli.flags import InterventionFlags, RunOptions, SamplingFlags
 from openmav.cli.options import model_settings, read_file
 from openmav.errors import UsageError
 from openmav.plugins import registry
@@ -90,7 +90,7 @@ def make_constraint(options: RunOptions) -> Constraint:
     return constraint
 
 
-def make_sampling(options: RunOptions | BatchOptions) -> SamplingOptions:
+def make_sampling(options: SamplingFlags) -> SamplingOptions:
     """What the flags say; the model's generation config says the rest."""
     return SamplingOptions(
         temperature=options.temp,
@@ -111,7 +111,7 @@ def conditions_of(texts: tuple[str, ...], kind: Literal["truth", "any"]) -> tupl
     return tuple(dict.fromkeys(texts))
 
 
-def interventions_of(options: RunOptions | CompareOptions) -> tuple[str, ...]:
+def interventions_of(options: InterventionFlags) -> tuple[str, ...]:
     """The interventions of the flags, as whole specs; all of one kind before the next, in the order of interventions.KINDS.
 
     Raises UsageError for one that can't be read.

@@ -24,23 +24,33 @@ def swept_sites(what: Swept, layers: int, heads: int, how: How) -> Sequence[Inte
     return [Intervention("ablate", layer, site, how=how) for layer in range(layers)]
 
 
+def possible_sites(backend: Backend, what: Swept, how: How) -> tuple[Intervening, list[Intervention], dict[Intervention, str]]:
+    """(the backend, the sites of this kind that its model has, the others with the reason).
+
+    Raises UsageError for a backend that does not support interventions, and where there is no such site.
+    """
+    info = backend.info
+    if not isinstance(backend, Intervening):
+        raise UsageError(f"the backend {info.backend} does not support interventions")
+    reasons = {one: backend.why_not(one) for one in swept_sites(what, info.layers, info.heads, how)}
+    missing = {one: why for one, why in reasons.items() if why is not None}
+    sites = [one for one in reasons if one not in missing]
+    if not sites:
+        raise UsageError(": ".join([f"{info.name} has no {what} to ablate", *list(missing.values())[:1]]))
+    return backend, sites, missing
+
+
 def sweep_heads(backend: Backend, prompt: Prompt, steps: Sequence[Step], index: int) -> Iterator[SweepMap]:
     """The map of step `index` as it grows: none known, then one head more each time. The backend's cache stays where it is.
 
     Raises UsageError for a backend or model that has no heads to ablate, and where there is no such step.
     """
     info = backend.info
-    if not isinstance(backend, Intervening):
-        raise UsageError(f"the backend {info.backend} does not support interventions")
+    model, sites, _ = possible_sites(backend, "heads", "zero")
     if not 0 <= index < len(steps):
         raise UsageError(f"there is no token {index} to sweep for; there are {len(steps)}, counted from 0")
-    every = swept_sites("heads", info.layers, info.heads, "zero")
-    reasons = {one: backend.why_not(one) for one in every}
-    sites = [one for one, why in reasons.items() if why is None]
-    if not sites:
-        raise UsageError(": ".join([f"{info.name} has no heads to ablate", *[why for why in reasons.values() if why][:1]]))
     step, ids = steps[index], (*prompt.token_ids, *(one.token_id for one in steps[:index]))
-    whole = backend.intervened([], ids)
+    whole = model.intervened([], ids)
     try:
         logit = float(whole.prefill(ids, frozenset()).logits[step.token_id])
     finally:
@@ -49,7 +59,7 @@ def sweep_heads(backend: Backend, prompt: Prompt, steps: Sequence[Step], index: 
     changes, known = np.zeros(shape, dtype=np.float32), np.zeros(shape, dtype=np.bool_)
     result = SweepMap(index, step.token_id, step.token, logit, frozen(changes.copy()), known.copy(), len(sites), step.before is not None)
     yield result
-    for one, logits in zip(sites, backend.variants(sites, ids)):
+    for one, logits in zip(sites, model.variants(sites, ids)):
         place = one.layer, one.index or 0
         changes[place], known[place] = float(logits[step.token_id]) - logit, True
         yield replace(result, changes=frozen(changes.copy()), known=known.copy())

@@ -100,8 +100,11 @@ def _write_sampling(sampling: Sampling) -> dict[str, Any]:
     return {**asdict(sampling), "stages": [list(stage) for stage in sampling.stages]}
 
 
-def _read_sampling(columns: Mapping[str, Any]) -> Sampling:
-    return Sampling(**{**columns, "stages": tuple((name, value) for name, value in columns["stages"])})
+def read_sampling(content: Mapping[str, Any]) -> Sampling:
+    """A sampling whose stages are pairs, or a mapping as in JSON lines. Raises KeyError, TypeError or ValueError for what is none."""
+    stages = content["stages"]
+    pairs = stages.items() if isinstance(stages, Mapping) else stages
+    return Sampling(**{**content, "stages": tuple((str(name), float(value)) for name, value in pairs)})
 
 
 # ---- the lists ---------------------------------------------------------------------------------------------------------------
@@ -131,7 +134,7 @@ STEP = (
     Entry("timing", _write_timing, lambda seconds: Timing(**seconds)),
     Entry("forced", in_lines=False),
     Entry("dropped", list, tuple, in_lines=False),
-    Entry("sampling", _write_sampling, _read_sampling, in_lines=False),
+    Entry("sampling", _write_sampling, read_sampling, in_lines=False),
 )
 
 

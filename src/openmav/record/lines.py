@@ -30,7 +30,7 @@ def header(info: ModelInfo, prompt: Prompt, settings: Settings) -> dict[str, Any
         "schema": SCHEMA,
         "version": __version__,
         "model": model_of(info),
-        "prompt": {"text": prompt.text, "token_ids": list(prompt.token_ids), "tokens": list(prompt.tokens)},
+        "prompt": prompt_of(prompt),
         "sampling": _sampling(settings.sampling),
         "aggregation": settings.aggregation,
         "interventions": list(settings.interventions),
@@ -42,6 +42,11 @@ def header(info: ModelInfo, prompt: Prompt, settings: Settings) -> dict[str, Any
 def _sampling(sampling: Sampling | SamplingOptions) -> dict[str, Any]:
     chosen = sampling if isinstance(sampling, Sampling) else sampling.over(Sampling())
     return {**asdict(chosen), "stages": dict(chosen.stages)}
+
+
+def prompt_of(prompt: Prompt) -> dict[str, Any]:
+    """The text, and the tokens that are fed for it."""
+    return {"text": prompt.text, "token_ids": list(prompt.token_ids), "tokens": list(prompt.tokens)}
 
 
 def model_of(info: ModelInfo) -> dict[str, Any]:

@@ -6,11 +6,12 @@ from collections.abc import Mapping
 from dataclasses import asdict, fields, replace
 from typing import Any
 
-from openmav.errors import UsageError
+from openmav.errors import MavError, UsageError
 from openmav.record import ModelInfo, Prompt
+from openmav.record.codec import read_sampling
 from openmav.settings import Settings
 from openmav.settings.constraint import Constraint
-from openmav.settings.sampling import Sampling, SamplingOptions
+from openmav.settings.sampling import SamplingOptions
 
 
 def model_content(info: ModelInfo | None) -> dict[str, Any] | None:
@@ -52,22 +53,28 @@ def read_prompt(content: Mapping[str, Any]) -> Prompt:
     return prompt
 
 
+def read_constraint(content: Mapping[str, Any]) -> Constraint:
+    """What the text had to keep to; raises as `read_model` does."""
+    return Constraint(**_with_tuples(content))
+
+
 def read_settings(content: Any) -> Settings:
     """The settings that a recording has. Raises UsageError where it has none."""
     if not isinstance(content, Mapping):
         raise UsageError("the recording does not have the settings of its run, so that it cannot be run again")
     try:
-        values: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in content.items()}
-        sampling = dict(content["sampling"])
-        if "stages" in sampling:
-            values["sampling"] = Sampling(**{**sampling, "stages": tuple((name, value) for name, value in sampling["stages"])})
-        else:
-            values["sampling"] = SamplingOptions(**sampling)
-        constraint: dict[str, Any] = {
-            name: tuple(value) if isinstance(value, list) else value for name, value in content["constraint"].items()
-        }
-        values["constraint"] = Constraint(**constraint)
+        sampling = content["sampling"]
+        values = _with_tuples(content)
+        values["sampling"] = read_sampling(sampling) if "stages" in sampling else SamplingOptions(**sampling)
+        values["constraint"] = read_constraint(content["constraint"])
         # nothing of the file may choose code: no code of the model's, no measure of a user's own
         return Settings(**{**values, "trust_remote_code": False, "measure_files": (), "interactive": False, "refresh_rate": 0.0})
-    except (TypeError, KeyError, AttributeError) as error:
+    except MavError:
+        raise
+    except (TypeError, KeyError, AttributeError, ValueError) as error:
         raise UsageError("the settings in the recording cannot be read, so that it cannot be run again") from error
+
+
+def _with_tuples(content: Mapping[str, Any]) -> dict[str, Any]:
+    """JSON has lists only."""
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in content.items()}

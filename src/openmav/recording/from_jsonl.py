@@ -14,13 +14,12 @@ from numpy.typing import NDArray
 
 from openmav.errors import UsageError
 from openmav.record import TRUNK, Candidates, ModelInfo, Step, frozen
-from openmav.record.codec import decode_step
+from openmav.record.codec import decode_step, read_sampling
 from openmav.record.lines import COLUMNS, PER_LAYER, SCHEMA
-from openmav.recording.facts import model_content, read_model, read_prompt
+from openmav.recording.facts import model_content, read_constraint, read_model, read_prompt
 from openmav.recording.rows import DTYPES, BadDataError, need_sound
 from openmav.recording.writer import Writer
 from openmav.settings import Settings
-from openmav.settings.constraint import Constraint
 from openmav.settings.sampling import Sampling
 
 MOST_LINE = 64 * 2**20  # bytes
@@ -209,21 +208,15 @@ def _put_infinite(content: dict[str, Any], name: str, places: list[list[int]]) -
 # ---- what was asked for ------------------------------------------------------------------------------------------------------
 
 
-def read_sampling(content: Mapping[str, Any]) -> Sampling:
-    """Of a header or a step."""
-    return Sampling(**{**content, "stages": tuple((str(name), float(value)) for name, value in content["stages"].items())})
-
-
 def _settings(line: Mapping[str, Any], info: ModelInfo, sampling: Sampling) -> Settings:
     """As far as a header of `mav --json` has them."""
-    constraint: dict[str, Any] = {name: tuple(one) if isinstance(one, list) else one for name, one in line["constraint"].items()}
     return Settings(
         model=info.name,
         prompt=line["prompt"]["text"] or None,
         backend=info.backend,
         dtype=info.dtype,
         sampling=sampling,
-        constraint=Constraint(**constraint),
+        constraint=read_constraint(line["constraint"]),
         aggregation=line["aggregation"],
         interventions=tuple(map(str, line["interventions"])),
         breakpoints=tuple(map(str, line["breakpoints"])),

@@ -12,7 +12,7 @@ from openmav.protocol.commands import Command, Retrace, Switch
 from openmav.protocol.snapshot import RunState, Snapshot, Status
 from openmav.record import TRUNK, Branch
 from openmav.record.attribution_result import InputAttribution
-from openmav.record.codec import number
+from openmav.record.codec import number, read_sampling
 from openmav.recording.reader import Recording
 from openmav.settings.sampling import Sampling
 
@@ -103,7 +103,7 @@ def at_branch(now: Snapshot, name: str) -> Snapshot:
 def _state(recording: Recording) -> RunState:
     try:
         sampling = recording.state("sampling")
-        chosen = Sampling(**{**sampling, "stages": tuple((str(k), float(v)) for k, v in sampling["stages"])}) if sampling else Sampling()
+        chosen = read_sampling(sampling) if sampling else Sampling()
         reason = recording.state("reason")
         interventions, breakpoints = (tuple(map(str, recording.state(name, ()))) for name in ("interventions", "breakpoints"))
         known = reason if reason in ("eos", "length", "stop", "break", "complete", "stuck", "interrupt") else None

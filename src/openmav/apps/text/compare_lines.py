@@ -9,7 +9,7 @@ from typing import Any
 from openmav.analysis.compare import ComparedToken, Lockstep, Parting, Totals
 from openmav.record import Prompt, Step
 from openmav.record.codec import plain
-from openmav.record.lines import model_of, write_line
+from openmav.record.lines import model_of, prompt_of, write_line
 
 SCHEMA = 1
 
@@ -26,21 +26,18 @@ class JsonComparison:
         self._line({"type": "header", "schema": SCHEMA, **sides, **about})
 
     def add(self, one: ComparedToken) -> None:
-        layers = {
-            part: {name: plain(getattr(apart, name)) for name in ("difference", "share", "cosine")} for part, apart in one.layers.items()
-        }
         self._line(
             {
                 "type": "token",
                 "index": one.a.index,
                 "token_id": one.a.token_id,
                 "token": one.a.token,
-                "kl": plain(one.kl),
+                "kl": one.kl,
                 "flip": one.flips,
                 "a": _top(one.a),
                 "b": _top(one.b),
                 "parting": _parting(one.parting),
-                "layers": layers,
+                "layers": {part: asdict(apart) for part, apart in one.layers.items()},
             }
         )
 
@@ -50,8 +47,8 @@ class JsonComparison:
                 "type": "end",
                 "reason": reason,
                 "tokens": totals.tokens,
-                "kl_mean": plain(totals.kl_mean),
-                "kl_max": plain(totals.kl_max) if totals.tokens else None,
+                "kl_mean": totals.kl_mean,
+                "kl_max": totals.kl_max if totals.tokens else None,
                 "kl_max_token": totals.kl_max_token,
                 "flips": totals.flips,
                 "first": _parting(totals.first),
@@ -60,13 +57,13 @@ class JsonComparison:
         )
 
     def _line(self, content: dict[str, Any]) -> None:
-        self._write(write_line(content))
+        self._write(write_line(plain(content)))
 
 
 def _side(info: Any, prompt: Prompt, interventions: tuple[str, ...]) -> dict[str, Any]:
     return {
         "model": model_of(info),
-        "prompt": {"text": prompt.text, "token_ids": list(prompt.token_ids), "tokens": list(prompt.tokens)},
+        "prompt": prompt_of(prompt),
         "interventions": list(interventions),
     }
 
@@ -74,8 +71,8 @@ def _side(info: Any, prompt: Prompt, interventions: tuple[str, ...]) -> dict[str
 def _top(step: Step) -> dict[str, Any]:
     """The most likely token of one side, and what it gives the token that was chosen."""
     shown = step.candidates
-    top = {"token_id": int(shown.token_ids[0]), "token": shown.tokens[0], "prob": plain(float(shown.probs[0]))}
-    return {"top": top, "logprob": plain(step.logprob), "entropy": plain(step.entropy)}
+    top = {"token_id": int(shown.token_ids[0]), "token": shown.tokens[0], "prob": float(shown.probs[0])}
+    return {"top": top, "logprob": step.logprob, "entropy": step.entropy}
 
 
 def _parting(parting: Parting | None) -> dict[str, Any] | None:
