@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import shutil
+import socket
 from pathlib import Path
 from typing import ClassVar
 
 import pytest
 import torch
+from huggingface_hub import constants
 from huggingface_hub import errors as hub
 
 from openmav.backends.base import LoadOptions
@@ -17,6 +19,7 @@ from openmav.backends.transformers.loading import checkpoint, loader
 from openmav.errors import LoadError, UsageError
 
 DEMO = checkpoint.DEMO_FOLDER
+PARTLY = "is only partly on this machine and the Hugging Face hub can't be reached; check the network"
 
 
 @pytest.fixture
@@ -102,6 +105,55 @@ def test_an_unknown_architecture(folder: Path) -> None:
 def test_a_path_that_is_not_there() -> None:
     assert "no folder" in refusal("/nowhere/at/all")
     assert "is a file" in refusal(Path(__file__))
+
+
+@pytest.fixture
+def no_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Nothing listens where the hub should be; the folder of its copies on this machine, with one whole and one partial model."""
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr(checkpoint, "getproxies", dict)
+    for name, files in (("whole", ("config.json", "model.safetensors", "quants/x.gguf")), ("part", ("config.json",))):
+        folder = tmp_path / f"models--owner--{name}"
+        for file in files:
+            path = folder / "snapshots" / "0123" / file
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(b"{}")
+        (folder / "refs").mkdir()
+        (folder / "refs" / "main").write_text("0123")
+    return tmp_path
+
+
+def test_without_the_hub_its_copy_on_this_machine_is_used(no_hub: Path) -> None:
+    copy = no_hub / "models--owner--whole" / "snapshots" / "0123"
+    assert checkpoint.find("owner/whole") == checkpoint.Checkpoint(str(copy))
+    assert checkpoint.find("owner/whole:quants/x.gguf") == checkpoint.Checkpoint(str(copy / "quants"), "x.gguf")
+
+
+@pytest.mark.parametrize(
+    ("name", "line"),
+    [
+        ("owner/none", f"owner/none {checkpoint.NOT_HERE}"),
+        ("owner/none:x.gguf", f"owner/none:x.gguf {checkpoint.NOT_HERE}"),
+        ("owner/part", f"owner/part {PARTLY}"),
+        ("owner/whole:y.gguf", f"owner/whole:y.gguf {PARTLY}"),
+    ],
+)
+@pytest.mark.usefixtures("no_hub")
+def test_without_the_hub_and_a_copy_one_line_says_so(name: str, line: str) -> None:
+    with pytest.raises(LoadError) as error:
+        checkpoint.find(name)
+    assert str(error.value) == line
+
+
+def test_a_hub_that_answers_and_a_proxy_are_left_to_the_libraries(no_hub: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        monkeypatch.setattr(constants, "ENDPOINT", f"http://127.0.0.1:{server.getsockname()[1]}")
+        assert checkpoint.find("owner/none") == checkpoint.Checkpoint("owner/none")
+    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
+    monkeypatch.setattr(checkpoint, "getproxies", lambda: {"http": "http://proxy"})
+    assert checkpoint.find("owner/none") == checkpoint.Checkpoint("owner/none")
 
 
 def test_the_hub_can_not_be_reached() -> None:

@@ -7,8 +7,14 @@ from __future__ import annotations
 
 import json
 import re
+import socket
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import urlsplit
+from urllib.request import getproxies
+
+from huggingface_hub import constants, snapshot_download
+from huggingface_hub.errors import LocalEntryNotFoundError
 
 from openmav.errors import LoadError
 from openmav.settings import DEMO
@@ -20,6 +26,8 @@ INDEX, ADAPTER = "model.safetensors.index.json", "adapter_config.json"
 SHARD = re.compile(r"model-\d{5}-of-\d{5}\.safetensors")
 SPLIT = re.compile(r"-\d{5}-of-\d{5}(?=\.gguf$)", re.IGNORECASE)
 PICKLES = ("pytorch_model*.bin", "*.pt", "*.pth", "consolidated*.pth")
+CONNECT_SECONDS = 5.0  # to wait for the hub's answer
+NOT_HERE = "is not on this machine and the Hugging Face hub can't be reached; check the network, or give a folder"
 
 
 @dataclass(frozen=True)
@@ -63,11 +71,40 @@ def find(name: str) -> Checkpoint:
         return Checkpoint(str(path.parent), path.name)
     on_hub = HUB_FILE.fullmatch(name)
     if on_hub and not path.parent.is_dir():
-        return Checkpoint(on_hub[1], on_hub[2])
+        return _on_hub(name, on_hub[1], on_hub[2])
     if not HUB_NAME.fullmatch(name) or path.suffix.lower() == ".gguf":
         what = "file" if path.suffix.lower() == ".gguf" else "folder"
         raise LoadError(f"there is no {what} {name}, and it is no name on the Hugging Face hub; check the path")
-    return Checkpoint(name)
+    return _on_hub(name, name)
+
+
+def _on_hub(name: str, repository: str, gguf: str | None = None) -> Checkpoint:
+    """A repository of the hub; the copy of it on this machine where the hub can't be reached.
+
+    The libraries would try each of its files six times, for a minute in all. Raises LoadError where the copy is missing or incomplete.
+    """
+    if constants.HF_HUB_OFFLINE or _hub_answers():
+        return Checkpoint(repository, gguf)
+    try:
+        folder = Path(snapshot_download(repository, local_files_only=True))
+    except (LocalEntryNotFoundError, ValueError) as error:
+        raise LoadError(f"{name} {NOT_HERE}") from error
+    try:
+        return _folder(name, folder) if gguf is None else find(str(folder / gguf))
+    except LoadError as error:
+        raise LoadError(f"{name} is only partly on this machine and the Hugging Face hub can't be reached; check the network") from error
+
+
+def _hub_answers() -> bool:
+    """Whether something listens where the hub should be; True behind a proxy, which alone may know."""
+    address = urlsplit(constants.ENDPOINT)
+    if address.hostname is None or getproxies().keys() & {address.scheme, "all"}:
+        return True
+    try:
+        with socket.create_connection((address.hostname, address.port or (80 if address.scheme == "http" else 443)), CONNECT_SECONDS):
+            return True
+    except OSError:
+        return False
 
 
 def _folder(name: str, folder: Path) -> Checkpoint:

@@ -193,7 +193,7 @@ def _explain(name: str, error: Exception) -> str:
     if any(isinstance(e, hub.RepositoryNotFoundError) for e in chain):
         return f"the Hugging Face hub knows no model {name}; check the name, or run `hf auth login` if it is private"
     if _is_network(error):
-        return f"{name} is not on this machine and the Hugging Face hub can't be reached; check the network, or give a folder"
+        return f"{name} {checkpoint.NOT_HERE}"
     if any(type(e).__name__ == "SafetensorError" for e in chain) or quantised.damaged(name, text):
         return f"the weights of {name} are damaged or incomplete ({_first_line(chain[0])}); download them again"
     if any(map(out_of_memory, chain)):
