@@ -13,8 +13,8 @@ from transformers import AutoModelForCausalLM, LogitsProcessor, LogitsProcessorL
 
 from common import REAL_MODEL, Counts, Figure, Model, Section, median, note, ratio, spread, take_turns
 from openmav.backends.base import LoadOptions
+from openmav.backends.loading.checkpoint import DEMO_FOLDER
 from openmav.backends.transformers import backend
-from openmav.backends.transformers.loading.checkpoint import DEMO_FOLDER
 from openmav.generation.session import Session
 from openmav.settings import DEMO, Settings
 

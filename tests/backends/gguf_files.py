@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from openmav.backends.transformers.loading import checkpoint
+from openmav.backends.loading import checkpoint
 
 VOCABULARY = 2048
 

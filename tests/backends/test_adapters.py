@@ -13,8 +13,8 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from openmav.backends.base import LoadOptions
+from openmav.backends.loading import checkpoint
 from openmav.backends.transformers import load
-from openmav.backends.transformers.loading import checkpoint
 from openmav.errors import LoadError
 
 DEMO = checkpoint.DEMO_FOLDER

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from transformers import AutoTokenizer
 
-from openmav.backends.transformers.loading.checkpoint import DEMO_FOLDER
-from openmav.backends.transformers.tokens.chat_rendering import WAIT, TemplateError, render
+from openmav.backends.chat_rendering import WAIT, TemplateError, render
+from openmav.backends.loading.checkpoint import DEMO_FOLDER
 
 MESSAGES: list[dict[str, Any]] = [
     {"role": "system", "content": "Be brief."},

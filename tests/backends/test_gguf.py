@@ -11,8 +11,9 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from backends.gguf_files import VOCABULARY, write
 from openmav.backends.base import LoadOptions
+from openmav.backends.loading import gguf_metadata
 from openmav.backends.transformers import TransformersBackend, load
-from openmav.backends.transformers.loading import gguf_config, gguf_metadata, quantised
+from openmav.backends.transformers.loading import gguf_config, quantised
 from openmav.errors import LoadError
 
 pytestmark = pytest.mark.skipif(

@@ -11,8 +11,9 @@ import transformers
 from transformers import AutoConfig, AutoModelForImageTextToText, AutoTokenizer
 
 from openmav.backends.base import LoadOptions
+from openmav.backends.loading import checkpoint
 from openmav.backends.transformers import load, wrap
-from openmav.backends.transformers.loading import checkpoint, image_text
+from openmav.backends.transformers.loading import image_text
 from openmav.errors import LoadError
 
 IDS = [5, 9, 60, 33, 71, 12, 30, 44, 7]

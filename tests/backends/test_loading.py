@@ -14,8 +14,9 @@ from huggingface_hub import constants
 from huggingface_hub import errors as hub
 
 from openmav.backends.base import LoadOptions
+from openmav.backends.loading import checkpoint
 from openmav.backends.transformers import load
-from openmav.backends.transformers.loading import checkpoint, loader
+from openmav.backends.transformers.loading import loader
 from openmav.errors import LoadError, UsageError
 
 DEMO = checkpoint.DEMO_FOLDER

@@ -8,9 +8,9 @@ import transformers
 
 from backends.tiny_models import tiny_model
 from backends.tiny_reference import generated
+from openmav.backends.loading import checkpoint
 from openmav.backends.transformers import wrap
 from openmav.backends.transformers.checks.passes import sample_ids
-from openmav.backends.transformers.loading import checkpoint
 from openmav.errors import LoadError
 
 

@@ -20,9 +20,10 @@ import torch
 from backends.families import build
 from backends.raw_touch import PATHS, Changes, Raw, check
 from openmav.backends.base import LoadOptions
+from openmav.backends.loading import checkpoint
 from openmav.backends.sites import SITES
 from openmav.backends.transformers import TransformersBackend, load, wrap
-from openmav.backends.transformers.loading import checkpoint, loader, placement, quantised
+from openmav.backends.transformers.loading import loader, placement, quantised
 from openmav.errors import LoadError
 from openmav.generation.session import Session
 from openmav.measures.base import Context

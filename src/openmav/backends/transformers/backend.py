@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from openmav.backends.attribution import methods
 from openmav.backends.base import Backend, LoadOptions, ModelCheck, Progress, TokenBytes
 from openmav.backends.edits import edits
+from openmav.backends.loading import checkpoint
 from openmav.backends.sites import Site, site_of
 from openmav.backends.transformers import batch_run
 from openmav.backends.transformers.attribution_passes import ModelPasses
@@ -24,7 +25,7 @@ from openmav.backends.transformers.interventions import batched_ablation
 from openmav.backends.transformers.interventions.hook_edits import PlacedEdit
 from openmav.backends.transformers.interventions.modified import ModifiedBackend
 from openmav.backends.transformers.interventions.sites import SiteFinder
-from openmav.backends.transformers.loading import checkpoint, image_text, loader, placement, quantised
+from openmav.backends.transformers.loading import image_text, loader, placement, quantised
 from openmav.backends.transformers.loading.context import context_of, largest
 from openmav.backends.transformers.loading.wrappers import unwrapped
 from openmav.backends.transformers.text_run import OnTextRun, TextRun

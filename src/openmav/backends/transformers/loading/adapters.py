@@ -10,7 +10,8 @@ from typing import Any
 from transformers import PreTrainedModel
 from transformers.utils import cached_file
 
-from openmav.backends.transformers.loading import checkpoint, quantised
+from openmav.backends.loading import checkpoint
+from openmav.backends.transformers.loading import quantised
 from openmav.errors import LoadError
 
 CONFIG, WEIGHTS, PICKLE = "adapter_config.json", "adapter_model.safetensors", "adapter_model.bin"

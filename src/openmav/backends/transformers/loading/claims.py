@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from openmav.backends.transformers.loading.gguf_metadata import GgufHeader
+from openmav.backends.loading.gguf_metadata import GgufHeader
 from openmav.errors import LoadError
 
 PER_BYTE = 16  # numbers that a byte of weights may stand for

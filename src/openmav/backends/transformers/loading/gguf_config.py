@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from openmav.backends.transformers.loading.gguf_metadata import GgufHeader
+from openmav.backends.loading.gguf_metadata import GgufHeader
 from openmav.errors import LoadError
 
 SHAPES = {  # keys that the shapes of weights show, or that change no number

@@ -12,9 +12,10 @@ import torch
 from transformers import PreTrainedModel
 from transformers.utils import cached_file
 
-from openmav.backends.transformers.loading import gguf_config, gguf_metadata
-from openmav.backends.transformers.loading.checkpoint import Checkpoint
-from openmav.backends.transformers.loading.gguf_metadata import GgufHeader
+from openmav.backends.loading import gguf_metadata
+from openmav.backends.loading.checkpoint import Checkpoint
+from openmav.backends.loading.gguf_metadata import GgufHeader
+from openmav.backends.transformers.loading import gguf_config
 from openmav.errors import LoadError
 
 PART = re.compile(r"(.+)-(\d{5})-of-(\d{5})\.gguf", re.IGNORECASE)

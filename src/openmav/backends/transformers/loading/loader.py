@@ -16,19 +16,10 @@ from huggingface_hub import errors as hub
 from transformers import AutoConfig, AutoTokenizer, GenerationConfig, PreTrainedModel
 
 from openmav.backends.base import LoadOptions, Progress
+from openmav.backends.loading import checkpoint
+from openmav.backends.loading.gguf_metadata import GgufHeader
 from openmav.backends.transformers.decoding import generation_config
-from openmav.backends.transformers.loading import (
-    adapters,
-    checkpoint,
-    claims,
-    gguf_config,
-    gguf_file,
-    image_text,
-    placement,
-    quantised,
-    weights_report,
-)
-from openmav.backends.transformers.loading.gguf_metadata import GgufHeader
+from openmav.backends.transformers.loading import adapters, claims, gguf_config, gguf_file, image_text, placement, quantised, weights_report
 from openmav.backends.transformers.tokens import tokenizer_limits
 from openmav.backends.transformers.tokens.tokenizer_limits import panics_as_errors
 from openmav.backends.transformers.tokens.tokens import add_processor_template

@@ -11,7 +11,7 @@ from typing import Any
 from transformers import PreTrainedTokenizerBase
 from transformers.utils import cached_file
 
-from openmav.backends.transformers.tokens import chat_rendering
+from openmav.backends import chat_rendering
 from openmav.backends.transformers.tokens.token_bytes import bytes_of_name
 from openmav.backends.transformers.tokens.tokenizer_limits import PanicError, panics_as_errors
 from openmav.errors import UsageError, words_of

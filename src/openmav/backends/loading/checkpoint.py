@@ -13,15 +13,14 @@ from pathlib import Path
 from urllib.parse import urlsplit
 from urllib.request import getproxies
 
-from huggingface_hub import constants, snapshot_download
-from huggingface_hub.errors import LocalEntryNotFoundError
+from huggingface_hub import constants
 
 from openmav.errors import LoadError
 from openmav.settings import DEMO
 
 HUB_NAME = re.compile(r"[\w.-]+(/[\w.-]+)?")
 HUB_FILE = re.compile(r"([\w.-]+/[\w.-]+)[:/]([\w./-]+\.gguf)", re.IGNORECASE)
-DEMO_FOLDER = Path(__file__).parents[3] / "demo" / "model"
+DEMO_FOLDER = Path(__file__).parents[2] / "demo" / "model"
 INDEX, ADAPTER = "model.safetensors.index.json", "adapter_config.json"
 SHARD = re.compile(r"model-\d{5}-of-\d{5}\.safetensors")
 SPLIT = re.compile(r"-\d{5}-of-\d{5}(?=\.gguf$)", re.IGNORECASE)
@@ -85,6 +84,9 @@ def _on_hub(name: str, repository: str, gguf: str | None = None) -> Checkpoint:
     """
     if constants.HF_HUB_OFFLINE or _hub_answers():
         return Checkpoint(repository, gguf)
+    from huggingface_hub import snapshot_download  # with the clients of the hub: half a second that a model on this machine need not wait
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
     try:
         folder = Path(snapshot_download(repository, local_files_only=True))
     except (LocalEntryNotFoundError, ValueError) as error:
