@@ -10,6 +10,7 @@ import random
 import subprocess
 import sys
 import threading
+import time
 import warnings
 import weakref
 from pathlib import Path
@@ -26,6 +27,7 @@ import as_it_was
 from conftest import IdTokenizer
 from openmav import LoadError, Session, UsageError, watch
 from openmav.backends.transformers import wrap
+from openmav.backends.transformers.capture.borrowed import Borrowed
 
 IDS = [5, 17, 200, 31, 8, 90, 44]
 SITES = frozenset({"residual.after", "attention.out", "mlp.out", "attention.probs", "mlp.hidden"})
@@ -145,6 +147,26 @@ def test_between_two_tokens_the_model_is_its_owners() -> None:
         assert as_it_was.differences(before, as_it_was.of_model(model)) == []
         assert not {name for name in (*AttentionInterface._global_mapping, *AttentionMaskInterface._global_mapping) if "mav" in name}
     assert found == expected
+
+
+def test_a_burst_prepares_the_model_once_and_leaves_it_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = build()
+    before = as_it_was.of_model(model)
+    expected = tokens_of(watch("to be or", model, IdTokenizer(), max_new_tokens=6))
+    session = watch("to be or", model, IdTokenizer(), max_new_tokens=6)
+    session.prefill()
+    prepared, prepare = [], Borrowed._set
+
+    def counted(self: Borrowed, *args: Any) -> Any:
+        prepared.append(self)
+        return prepare(self, *args)
+
+    monkeypatch.setattr(Borrowed, "_set", counted)
+    monkeypatch.setattr(time, "perf_counter", lambda: 0.0)  # no burst is too long
+    session.burst(most=6)
+    assert len(prepared) == 1
+    assert [step.token_id for step in session.steps] == expected
+    assert as_it_was.differences(before, as_it_was.of_model(model)) == []
 
 
 @pytest.mark.changes_model

@@ -327,10 +327,10 @@ def test_a_burst_that_fails_leaves_what_was_whole(make, monkeypatch) -> None:
     session = make(sampling=Sampling(temperature=1.3, seed=7), max_new_tokens=10)
     freeze, calls = session._runner.freeze, iter(range(100))
 
-    def fails(drawn):
+    def fails(*drawn):
         if next(calls) == 4:
             raise KeyboardInterrupt
-        return freeze(drawn)
+        return freeze(*drawn)
 
     monkeypatch.setattr(session._runner, "freeze", fails)
     with pytest.raises(KeyboardInterrupt):

@@ -154,6 +154,14 @@ class Backend(RunsText, Protocol):
     def is_special(self, token_id: int) -> bool: ...
 
 
+@runtime_checkable
+class Preparing(Protocol):
+    """A backend that prepares its model for each forward pass, and can do so for several at once."""
+
+    def ready(self) -> AbstractContextManager[None]:
+        """Context manager: the passes inside it follow one another, and what is alike for each is prepared once."""
+
+
 @dataclass(frozen=True)
 class ModelCheck:
     """A figure that should be small: good up to `limit`, never if NaN. None: nothing to measure. `of`: what it is relative to."""

@@ -6,10 +6,10 @@ for bit, whichever way one came to it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
-from openmav.backends.base import Backend, Frame, Progress
+from openmav.backends.base import Backend, Frame, Preparing, Progress
 from openmav.backends.sites import HEAD_SITES
 
 
@@ -18,6 +18,7 @@ class CacheReplayer:
 
     def __init__(self, backend: Backend) -> None:
         self.backend = backend
+        self.ready: Callable[[], AbstractContextManager[None]] = backend.ready if isinstance(backend, Preparing) else nullcontext
         self._prompt: tuple[int, ...] = ()
         self._fed: list[int] = []
         self._first: Frame | None = None  # of the prompt's last token

@@ -22,7 +22,7 @@ from openmav.settings import Settings
 from openmav.settings.sampling import Sampling
 
 if TYPE_CHECKING:
-    from openmav.generation.sampler import Choice
+    from openmav.generation.sampler import Choice, Drawn
 
 
 @dataclass(frozen=True)
@@ -30,8 +30,8 @@ class PendingStep:
     """A token that was chosen, and all that its Step will be made from."""
 
     frame: Frame
-    choice: Choice
-    context: Context
+    drawn: Drawn
+    sampling: Sampling
     index: int
     position: int
     text: str  # what it adds to the visible text
@@ -124,11 +124,10 @@ class MeasureRunner:
         self.missing = {**self.missing, name: dict.fromkeys(range(self._layers), why)}
         self.measures = {known: module for known, module in self.measures.items() if known != name}
 
-    def freeze(self, pending: PendingStep) -> Step:
-        """All that is wanted of a token, as a Step."""
+    def freeze(self, pending: PendingStep, choice: Choice, context: Context, describing: float) -> Step:
+        """All that is wanted of a token, as a Step; `describing` are the seconds that `choice` took beyond choosing."""
         began = time.perf_counter()
-        frame, choice, context = pending.frame, pending.choice, pending.context
-        values, (choosing, after) = self.measure(frame, context), pending.seconds
+        frame, values, (choosing, after) = pending.frame, self.measure(pending.frame, context), pending.seconds
         return Step(
             index=pending.index,
             position=pending.position,
@@ -145,7 +144,7 @@ class MeasureRunner:
             sampling=context.sampling,
             interventions=pending.interventions,
             rank=choice.rank,
-            timing=Timing(frame.model_seconds, after + time.perf_counter() - began, choosing),
+            timing=Timing(frame.model_seconds, after + time.perf_counter() - began, choosing + describing),
         )
 
     def with_baseline(self, step: Step, frame: Frame, choose: Callable[[], Choice], sampling: Sampling) -> Step:

@@ -26,6 +26,18 @@ LEAST = np.float32(-200.0)  # stands for the logarithm of a weight that is 0, -i
 
 
 @dataclass(frozen=True)
+class Drawn:
+    """A chosen token, and what of its distribution was needed to choose it.
+
+    `sampled_probs` [vocab] is as in Choice; when greedy the most likely token, all of that distribution.
+    """
+
+    token_id: int
+    sampled_probs: Tensor | int
+    stages: tuple[SamplingStage, ...] = ()
+
+
+@dataclass(frozen=True)
 class Choice:
     """A chosen token and the distribution that it came from; tensors are fp32 on the CPU."""
 
@@ -82,22 +94,31 @@ class Sampler:
 
         `allowed` [vocab] bool: what a constraint leaves, before all else; None: everything.
         """
-        scores = logits.numpy()
+        return self.describe(logits, self.draw(logits, ids, forced, allowed))
+
+    def draw(self, logits: Tensor, ids: Sequence[int], forced: int | None = None, allowed: Tensor | None = None) -> Drawn:
+        """The token of `choose` alone; what it came from can be described later."""
+        stages = self._through_the_chain(logits, ids, allowed) if self.chain or allowed is not None else ()
+        scores = stages[-1].scores if stages else logits
+        if self.sampling.greedy:
+            largest = int(scores.numpy().argmax())
+            return Drawn(largest if forced is None else forced, largest, stages)
+        sampled_probs = torch.softmax(scores, dim=-1)
+        return Drawn(self._draw(sampled_probs) if forced is None else forced, sampled_probs, stages)
+
+    @staticmethod
+    def describe(logits: Tensor, drawn: Drawn) -> Choice:
+        """The distribution that a token was drawn from, [vocab] fp32."""
+        scores, token, sampled_probs = logits.numpy(), drawn.token_id, drawn.sampled_probs
         top = most_likely(scores, RANK_EDGES[-1])
         leads = len(top) > 1 and bool(scores[top[0]] > scores[top[1]])
-        stages = self._through_the_chain(logits, ids, allowed) if self.chain or allowed is not None else ()
-        if self.sampling.greedy:
-            token = int(stages[-1].scores.argmax()) if stages else int(top[0] if leads else scores.argmax())
+        if isinstance(sampled_probs, int):
             sampled = np.zeros(len(scores), dtype=np.float32)
-            sampled[token] = 1.0
+            sampled[sampled_probs] = 1.0
             sampled_probs = torch.from_numpy(sampled)
-        else:
-            sampled_probs = torch.softmax(stages[-1].scores if stages else logits, dim=-1)
-            token = forced if forced is not None else self._draw(sampled_probs)
-        token = token if forced is None else forced
         probs, logprob, entropy = distribution(scores, token, float(scores[top[0]]))
         place = 0 if leads and token == top[0] else rank(scores, token)
-        return Choice(token, logprob, entropy, torch.from_numpy(probs), sampled_probs, torch.from_numpy(top), stages, place)
+        return Choice(token, logprob, entropy, torch.from_numpy(probs), sampled_probs, torch.from_numpy(top), drawn.stages, place)
 
     @torch.inference_mode()
     def _through_the_chain(self, logits: Tensor, ids: Sequence[int], allowed: Tensor | None) -> tuple[SamplingStage, ...]:

@@ -47,10 +47,11 @@ class StepMaker:
         drawn: list[PendingStep] = []
         states: list[Tensor] = []  # of the sampler, before each
         try:
-            while not drawn or (drawn[-1].reason is None and len(drawn) != most and time.perf_counter() < end):
-                states.append(self.sampler.state)
-                drawn.append(self.pending(ids, forced, forced=forced is not None))
-                ids.append(drawn[-1].choice.token_id)
+            with self.runs.current.ready():
+                while not drawn or (drawn[-1].reason is None and len(drawn) != most and time.perf_counter() < end):
+                    states.append(self.sampler.state)
+                    drawn.append(self.pending(ids, forced, forced=forced is not None))
+                    ids.append(drawn[-1].drawn.token_id)
             for one, state in zip(drawn, states, strict=True):
                 self.tree.add(self.finish(one, ids), state, one.reason)
         except BaseException:
@@ -66,19 +67,23 @@ class StepMaker:
         prompt = len(self.tree.prompt.token_ids)
         frame = self._frame(self.runs.current, ids)
         started = time.perf_counter()
-        choice = self.choose(frame, ids, token_id)
+        sampler = self.sampler
+        drawn = sampler.draw(frame.logits, self._read_by(sampler, ids), token_id, self.stopping.allowed(ids))
         chosen = time.perf_counter()
-        context = self.runner.context(frame, choice, self.sampler.sampling)
-        reason = self.stopping.by_token(prompt, [*ids, choice.token_id])
-        text = self.text.add(choice.token_id, last=reason is not None)
+        reason = self.stopping.by_token(prompt, [*ids, drawn.token_id])
+        text = self.text.add(drawn.token_id, last=reason is not None)
         reason = reason or self.stopping.by_text(self.tree.steps[: len(ids)], text)
         seconds = (chosen - started, time.perf_counter() - chosen)
-        return PendingStep(frame, choice, context, len(ids), prompt + len(ids), text, forced, self.runs.interventions, seconds, reason)
+        place = (len(ids), prompt + len(ids))
+        return PendingStep(frame, drawn, sampler.sampling, *place, text, forced, self.runs.interventions, seconds, reason)
 
     def finish(self, pending: PendingStep, ids: Sequence[int]) -> Step:
         """All of it as a Step, with the baseline model's numbers at its place among the generated `ids` where the model is modified."""
-        step = self.runner.freeze(pending)
-        self.newest = pending.frame, pending.context
+        began = time.perf_counter()
+        choice = self.sampler.describe(pending.frame.logits, pending.drawn)
+        context = self.runner.context(pending.frame, choice, pending.sampling)
+        step = self.runner.freeze(pending, choice, context, time.perf_counter() - began)
+        self.newest = pending.frame, context
         if not self.runs.modified:
             return step
         ids = ids[: pending.index]
@@ -88,8 +93,11 @@ class StepMaker:
     def choose(self, frame: Frame, ids: Sequence[int], token_id: int | None, sampler: Sampler | None = None) -> Choice:
         """What comes after the generated `ids`, by the current sampler or by another one."""
         sampler = sampler or self.sampler
-        text = (*self.tree.prompt.token_ids, *ids) if sampler.chain else ()
-        return sampler.choose(frame.logits, text, token_id, self.stopping.allowed(ids))
+        return sampler.choose(frame.logits, self._read_by(sampler, ids), token_id, self.stopping.allowed(ids))
+
+    def _read_by(self, sampler: Sampler, ids: Sequence[int]) -> Sequence[int]:
+        """The text after the generated `ids`, for a sampler whose stages look at it."""
+        return (*self.tree.prompt.token_ids, *ids) if sampler.chain else ()
 
     def prefill(self, progress: Progress | None) -> None:
         """Read the prompt."""

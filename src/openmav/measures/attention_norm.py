@@ -17,4 +17,4 @@ NEEDS = ("attention.out",)
 
 def compute(frame: Frame, context: Context) -> Array:
     """[layers] fp32."""
-    return norms(frame.sites["attention.out"], context.aggregation)
+    return norms(frame, "attention.out", context.aggregation)

@@ -17,4 +17,4 @@ NEEDS = ("mlp.out",)
 
 def compute(frame: Frame, context: Context) -> Array:
     """[layers] fp32."""
-    return norms(frame.sites["mlp.out"], context.aggregation)
+    return norms(frame, "mlp.out", context.aggregation)

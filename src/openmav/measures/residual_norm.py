@@ -17,4 +17,4 @@ NEEDS = ("residual.after",)
 
 def compute(frame: Frame, context: Context) -> Array:
     """[layers] fp32."""
-    return norms(frame.sites["residual.after"], context.aggregation)
+    return norms(frame, "residual.after", context.aggregation)

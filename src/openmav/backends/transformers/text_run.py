@@ -98,6 +98,10 @@ class TextRun:
                 with self._hooks.on():
                     yield
 
+    def ready(self) -> AbstractContextManager[None]:
+        """See backends.base.Preparing."""
+        return self._borrowed.ready()
+
     def rewind(self, length: int) -> None:
         """See backends.base.Backend."""
         if length < self.length:
@@ -137,6 +141,10 @@ class OnTextRun:
     def decode_one_token(self, token_id: int, want: frozenset[str]) -> Frame:
         """See backends.base.Backend."""
         return self._run.decode_one_token(token_id, want)
+
+    def ready(self) -> AbstractContextManager[None]:
+        """See backends.base.Preparing."""
+        return self._run.ready()
 
     def rewind(self, length: int) -> None:
         """See backends.base.Backend."""

@@ -12,7 +12,7 @@ import sys
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any, TypeAlias, TypeVar
 from weakref import WeakKeyDictionary
 
@@ -57,6 +57,7 @@ class Borrowed:
         self._configs = list(_configs(self._modules))
         self._settings: list[_Setting] = []  # of the configurations, during mav's passes
         self._draws = False  # whether the model draws random numbers in its forward pass
+        self._is_ready = 0  # blocks of `ready` around this one; the lock's holder reads and writes it
 
     @contextmanager
     def opened(self) -> Iterator[None]:
@@ -77,18 +78,30 @@ class Borrowed:
                 self._draws = drew()
 
     @contextmanager
-    def on(self) -> Iterator[None]:
-        """Context manager: inside it the model is in evaluation mode, uncompiled, and has the attention that mav runs it with.
+    def ready(self) -> Iterator[None]:
+        """Context manager: several blocks follow, and what is alike for each of them is set once.
 
         Raises UsageError where modules were replaced after it was opened.
         """
         with self._lock:
             if any(tuple(now.values()) != then for now, then in self._children):
                 raise UsageError(CHANGED)
+            with self._with_threads(), attention.registered(), self._set(self._modules, self._settings):
+                self._is_ready += 1
+                try:
+                    yield
+                finally:
+                    self._is_ready -= 1
+
+    @contextmanager
+    def on(self) -> Iterator[None]:
+        """Context manager: inside it the model is in evaluation mode, uncompiled, and has the attention that mav runs it with.
+
+        Raises UsageError where modules were replaced after it was opened.
+        """
+        with self._lock, nullcontext() if self._is_ready else self.ready():
             saved = [(values, dict(values)) for m in self._with_buffers for values in (m.__dict__, m._buffers)]
-            recording = _recording_removed(self._models, self._modules)
-            borrowed = self._set(self._modules, self._settings)
-            with _put_back(saved), recording, self._with_threads(), attention.registered(), borrowed:
+            with _put_back(saved), _recording_removed(self._models, self._modules):
                 if not self._draws:
                     yield
                     return
