@@ -96,7 +96,7 @@ def test_the_worst_of_errors() -> None:
 def test_limits_follow_the_float_type() -> None:
     assert model.relative_limit("float32") == 1e-4
     assert model.relative_limit("bfloat16") == pytest.approx(4 * torch.finfo(torch.bfloat16).eps)
-    assert model.relative_limit("Q4_1") == 1e-4
+    assert model.relative_limit("Q4_1") == 4 / 256
 
 
 @pytest.mark.parametrize(

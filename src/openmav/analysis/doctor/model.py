@@ -123,10 +123,12 @@ def tokens(model: Backend) -> list[int]:
 
 
 def relative_limit(dtype: str, bits: int = 4) -> float:
-    """1e-4, or `bits` times the last bit of a coarser float type."""
+    """1e-4, or `bits` times the last bit of a coarser float type; a type of a GGUF file such as Q4_1 is multiplied by numbers of 8 bits."""
     import torch
 
     kind = getattr(torch, dtype, None)
+    if kind is None:
+        return bits * 2.0**-8
     return max(1e-4, bits * torch.finfo(kind).eps) if isinstance(kind, torch.dtype) and kind.is_floating_point else 1e-4
 
 

@@ -1,0 +1,135 @@
+"""A GGUF file, run by llama.cpp as it really runs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+from torch import Tensor
+
+from openmav.backends.base import Backend, LoadOptions, ModelCheck, Progress, TokenBytes
+from openmav.backends.edits import edits
+from openmav.backends.llamacpp import checks, context, native, report
+from openmav.backends.llamacpp import interventions as places
+from openmav.backends.llamacpp.context import ContextSettings, Weights
+from openmav.backends.llamacpp.modified import ModifiedBackend, OnRun
+from openmav.backends.llamacpp.run import Run
+from openmav.backends.llamacpp.tokens import Vocabulary
+from openmav.backends.sites import Site, site_of
+from openmav.errors import LoadError, UsageError
+from openmav.record import ModelInfo
+from openmav.settings.interventions import Intervention
+
+
+def load(name: str, options: LoadOptions, progress: Progress | None = None) -> LlamaCppBackend:
+    """Load a GGUF file. Raises LoadError with one line that says why it can't be loaded and what to do."""
+    library = native.load()
+    path = Path(name)
+    if not path.is_file():
+        raise LoadError(f"there is no GGUF file '{name}'")
+    weights = Weights(library, path, progress, 0 if options.device == "cpu" else -1)
+    return LlamaCppBackend(weights, path.name, options)
+
+
+class LlamaCppBackend(OnRun):
+    """Satisfies backends.base.Backend, Inspectable and Intervening."""
+
+    def __init__(self, weights: Weights, name: str, options: LoadOptions) -> None:
+        self.weights = weights
+        settings = ContextSettings(context.cache_type(options.dtype), options.threads, weights.count("n_ctx_train"))
+        self.examined = checks.examine(weights, settings)
+        self.vocabulary = Vocabulary(weights.native.llama, weights.vocab)
+        self.end_ids = self.vocabulary.end_ids
+        self._run = Run(self.examined, self.examined.head)
+        self.info = self._describe(name)
+
+    @property
+    def missing(self) -> Mapping[str, Mapping[int, str]]:
+        return self.examined.missing
+
+    def _describe(self, name: str) -> ModelInfo:
+        weights, found = self.weights, self.examined
+        heads = found.heads or weights.count("n_head")
+        return ModelInfo(
+            name=name,
+            backend="llamacpp",
+            dtype=weights.kind,
+            device="cpu",
+            layers=found.layers,
+            heads=heads,
+            vocab=weights.vocabulary,
+            context=found.settings.limit,
+            kv_heads=weights.count("n_head_kv") or heads,
+            width=found.width,
+            parameters=weights.count("n_params"),
+            layer_heads=found.layer_heads if len({*found.layer_heads} - {0}) > 1 else (),
+            notes=found.notes,
+        )
+
+    # ---- text ------------------------------------------------------------------------------------------------------------
+
+    def encode(self, text: str, *, chat: bool | str = False) -> list[int]:
+        return self.vocabulary.encode(text, chat=chat)
+
+    def decode(self, ids: Sequence[int]) -> str:
+        return self.vocabulary.decode(ids)
+
+    def is_special(self, token_id: int) -> bool:
+        return self.vocabulary.is_special(token_id)
+
+    def bytes_of(self, token_id: int) -> bytes | None:
+        """See backends.base.NamedBytes."""
+        return self.vocabulary.bytes_of(token_id)
+
+    def spelling(self) -> TokenBytes:
+        """See backends.base.Spelling."""
+        return self.vocabulary.spelling()
+
+    def close(self) -> None:
+        """Free the text and the model."""
+        super().close()
+        self.weights.free()
+
+    def describe(self) -> list[tuple[str, str]]:
+        """See backends.base.Inspectable."""
+        return report.describe(self.examined)
+
+    def checks(self) -> list[ModelCheck]:
+        """See backends.base.Inspectable."""
+        return report.checks(self.examined)
+
+    # ---- interventions ---------------------------------------------------------------------------------------------------
+
+    def intervened(self, interventions: Sequence[Intervention], prompt_ids: Sequence[int]) -> Backend:
+        """See backends.base.Intervening."""
+        return ModifiedBackend(self, self._changed(interventions, prompt_ids))
+
+    def _changed(self, some: Sequence[Intervention], prompt_ids: Sequence[int]) -> Run:
+        changes = places.changes_of(self.examined, edits(some, prompt_ids, self))
+        return Run(self.examined, self.examined.head, changes)
+
+    def why_not(self, intervention: Intervention) -> str | None:
+        """See backends.base.Intervening."""
+        try:
+            self.width_of(site_of(intervention))
+        except UsageError as error:
+            return str(error)
+        return None
+
+    def variants(self, interventions: Sequence[Intervention], prompt_ids: Sequence[int]) -> Iterator[Tensor]:
+        """See backends.base.Intervening; one after another, in one context."""
+        run = Run(self.examined, None)
+        try:
+            for edit in edits(interventions, prompt_ids, self):
+                run.change_to(places.changes_of(self.examined, [edit]))
+                yield run.prefill(prompt_ids, frozenset()).logits
+        finally:
+            run.close()
+
+    def width_of(self, site: Site) -> int:
+        """See backends.edits.Model."""
+        return places.width_of(self.examined, site)
+
+    def values_of(self, sites: Sequence[Site], ids: Sequence[int]) -> dict[Site, Tensor]:
+        """See backends.edits.Model."""
+        return places.values_of(self.examined, sites, ids)

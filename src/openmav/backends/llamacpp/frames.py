@@ -1,0 +1,67 @@
+"""From what was read in a pass to the sites of a frame."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from openmav.backends.llamacpp import native
+from openmav.backends.llamacpp.examined import Examined
+from openmav.backends.llamacpp.graph import Node
+from openmav.backends.llamacpp.passes import Passes, nodes_of, summed
+from openmav.backends.llamacpp.tap import MASK, SCORES, Key
+
+
+def sites(
+    examined: Examined, values: dict[Key, NDArray], want: frozenset[str], tokens: int, passes: Passes
+) -> dict[str, list[Tensor | None]]:
+    """The wanted sites, an entry a layer; backends/base.py gives the shapes."""
+    result: dict[str, list[Tensor | None]] = {}
+    for site in want & examined.known:
+        missing = examined.missing.get(site, {})
+        result[site] = [None] * examined.layers
+        for layer in range(examined.layers):
+            value = None if layer in missing else summed(values, site, layer)
+            if value is not None:
+                result[site][layer] = _shaped(site, layer, value, tokens, passes, values)
+    return result
+
+
+def _shaped(site: str, layer: int, value: NDArray, tokens: int, passes: Passes, values: dict[Key, NDArray]) -> Tensor:
+    if site == "attention.probs":
+        return torch.from_numpy(value[0, :, 0, :tokens])
+    if site == SCORES:
+        return torch.from_numpy(_scores(value[0, :, 0, :tokens], values[MASK, layer, 0][..., 0, :tokens].reshape(-1), layer, passes))
+    flat = value.reshape(-1)
+    if site == "router.experts":
+        learned = passes.learned["one"]
+        count = learned.graph.nodes[nodes_of(learned.anatomy.layers[layer], site)[0]].shape[0]
+        return torch.from_numpy(flat[:count].astype(np.int64))
+    return torch.from_numpy(flat)
+
+
+def _scores(scores: NDArray[np.float32], mask: NDArray, layer: int, passes: Passes) -> NDArray[np.float32]:
+    """[heads, keys] as softmax takes them: times its scale, plus the mask [keys], which ALiBi multiplies by a slope a head."""
+    learned = passes.learned["one"]
+    rows = learned.anatomy.layers[layer].rows
+    assert rows is not None
+    scale, bias = softmax_params(learned.graph.nodes[rows])
+    slopes = np.ones((len(scores), 1), dtype=np.float32) if bias == 0 else alibi(len(scores), bias)
+    result: NDArray[np.float32] = scores * np.float32(scale) + slopes * mask.astype(np.float32)
+    return result
+
+
+def softmax_params(node: Node) -> tuple[float, float]:
+    """The scale and the largest ALiBi bias of a softmax."""
+    params = np.frombuffer(bytes(native.Tensor.from_address(node.address).op_params), dtype=np.float32)
+    return float(params[0]), float(params[1])
+
+
+def alibi(heads: int, bias: float) -> NDArray[np.float32]:
+    """[heads, 1]: the slopes of ALiBi (Press et al., 2022) as ggml computes them."""
+    power = 2 ** int(np.floor(np.log2(heads)))
+    first, second = 2.0 ** (-bias / power), 2.0 ** (-(bias / 2) / power)
+    slopes = [first ** (head + 1) if head < power else second ** (2 * (head - power) + 1) for head in range(heads)]
+    return np.array(slopes, dtype=np.float32)[:, None]

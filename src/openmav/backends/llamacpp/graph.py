@@ -1,0 +1,121 @@
+"""A computation graph of llama.cpp as it ran: its nodes in order, what each is made of, and how long its memory is its own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+from openmav.backends.llamacpp.native import Native, Tensor
+
+ALIASES = frozenset({"VIEW", "RESHAPE", "PERMUTE", "TRANSPOSE"})  # their memory is that of their source, and nothing is computed
+
+
+@dataclass(frozen=True)
+class Node:
+    """One tensor: computed where `index` is 0 or more, else a weight, an input or a part of the cache. `shape` begins with the columns."""
+
+    index: int
+    address: int
+    name: str
+    op: str
+    type: int
+    shape: tuple[int, ...]
+    sources: tuple[int, ...]  # addresses
+    view_of: int  # address; 0: it has memory of its own
+
+    @property
+    def is_leaf(self) -> bool:
+        return self.index < 0
+
+
+class Graph:
+    """The nodes that were asked about in one forward pass; their structs must still be there."""
+
+    def __init__(self, native: Native, addresses: Sequence[int]) -> None:
+        self._native = native
+        self.addresses = list(addresses)
+        self._known: dict[int, Node] = {}
+        self.nodes = [self._read(address, index) for index, address in enumerate(self.addresses)]
+
+    def _read(self, address: int, index: int) -> Node:
+        tensor = Tensor.from_address(address)
+        node = Node(
+            index,
+            address,
+            tensor.name.decode("utf-8", "replace"),
+            self._native.op_name(tensor.op),
+            tensor.type,
+            tuple(tensor.ne),
+            tuple(source for source in tensor.src if source),
+            tensor.view_src or 0,
+        )
+        self._known[address] = node
+        return node
+
+    def at(self, address: int) -> Node:
+        """The node or leaf there."""
+        return self._known.get(address) or self._read(address, -1)
+
+    def sources(self, node: Node) -> list[Node]:
+        return [self.at(address) for address in node.sources]
+
+    @cached_property
+    def consumers(self) -> dict[int, list[Node]]:
+        """{address: the nodes that take it}."""
+        result: dict[int, list[Node]] = {}
+        for node in self.nodes:
+            for address in dict.fromkeys((*node.sources, *([node.view_of] if node.view_of else []))):
+                if address != node.address:
+                    result.setdefault(address, []).append(node)
+        return result
+
+    @cached_property
+    def weight_layers(self) -> list[int]:
+        """For each node the last layer whose weights went into it; -1: none yet."""
+        result: list[int] = []
+        for node in self.nodes:
+            layers = [-1]
+            for source in self.sources(node):
+                layers.append(layer_of(source.name) if source.is_leaf else result[source.index])
+            result.append(max(layers))
+        return result
+
+    def last_read(self, node: Node) -> int:
+        """The last index after which the node's memory is certainly still its own: one before its last consumer, which may reuse it."""
+        last, seen, end = node.index + 1, [node.address], len(self.nodes) - 1
+        for address in seen:
+            for consumer in self.consumers.get(address, ()):
+                if consumer.op in ALIASES:
+                    seen.append(consumer.address)
+                elif consumer.view_of and consumer.view_of in seen:  # it writes into this memory
+                    end = min(end, consumer.index - 1)
+                last = max(last, consumer.index)
+        return max(node.index, min(last - 1, end))
+
+    def above(self, node: Node, until: frozenset[int]) -> Iterator[Node]:
+        """The node and all nodes and leaves that it is computed from, without those at the addresses in `until` and what is behind them."""
+        stack, seen = [node], {node.address}
+        while stack:
+            current = stack.pop()
+            yield current
+            for source in self.sources(current):
+                if source.address not in seen and source.address not in until:
+                    seen.add(source.address)
+                    stack.append(source)
+
+    def same_as(self, other: Graph) -> bool:
+        """Whether all nodes are the same operations on the same sources, whatever their sizes."""
+        return len(self.nodes) == len(other.nodes) and all(
+            (a.name, a.op, a.address, a.sources, a.view_of) == (b.name, b.op, b.address, b.sources, b.view_of)
+            for a, b in zip(self.nodes, other.nodes)
+        )
+
+
+def layer_of(name: str) -> int:
+    """The layer of a weight or of a part of the cache, by its name; -1: of none."""
+    for prefix in ("blk.", "cache_k_l", "cache_v_l", "cache_r_l", "cache_s_l"):
+        if name.startswith(prefix):
+            digits = name[len(prefix) :].split(".")[0].split(" ")[0]
+            return int(digits) if digits.isdigit() else -1
+    return -1

@@ -1,0 +1,167 @@
+"""The head: from any residual stream to logits by llama.cpp's own operations, and what of it is a linear function.
+
+The final norm is s(x) * w * C x + b, with C the subtraction of the mean or nothing; the head is a product with rows, a bias and a factor,
+soft-capped or not. They are read from the graph's own parameters, and compared with the model's logits at load.
+Source: Elhage et al., "A Mathematical Framework for Transformer Circuits" (2021); Geva et al. (2022) for neurons.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from openmav.backends.base import Directions
+from openmav.backends.llamacpp.native import Native
+from openmav.backends.llamacpp.native import Tensor as Struct
+from openmav.backends.llamacpp.tail import Step, Tail, UnreadableError, Weight
+
+REPACKED = "REPACK"  # in the name of a buffer whose weights are in another order
+UNIT = 127.0  # of a one-hot vector: llama.cpp's 8-bit activations hold it exactly
+MOST = 50_000  # neurons in the cache
+
+
+@dataclass
+class LinearHead:
+    """logit = factor * (rows[token] . norm(x)) + bias[token], before the soft cap."""
+
+    matrix: Weight  # as the model multiplies by it
+    rows: Weight  # the same numbers, which can be read row by row
+    weight: NDArray[np.float32] | None  # of the norm, [width]
+    shift: NDArray[np.float32] | None
+    bias: NDArray[np.float32] | None  # [vocab]
+    norm: str  # RMS_NORM, NORM or ""
+    eps: float
+    factor: float
+    cap: float | None
+
+    def centre(self, x: NDArray) -> NDArray:
+        return x - x.mean(-1, keepdims=True) if self.norm == "NORM" else x
+
+    def scale(self, x: NDArray[np.float32]) -> float:
+        """s(x)."""
+        if not self.norm:
+            return 1.0
+        return float(1.0 / np.sqrt(np.mean(np.square(self.centre(x.astype(np.float64)))) + self.eps))
+
+    def weighted(self, rows: NDArray[np.float32]) -> NDArray[np.float32]:
+        return rows if self.weight is None else rows * self.weight
+
+    def directions(self, residual: Tensor, token_ids: Sequence[int], logits: Tensor) -> Directions:
+        """See backends.base.Head."""
+        x = residual.numpy()
+        rows = np.float32(self.factor) * self.rows.look_up(token_ids)
+        vectors = torch.from_numpy(np.float32(self.scale(x)) * self.centre(self.weighted(rows)))
+        constants = np.zeros(len(token_ids), dtype=np.float32) if self.shift is None else rows @ self.shift
+        if self.bias is not None:
+            constants = constants + np.float32(self.factor) * self.bias[list(token_ids)]
+        own = logits[torch.tensor(token_ids)]
+        fixed = torch.from_numpy(constants)
+        return Directions(vectors, fixed, own if self.cap is None else vectors @ residual + fixed)
+
+
+def linear(native: Native, tail: Tail, embeddings: int | None) -> LinearHead:
+    """The head as the tail's operations say; `embeddings` is the address of the tensor of the same rows. Raises UnreadableError."""
+    norm, eps, factor, cap = "", 0.0, 1.0, None
+    weight, shift, bias, matrix, rows = None, None, None, None, None
+    steps = list(tail.steps)
+    for at, step in enumerate(steps):
+        if step.op in ("RMS_NORM", "NORM") and rows is None and not norm and weight is None:
+            norm, eps = step.op, float(step.numbers()[0])
+        elif step.op == "MUL_MAT" and rows is None and step.weight is not None:
+            matrix = Weight(tail.cpu, step.weight)
+            rows = Weight(tail.cpu, _readable(native, step.weight, embeddings))
+        elif step.op == "MUL" and rows is None and weight is None and step.weight is not None:
+            weight = Weight(tail.cpu, step.weight).vector()
+        elif step.op == "ADD" and step.weight is not None and (shift is None if rows is None else bias is None):
+            value = Weight(tail.cpu, step.weight).vector()
+            shift, bias = (value, bias) if rows is None else (shift, value / np.float32(factor))
+        elif step.op == "SCALE" and rows is not None and step.numbers()[1] == 0:
+            if _is_cap(native, steps[at:]):
+                cap = float(steps[at + 2].numbers()[0])
+                break
+            factor *= float(step.numbers()[0])
+        elif step.op != "CONT":
+            raise UnreadableError(f"the logits are no linear function of the normed residual stream ({step.op})")
+    if rows is None or matrix is None:
+        raise UnreadableError("the rows of the head were not found")
+    return LinearHead(matrix, rows, weight, shift, bias, norm, eps, factor, cap)
+
+
+def _is_cap(native: Native, steps: Sequence[Step]) -> bool:
+    """Whether these are a division by the cap, tanh, and a multiplication by it."""
+    if len(steps) != 3 or [step.op for step in steps] != ["SCALE", "UNARY", "SCALE"]:
+        return False
+    code = int(np.frombuffer(steps[1].params, dtype=np.int32)[0])
+    return bool(native.ggml.ggml_unary_op_name(code) == b"TANH" and abs(steps[0].numbers()[0] * steps[2].numbers()[0] - 1) < 1e-5)
+
+
+def _readable(native: Native, address: int, embeddings: int | None) -> int:
+    """A tensor with the same rows that can be read one by one."""
+    buffer = Struct.from_address(address).buffer
+    if not buffer or REPACKED not in native.ggml.ggml_backend_buffer_name(buffer).decode():
+        return address
+    if embeddings is not None and Struct.from_address(address).name == Struct.from_address(embeddings).name:
+        return embeddings
+    raise UnreadableError("the rows of the head can't be read: llama.cpp has packed them in another order")
+
+
+class LlamaHead:
+    """Satisfies backends.base.Head. `downs`: the last map of each layer's MLP, where its neurons can be followed."""
+
+    def __init__(self, tail: Tail) -> None:
+        self.tail = tail
+        self.linear: LinearHead | None = None
+        self.downs: Mapping[int, Weight] = {}
+        self._known: dict[tuple[int, int, int], tuple[NDArray, NDArray]] = {}
+
+    def logits(self, residuals: Tensor) -> Tensor:
+        """See backends.base.Head."""
+        return torch.from_numpy(self.tail.logits(residuals.float().cpu().numpy()))
+
+    def directions(self, residual: Tensor, token_ids: Sequence[int], logits: Tensor) -> Directions | None:
+        """See backends.base.Head."""
+        return None if self.linear is None else self.linear.directions(residual.float().cpu(), token_ids, logits)
+
+    def neuron_tokens(self, layer: int, ids: Sequence[int], hidden: Tensor, residual: Tensor, count: int) -> tuple[Tensor, Tensor] | None:
+        """See backends.base.Head. The effect of a unit of each neuron is cached."""
+        if self.linear is None or layer not in self.downs:
+            return None
+        if not ids:
+            return torch.empty(0, 2, count, dtype=torch.long), torch.empty(0, 2, count)
+        new = [i for i in ids if (layer, i, count) not in self._known]
+        if new:
+            self._learn(layer, new, count)
+        tokens, moved = (np.stack(known) for known in zip(*(self._known[layer, i, count] for i in ids)))
+        factors = hidden.float().numpy()[list(ids)] * np.float32(self.linear.scale(residual.float().numpy()))
+        return _times(tokens, moved, factors)
+
+    def _learn(self, layer: int, ids: Sequence[int], count: int) -> None:
+        assert self.linear is not None
+        if len(self._known) > MOST:
+            self._known.clear()
+        down = self.downs[layer]
+        units = np.zeros((len(ids), down.columns), dtype=np.float32)
+        units[np.arange(len(ids)), list(ids)] = UNIT
+        written = down.times(units) / np.float32(UNIT)
+        x = self.linear.weighted(self.linear.centre(written)).astype(np.float32)
+        logits = torch.from_numpy(np.float32(self.linear.factor) * self.linear.matrix.times(x))
+        high, low = logits.topk(count), logits.topk(count, largest=False)
+        tokens = torch.stack([high.indices, low.indices], 1).numpy()
+        moved = torch.stack([high.values, low.values], 1).numpy()
+        for at, neuron in enumerate(ids):
+            self._known[layer, neuron, count] = tokens[at], moved[at]
+
+
+def _times(tokens: NDArray, logits: NDArray, factors: NDArray) -> tuple[Tensor, Tensor]:
+    """[n, 2, count] ids and logits of neurons at `factors` [n] units; a negative one swaps raised and lowered. Unaffected tokens: -1, 0."""
+    turned = factors < 0
+    tokens[turned], logits[turned] = tokens[turned, ::-1], logits[turned, ::-1]
+    logits *= factors[:, None, None]
+    wrong = logits * np.array([[1], [-1]], dtype=np.float32) <= 0
+    tokens[wrong], logits[wrong] = -1, 0.0
+    return torch.from_numpy(tokens), torch.from_numpy(logits)

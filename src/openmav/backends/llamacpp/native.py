@@ -1,0 +1,202 @@
+"""llama.cpp's libraries, through llama-cpp-python: its structs and prototypes, and the few functions of ggml that it does not declare.
+
+ggml's tensor struct is the one layout that llama-cpp-python does not have; `check_layout` compares it with ggml's own getters.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import importlib
+import logging
+from collections import deque
+from functools import cache
+from typing import Any
+
+from openmav.errors import LoadError, words_of
+
+DIMS, SOURCES, PARAMS, NAME = 4, 10, 64, 64
+F32, F16, I32 = 0, 1, 26
+OPS = 64  # the names of so many operations can be asked for without harm
+CPU_DEVICE = 0  # of ggml_backend_dev_type
+TESTED = ("0.3.30", "0.3.36")  # the oldest version of llama-cpp-python that may work, and the newest that was tested
+INSTALL = "pip install 'openmav[llamacpp]', or add --backend transformers"
+_log = logging.getLogger(__name__)
+_LEVELS = {1: logging.DEBUG, 2: logging.INFO, 3: logging.WARNING, 4: logging.ERROR, 5: logging.DEBUG}
+
+
+class LayoutError(Exception):
+    """llama.cpp's structs are not as mav knows them; the text says which."""
+
+
+class Tensor(ctypes.Structure):
+    """ggml_tensor."""
+
+    _fields_ = (
+        ("type", ctypes.c_int),
+        ("buffer", ctypes.c_void_p),
+        ("ne", ctypes.c_int64 * DIMS),
+        ("nb", ctypes.c_size_t * DIMS),
+        ("op", ctypes.c_int),
+        ("op_params", ctypes.c_int32 * (PARAMS // 4)),
+        ("flags", ctypes.c_int32),
+        ("src", ctypes.c_void_p * SOURCES),
+        ("view_src", ctypes.c_void_p),
+        ("view_offs", ctypes.c_size_t),
+        ("data", ctypes.c_void_p),
+        ("name", ctypes.c_char * NAME),
+        ("extra", ctypes.c_void_p),
+    )
+
+
+class _InitParams(ctypes.Structure):
+    _fields_ = (("mem_size", ctypes.c_size_t), ("mem_buffer", ctypes.c_void_p), ("no_alloc", ctypes.c_bool))
+
+
+_P, _I64, _SIZE = ctypes.c_void_p, ctypes.c_int64, ctypes.c_size_t
+_FUNCTIONS: dict[str, tuple[Any, tuple[Any, ...]]] = {  # of ggml: what it returns, and its arguments
+    "ggml_init": (_P, (_InitParams,)),
+    "ggml_free": (None, (_P,)),
+    "ggml_new_tensor_4d": (_P, (_P, ctypes.c_int, _I64, _I64, _I64, _I64)),
+    "ggml_add": (_P, (_P, _P, _P)),
+    "ggml_get_rows": (_P, (_P, _P, _P)),
+    "ggml_view_1d": (_P, (_P, _P, _I64, _SIZE)),
+    "ggml_set_name": (_P, (_P, ctypes.c_char_p)),
+    "ggml_get_name": (ctypes.c_char_p, (_P,)),
+    "ggml_get_data": (_P, (_P,)),
+    "ggml_nbytes": (_SIZE, (_P,)),
+    "ggml_op_name": (ctypes.c_char_p, (ctypes.c_int,)),
+    "ggml_unary_op_name": (ctypes.c_char_p, (ctypes.c_int,)),
+    "ggml_backend_buffer_name": (ctypes.c_char_p, (_P,)),
+    "ggml_type_name": (ctypes.c_char_p, (ctypes.c_int,)),
+    "ggml_tensor_overhead": (_SIZE, ()),
+    "ggml_graph_overhead_custom": (_SIZE, (_SIZE, ctypes.c_bool)),
+    "ggml_new_graph_custom": (_P, (_P, _SIZE, ctypes.c_bool)),
+    "ggml_build_forward_expand": (None, (_P, _P)),
+    "ggml_backend_init_by_type": (_P, (ctypes.c_int, ctypes.c_char_p)),
+    "ggml_backend_free": (None, (_P,)),
+    "ggml_backend_get_device": (_P, (_P,)),
+    "ggml_backend_dev_backend_reg": (_P, (_P,)),
+    "ggml_backend_reg_get_proc_address": (_P, (_P, ctypes.c_char_p)),
+    "ggml_backend_get_default_buffer_type": (_P, (_P,)),
+    "ggml_backend_buffer_is_host": (ctypes.c_bool, (_P,)),
+    "ggml_backend_tensor_get": (None, (_P, _P, _SIZE, _SIZE)),
+    "ggml_backend_tensor_set": (None, (_P, _P, _SIZE, _SIZE)),
+    "ggml_backend_graph_compute": (ctypes.c_int, (_P, _P)),
+    "ggml_gallocr_new": (_P, (_P,)),
+    "ggml_gallocr_free": (None, (_P,)),
+    "ggml_gallocr_alloc_graph": (ctypes.c_bool, (_P, _P)),
+}
+
+
+class Native:
+    """Both libraries: `llama` is llama-cpp-python's module, `ggml` has the functions above. `said` are the last lines of their log."""
+
+    def __init__(self, llama: Any, ggml: Any, version: str) -> None:
+        self.llama = llama
+        self.ggml = ggml
+        self.version = version
+        self.said: deque[str] = deque(maxlen=20)
+        self._callback = llama.llama_log_callback(self._keep)  # as long as the library may call it: for ever
+        llama.llama_log_set(self._callback, None)
+        llama.llama_backend_init()
+        self.op_names: dict[int, str] = {}
+
+    def op_name(self, op: int) -> str:
+        if op not in self.op_names:
+            self.op_names[op] = self.ggml.ggml_op_name(op).decode()
+        return self.op_names[op]
+
+    def type_name(self, kind: int) -> str:
+        name: str = self.ggml.ggml_type_name(kind).decode()
+        return name
+
+    def _keep(self, level: int, text: bytes | None, _data: object) -> None:
+        try:
+            line = (text or b"").decode("utf-8", "replace").strip()
+            if line:
+                if level in (3, 4):
+                    self.said.append(line)
+                _log.log(_LEVELS.get(level, logging.DEBUG), "%s", line)
+        except Exception:  # it must not pass through the library
+            return
+
+    def why(self) -> str:
+        """The last thing that the library complained of, one line."""
+        return words_of(RuntimeError(self.said[-1])) if self.said else "llama.cpp gives no reason"
+
+
+class _Ggml:
+    """The functions of _FUNCTIONS, from whichever of ggml's libraries has them."""
+
+    def __init__(self, extension: Any, folder: Any) -> None:
+        libraries = []
+        for name in ("ggml", "ggml-base"):
+            try:
+                libraries.append(extension.load_shared_library(name, folder))
+            except FileNotFoundError:
+                continue
+        for name, (result, arguments) in _FUNCTIONS.items():
+            function = next((getattr(library, name) for library in libraries if hasattr(library, name)), None)
+            if function is None:
+                raise AttributeError(f"ggml has no {name}")
+            function.restype, function.argtypes = result, arguments
+            setattr(self, name, function)
+
+
+@cache
+def load() -> Native:
+    """llama.cpp, checked. Raises LoadError where it is not installed, or not as this version of mav knows it."""
+    try:
+        package = importlib.import_module("llama_cpp")
+        base = importlib.import_module("llama_cpp._ggml")
+    except ImportError as error:
+        if getattr(error, "name", None) == "llama_cpp":
+            raise LoadError(f"the backend llamacpp needs llama-cpp-python: {INSTALL}") from error
+        raise LoadError(f"llama-cpp-python can't be imported ({words_of(error, kind=True)}); {INSTALL}") from error
+    except (OSError, RuntimeError) as error:
+        raise LoadError(f"llama-cpp-python can't be loaded ({words_of(error, kind=True)}); {INSTALL}") from error
+    version = str(getattr(package, "__version__", "unknown"))
+    try:
+        ggml = _Ggml(base.ctypes_ext, base.libggml_base_path)
+        native = Native(package.llama_cpp, ggml, version)
+        check_layout(native)
+    except (AttributeError, LayoutError, TypeError) as error:
+        raise LoadError(unknown(version, words_of(error))) from error
+    return native
+
+
+def unknown(version: str, why: str) -> str:
+    """What to do where llama.cpp is not as mav knows it."""
+    return f"llama-cpp-python {version} is not as mav expects ({why}); install {TESTED[1]}, or add --backend transformers"
+
+
+def check_layout(native: Native) -> None:
+    """Compare the struct with what ggml's own functions make and return. Raises LayoutError that names what differs."""
+    ggml = native.ggml
+    context = ggml.ggml_init(_InitParams(1 << 20, None, False))
+    try:
+        first, second = (ggml.ggml_new_tensor_4d(context, F32, 2, 3, 4, 5) for _ in range(2))
+        ggml.ggml_set_name(first, b"first")
+        added, view = ggml.ggml_add(context, first, second), ggml.ggml_view_1d(context, first, 2, 8)
+        a, b, c = (Tensor.from_address(address) for address in (first, added, view))
+        facts = {
+            "type": a.type == F32,
+            "ne": tuple(a.ne) == (2, 3, 4, 5),
+            "nb": tuple(a.nb) == (4, 8, 24, 96),
+            "name": a.name == ggml.ggml_get_name(first) == b"first",
+            "data": a.data == ggml.ggml_get_data(first) != 0,
+            "op": all(0 <= t.op < OPS for t in (a, b, c)) and [native.op_name(t.op) for t in (a, b, c)] == ["NONE", "ADD", "VIEW"],
+            "src": (b.src[0], b.src[1], b.src[2]) == (first, second, None),
+            "view_src": c.view_src == first and c.view_offs == 8 and not a.view_src,
+            "size": ctypes.sizeof(Tensor) <= ggml.ggml_tensor_overhead() and ggml.ggml_nbytes(first) == 480,
+        }
+        wrong = [name for name, right in facts.items() if not right]
+        if wrong:
+            raise LayoutError(f"its tensors have another layout: {', '.join(wrong)}")
+    finally:
+        ggml.ggml_free(context)
+
+
+def arena(native: Native, size: int) -> Any:
+    """A context of ggml for `size` bytes of tensors and graphs without their data; to be freed with ggml_free."""
+    return native.ggml.ggml_init(_InitParams(size, None, True))

@@ -1,0 +1,160 @@
+"""Forward passes in one context with values read and changed on their way: the graph is learned once, and again if it is another."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from openmav.backends.llamacpp import anatomy
+from openmav.backends.llamacpp.anatomy import Anatomy
+from openmav.backends.llamacpp.context import Context
+from openmav.backends.llamacpp.graph import Graph
+from openmav.backends.llamacpp.insides import Layer
+from openmav.backends.llamacpp.tap import Change, Key, Plan
+from openmav.errors import EngineError
+
+Kind: TypeAlias = Literal["one", "many"]  # tokens of the pass
+Changes: TypeAlias = Callable[[Anatomy], Sequence[tuple[int, Change]]]
+ATTEMPTS = 3
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Learned:
+    graph: Graph
+    anatomy: Anatomy
+
+
+class Passes:
+    """The passes of one context. `changes` says what is changed in each pass; `exact` stops at each value (see Plan)."""
+
+    def __init__(self, context: Context, layers: int, changes: Changes | None = None, *, exact: bool = False, cuts: bool = True) -> None:
+        self.context = context
+        self.layers = layers
+        self.changes = changes
+        self.cuts = cuts
+        self.exact = exact
+        self.learned: dict[Kind, Learned] = {}
+        self._plans: dict[tuple[Kind, frozenset[str]], Plan] = {}
+
+    def change_to(self, changes: Changes | None) -> None:
+        """Other changes from the next pass on."""
+        self.changes = changes
+        self._plans.clear()
+
+    def run(self, ids: Sequence[int], start: int, sites: Iterable[str] = (), outputs: str = "last") -> dict[Key, NDArray]:
+        """One pass over `ids`, whose first token stands at `start`: the values of the sites.
+
+        Raises EngineError where llama.cpp or the capture fails, NotFollowedError where its
+        graph is not understood.
+        """
+        want = frozenset(sites)
+        if not want and self.changes is None:
+            self.context.decode(ids, outputs)
+            return {}
+        kind: Kind = "one" if len(ids) == 1 else "many"
+        for _ in range(ATTEMPTS):
+            state = None if self.cuts or kind in self.learned else self.context.state()
+            values = self._attempt(kind, want, ids, start, outputs)
+            if values is not None:
+                return values
+            if state is not None:
+                self.context.restore(state)
+            elif not self.context.cut(start):
+                raise EngineError("the graph of this model changed, and its state can't be taken back; start again")
+        raise EngineError(f"the computation can't be followed: {self.context.tap.error or 'its graph changes from pass to pass'}")
+
+    def learn(self, ids: Sequence[int], outputs: str = "last") -> Learned:
+        """Learn the graph of such a pass; the cache then holds these tokens too."""
+        tap = self.context.tap
+        tap.begin(None, 0, record=True)
+        try:
+            self.context.decode(ids, outputs)
+        finally:
+            tap.end()
+        if tap.error:
+            raise EngineError(f"the computation can't be followed: {tap.error}")
+        if not tap.asked:
+            raise EngineError("llama.cpp does not call back")
+        return self._understand("one" if len(ids) == 1 else "many")
+
+    def _understand(self, kind: Kind) -> Learned:
+        graph = Graph(self.context.native, self.context.tap.asked)
+        learned = self.learned[kind] = Learned(graph, anatomy.find(graph, self.layers))
+        self._plans = {key: plan for key, plan in self._plans.items() if key[0] != kind}
+        return learned
+
+    def _attempt(self, kind: Kind, want: frozenset[str], ids: Sequence[int], start: int, outputs: str) -> dict[Key, NDArray] | None:
+        """None: it has to be repeated, since the graph was not yet known, or is another now."""
+        tap, reused = self.context.tap, self.context.reused
+        plan = self._plan(kind, want)
+        tap.begin(plan, start, record=plan is None)
+        try:
+            self.context.decode(ids, outputs)
+        finally:
+            tap.end()
+        if tap.error is not None:
+            _log.warning("capture failed: %r", tap.error)
+            self.learned.pop(kind, None)
+            return None
+        if plan is not None and (self.context.reused > reused or Graph(self.context.native, tap.asked).same_as(plan.graph)):
+            return tap.values()
+        self._understand(kind)
+        return None
+
+    def _plan(self, kind: Kind, want: frozenset[str]) -> Plan | None:
+        learned = self.learned.get(kind)
+        if learned is None:
+            return None
+        if (kind, want) not in self._plans:
+            changes = self.changes(learned.anatomy) if self.changes is not None else ()
+            wanted = dict(_wanted(learned.anatomy, want))
+            self._plans[kind, want] = Plan(self.context.native, learned.graph, learned.anatomy.layers, wanted, changes, exact=self.exact)
+        return self._plans[kind, want]
+
+
+PARTS = {"attention.out": "attention", "mlp.out": "mlp", "other.out": "other"}
+SINGLE = {
+    "residual.before": "before",
+    "residual.after": "after",
+    "attention.probs": "rows",
+    "attention.scores": "scores",
+    "attention.heads": "heads",
+    "mlp.hidden": "hidden",
+    "router.experts": "experts",
+    "router.weights": "weights",
+}
+
+
+def _wanted(anatomy: Anatomy, want: frozenset[str]) -> Iterable[tuple[Key, int]]:
+    """The nodes of these sites."""
+    for number, layer in enumerate(anatomy.layers):
+        for site in want:
+            for part, index in enumerate(nodes_of(layer, site)):
+                yield (site, number, part), index
+
+
+def nodes_of(layer: Layer, site: str) -> list[int]:
+    """The nodes whose sum is the site; none where the layer has none."""
+    if site in PARTS:
+        parts: list[int] = getattr(layer, PARTS[site])
+        return parts
+    index: int | None = getattr(layer, SINGLE[site]) if site in SINGLE else None
+    return [] if index is None else [index]
+
+
+def summed(values: dict[Key, NDArray], site: str, layer: int) -> NDArray[np.float32] | None:
+    """The value of a site in a layer: the sum of its parts; None where nothing was read."""
+    first = values.get((site, layer, 0))
+    if first is None or (site, layer, 1) not in values:
+        return first
+    parts = [first]
+    while (site, layer, len(parts)) in values:
+        parts.append(values[site, layer, len(parts)])
+    total: NDArray[np.float32] = np.sum(parts, axis=0, dtype=np.float32)
+    return total
