@@ -13,7 +13,7 @@ from backends.gguf_files import VOCABULARY, write
 from openmav.backends.base import LoadOptions
 from openmav.backends.loading import gguf_metadata
 from openmav.backends.transformers import TransformersBackend, load
-from openmav.backends.transformers.loading import gguf_config, quantised
+from openmav.backends.transformers.loading import quantised
 from openmav.errors import LoadError
 
 pytestmark = pytest.mark.skipif(
@@ -206,4 +206,4 @@ def test_a_header_is_that_of_the_gguf_package(tmp_path: Path) -> None:
         name: (tensor.offset, tensor.shape) for name, tensor in header.tensors.items()
     }
     assert header.floats("rope_freqs.weight") == factors
-    assert gguf_config.end_ids(header) == [0]
+    assert header.end_ids == [0]

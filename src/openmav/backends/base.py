@@ -255,6 +255,11 @@ class Configured(Protocol):
     def generation_defaults(self) -> GenerationDefaults:
         """The model's settings. Raises LoadError where they are invalid."""
 
+
+@runtime_checkable
+class Processing(Protocol):
+    """A backend that makes the logits processors itself; for another one they are those of the sampling."""
+
     def logits_processors(self, sampling: Sampling, prompt_ids: Sequence[int], max_new_tokens: int) -> LogitsProcessorList | None:
         """The processors of the sampling and of the model's settings, in order, for a text of that length; None where there are none."""
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from openmav.backends.base import Backend, Configured
+from openmav.backends.base import Backend, Configured, Processing
 from openmav.record import Prompt
 from openmav.settings import Settings
 from openmav.settings.generation_defaults import GenerationDefaults
@@ -23,8 +23,9 @@ class ModelDefaults:
     """
 
     def __init__(self, backend: Backend, settings: Settings) -> None:
-        self._configured = backend if isinstance(backend, Configured) and not settings.ignore_generation_config else None
-        self.generation = GenerationDefaults() if self._configured is None else self._configured.generation_defaults()
+        ignored = settings.ignore_generation_config
+        self._processing = backend if isinstance(backend, Processing) and not ignored else None
+        self.generation = backend.generation_defaults() if isinstance(backend, Configured) and not ignored else GenerationDefaults()
         self._given = given_by(settings)
         self.sampling = settings.sampling.over(self.generation.sampling)
         self.settings = replace(settings, sampling=self.sampling, stop=settings.stop or self.generation.stop)
@@ -37,10 +38,10 @@ class ModelDefaults:
         """The logits processors for a text after this prompt; None where nothing is to be done."""
         from openmav.generation.sampler import build_chain
 
-        if self._configured is None:
+        if self._processing is None:
             return build_chain(sampling)
         limit = self.generation.limit(self.settings.max_new_tokens, len(prompt_ids))
-        return self._configured.logits_processors(sampling, prompt_ids, limit)
+        return self._processing.logits_processors(sampling, prompt_ids, limit)
 
     def notes(self, sampling: Sampling, prompt: Prompt) -> list[str]:
         """What the user should know of the model's config, a line each."""

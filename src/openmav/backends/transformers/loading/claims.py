@@ -13,10 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from openmav.backends.loading.gguf_metadata import GgufHeader
+from openmav.backends.loading.gguf_metadata import PER_BYTE, GgufHeader
 from openmav.errors import LoadError
 
-PER_BYTE = 16  # numbers that a byte of weights may stand for
 LONGEST_HEADER = 100_000_000  # bytes, as safetensors itself allows
 _SIZE = re.compile(r"size|dim|heads|experts|rank|channels|inner|state|d_model|n_embd|n_head|d_ff|width")
 _LAYERS = re.compile(r"(num_)?(hidden|decoder|encoder)_layers|n_layers?|num_layers")

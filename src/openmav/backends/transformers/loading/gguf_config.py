@@ -41,7 +41,6 @@ NUMERIC = (  # keys that change numbers where they are set, whatever the model; 
     *("use_parallel_residual", "activation_sparsity", "altup.", "swiglu_", "swin_norm", "interleave_moe", "moe_every", "leading_dense"),
 )
 NEUTRAL: tuple[Any, ...] = (0, False, [], "", None)
-END_KEYS = ("eos", "eot", "eom", "fim_pad", "fim_rep", "fim_sep")  # the keys of tokens that llama.cpp takes for ends of a text
 ROPE_KEPT = ("rope_theta", "partial_rotary_factor", "mrope_section", "mrope_interleaved", "truncate")
 UNSCALED = ("none", "")
 ORIGINAL = "original_max_position_embeddings"
@@ -67,12 +66,6 @@ def apply(name: str, config: Any, header: GgufHeader, read: frozenset[str]) -> t
     if unknown:
         notes.append(f"keys of the file that are not used: {', '.join(unknown[:5])}{', ...' if len(unknown) > 5 else ''}")
     return tuple(notes)
-
-
-def end_ids(header: GgufHeader) -> list[int]:
-    """All tokens that end a text: end of text, of turn and of message, and the marks after code that llama.cpp stops at too."""
-    named = (header.values.get(f"tokenizer.ggml.{key}_token_id") for key in END_KEYS)
-    return sorted({int(token) for token in named if isinstance(token, int)})
 
 
 def _set(config: Any, key: str, value: Any, own: Mapping[str, Any]) -> bool:

@@ -14,11 +14,10 @@ from transformers.utils import cached_file
 
 from openmav.backends.loading import gguf_metadata
 from openmav.backends.loading.checkpoint import Checkpoint
-from openmav.backends.loading.gguf_metadata import GgufHeader
+from openmav.backends.loading.gguf_metadata import PART, GgufHeader
 from openmav.backends.transformers.loading import gguf_config
 from openmav.errors import LoadError
 
-PART = re.compile(r"(.+)-(\d{5})-of-(\d{5})\.gguf", re.IGNORECASE)
 APPLIED = ("rope_freqs.weight", "rope_factors_long.weight", "rope_factors_short.weight")  # tensors that the configuration holds
 NOT_RUN = re.compile(r"(?:^|\.)(?:nextn|mtp)\.")  # layers that predict further tokens, which transformers does not run
 

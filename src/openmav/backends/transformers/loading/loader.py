@@ -19,7 +19,7 @@ from openmav.backends.base import LoadOptions, Progress
 from openmav.backends.loading import checkpoint
 from openmav.backends.loading.gguf_metadata import GgufHeader
 from openmav.backends.transformers.decoding import generation_config
-from openmav.backends.transformers.loading import adapters, claims, gguf_config, gguf_file, image_text, placement, quantised, weights_report
+from openmav.backends.transformers.loading import adapters, claims, gguf_file, image_text, placement, quantised, weights_report
 from openmav.backends.transformers.tokens import tokenizer_limits
 from openmav.backends.transformers.tokens.tokenizer_limits import panics_as_errors
 from openmav.backends.transformers.tokens.tokens import add_processor_template
@@ -95,7 +95,7 @@ def _check_gguf(name: str, model: PreTrainedModel, head: GgufHeader) -> None:
     gguf_file.check_tensors(name, model, head)
     gguf_file.check_frequencies(name, model, head)
     named = getattr(model.generation_config, "eos_token_id", None)
-    ends = {*gguf_config.end_ids(head), *(named if isinstance(named, list) else () if named is None else (named,))}
+    ends = {*head.end_ids, *(named if isinstance(named, list) else () if named is None else (named,))}
     if ends and model.generation_config is not None:
         model.generation_config.eos_token_id = sorted(ends)
 

@@ -11,10 +11,11 @@ from typing import Any
 from transformers import PreTrainedTokenizerBase
 from transformers.utils import cached_file
 
-from openmav.backends import chat_rendering
+from openmav.backends import chat_rendering, chat_templates
+from openmav.backends.chat_templates import message_of
 from openmav.backends.transformers.tokens.token_bytes import bytes_of_name
 from openmav.backends.transformers.tokens.tokenizer_limits import PanicError, panics_as_errors
-from openmav.errors import UsageError, words_of
+from openmav.errors import UsageError
 
 SHORT = 2  # tokens: what is decoded again and again, a candidate after a letter or the token before the newest
 REMEMBERED = 1 << 15  # texts of so few tokens
@@ -37,51 +38,15 @@ class Tokens:
         """
         if not chat:
             return self._ids(text)
-        written = self._written(text, self._template(None if chat is True else str(chat)))
-        return self._ids(written, add_special_tokens=False)
+        template = chat_templates.chosen(getattr(self.tokenizer, "chat_template", None), chat)
+        return self._ids(chat_templates.written(text, template, self._render), add_special_tokens=False)
 
     def _ids(self, text: str, **options: bool) -> list[int]:
         try:
             with panics_as_errors():
                 return [int(i) for i in self.tokenizer(text, **options)["input_ids"]]
         except Exception as error:  # a tokenizer is data from the author of the model
-            raise UsageError(f"the model's tokenizer fails on this text: {_message(error)}") from error
-
-    def _template(self, name: str | None) -> str:
-        """The source of the template of that name; None: the model's only one, or its default."""
-        own = getattr(self.tokenizer, "chat_template", None)
-        if not own:
-            raise UsageError("this model has no chat template; run without --chat")
-        named: dict[str, str] = own if isinstance(own, dict) else {"default": own}
-        if name is None and "default" not in named:
-            raise UsageError(f"this model has several chat templates and no default; name one with --chat-template: {', '.join(named)}")
-        if name is not None and name not in named:
-            raise UsageError(f"this model has no chat template '{name}'. Known: {', '.join(named)}")
-        return named[name or "default"]
-
-    def _written(self, text: str, template: str) -> str:
-        """The message as the template writes it.
-
-        Templates of image-text models may need a message in parts; they omit plain text, or fail on it.
-        """
-        failed: Exception | None = None
-        plain = ""
-        for content in (text, [{"type": "text", "text": text}]):
-            try:
-                written = self._render(content, template)
-            except chat_rendering.TemplateLimitError as error:
-                raise UsageError(f"the model's chat template can't be used: {error}; run without --chat") from error
-            except Exception as error:  # a template runs code of its own
-                failed = failed or error
-                continue
-            if text.strip() in written:
-                return written
-            plain = plain or written
-        if failed is not None and not plain.strip():
-            raise UsageError(f"the model's chat template can't be used: {_message(failed)}; run without --chat") from failed
-        if not plain.strip():
-            raise UsageError("the model's chat template writes nothing for this prompt; run without --chat")
-        return plain
+            raise UsageError(f"the model's tokenizer fails on this text: {message_of(error)}") from error
 
     def _render(self, content: Any, template: str) -> str:
         messages = [{"role": "user", "content": content}]
@@ -104,13 +69,7 @@ class Tokens:
             with panics_as_errors():
                 return str(self.tokenizer.decode(list(ids), skip_special_tokens=False, clean_up_tokenization_spaces=False))
         except (PanicError, OverflowError) as error:
-            raise UsageError(f"the model's tokenizer can't decode its tokens: {_message(error)}") from error
-
-
-def _message(error: Exception) -> str:
-    """What went wrong, with the line of the template where its syntax is wrong."""
-    line = getattr(error, "lineno", None)
-    return (f"line {line}: " if line else "") + words_of(error)
+            raise UsageError(f"the model's tokenizer can't decode its tokens: {message_of(error)}") from error
 
 
 def add_processor_template(tokenizer: Any, place: str) -> None:
