@@ -397,14 +397,18 @@ def test_what_can_not_be_loaded_is_said_in_one_line(start, tmp_path) -> None:
     assert source.exit_code == 2
 
 
-def test_a_killed_engine_is_noticed(start) -> None:
+@pytest.mark.parametrize(
+    ("by", "why"), [("SIGKILL", "was it killed, or out of memory"), pytest.param("SIGABRT", "a compiled library crashed", marks=posix)]
+)
+def test_a_killed_engine_is_noticed_and_so_is_one_whose_library_aborts(start, by: str, why: str) -> None:
     source = start(max_new_tokens=500, refresh_rate=0.05)
     wait(source, lambda s: len(s.steps) > 1)
-    source._process.kill()
+    os.kill(source.pid, getattr(signal, by, signal.SIGTERM))
     source._reader.join(10)
     end = source.snapshot()
     assert end.status == "failed"
     assert "ended unexpectedly" in end.error
+    assert why in end.error
     assert len(end.steps) > 1
     assert source.exit_code == 1
 

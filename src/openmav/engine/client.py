@@ -10,6 +10,7 @@ import traceback
 from collections.abc import Callable
 from dataclasses import replace
 
+from openmav.engine import faults
 from openmav.engine.app_watch import AppState, SlowMeasure
 from openmav.engine.child_process import serve
 from openmav.engine.events import BranchLeft, BranchRenamed, Event, Made, Recomputed, StateChanged, first_state
@@ -147,8 +148,7 @@ class EngineSource:
         if not self._closing and self.snapshot().status != "failed":
             self._process.join(1)
             self._keep_native()
-            how = f"exit code {self._process.exitcode}"
-            self._fail(f"the model's process ended unexpectedly ({how}); was it killed, or out of memory?")
+            self._fail(f"the model's process ended unexpectedly, {faults.ended(self._process.exitcode)}")
 
     def _keep_native(self) -> None:
         """What the engine's compiled libraries have written goes into the log once its process is gone."""
