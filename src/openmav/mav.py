@@ -15,7 +15,7 @@ from openmav.errors import EngineError, LoadError
 from openmav.generation.session import Session
 from openmav.library import attach, open_session, watch
 from openmav.plugins.registry import need_known
-from openmav.settings import DEMO, Aggregation, Settings
+from openmav.settings import AUTO, DEMO, Aggregation, Settings
 from openmav.settings.sampling import SamplingOptions
 from openmav.system.terminal import is_terminal, neutral, write
 from openmav.view.options import PANELS, AppOptions, Scale
@@ -42,7 +42,7 @@ def MAV(  # noqa: N802 - the name that older versions gave it
     max_bar_length: int | None = None,
     device: str = "auto",
     scale: Scale = "linear",
-    backend: str = "transformers",
+    backend: str = AUTO,
     seed: int | None = None,
     model_obj: Any = None,
     tokenizer_obj: Any = None,

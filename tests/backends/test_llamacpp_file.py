@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import struct
 from pathlib import Path
@@ -24,6 +25,10 @@ EMBEDDING = raw.tensor("token_embd.weight", (32, 3))
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr("platformdirs.user_cache_dir", lambda *_args, **_options: str(tmp_path / "cache"))
     return tmp_path / "cache"
+
+
+def epsilon(value: float) -> bytes:
+    return raw.entry("llama.attention.layer_norm_epsilon", raw.FLOAT32, struct.pack("<f", value))
 
 
 def refusal(path: Path, content: bytes) -> str:
@@ -88,6 +93,8 @@ def test_what_a_header_may_not_claim(tmp_path: Path) -> None:
         (raw.file(raw.sizes(block_count=2**62), [EMBEDDING], data=data), "layers|claims block_count"),
         (raw.file(raw.sizes(block_count=1, embedding_length=10**6), [EMBEDDING], data=data), "claims embedding_length = 1,000,000"),
         (raw.file(raw.sizes(block_count=1, attention__head_count=2**62), [EMBEDDING], data=data), "claims attention.head_count"),
+        (raw.file([*sound, epsilon(-1.0)], [EMBEDDING], data=data), "says attention.layer_norm_epsilon = -1.0"),
+        (raw.file([*sound, epsilon(math.nan)], [EMBEDDING], data=data), "says attention.layer_norm_epsilon = nan"),
         (raw.file(sound, [EMBEDDING], data=data[:100]), "reach to byte"),
         (raw.file(sound, [raw.tensor("a", (2**40, 2**40))], data=data), "reach to byte"),
         (raw.file(sound, [raw.tensor("a", (32, 3), offset=2**50)], data=data), "reach to byte"),

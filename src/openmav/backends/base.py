@@ -33,6 +33,7 @@ class LoadOptions:
     dtype: str = "auto"
     trust_remote_code: bool = False
     threads: int | None = None
+    gpu_layers: int | None = None  # of llama.cpp; None: as many as an accelerator has room for
 
 
 @dataclass(frozen=True)

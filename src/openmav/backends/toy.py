@@ -29,6 +29,7 @@ from torch import Tensor
 from openmav.backends.attribution import methods
 from openmav.backends.base import Directions, Frame, LoadOptions, Progress, TokenBytes
 from openmav.backends.edits import Edit, edits, need_range
+from openmav.backends.loading.choice import refuse_gpu_layers
 from openmav.backends.sites import EDITABLE, Site, site_of
 from openmav.errors import LoadError, UsageError
 from openmav.record import ModelInfo
@@ -67,6 +68,7 @@ def load(name: str, options: LoadOptions, progress: Progress | None = None) -> T
     """A Toy with the switches of its name. Raises LoadError for a switch that does not exist."""
     if options.device not in ("auto", "cpu") or options.dtype not in ("auto", "float32"):
         raise LoadError("the toy backend runs on the CPU in float32 only; leave out --device and --dtype")
+    refuse_gpu_layers("toy", options.gpu_layers)
     switches: dict[str, float] = {}
     for key, value in parse_qsl(name.partition("?")[2]):
         try:

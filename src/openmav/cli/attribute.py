@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from dataclasses import replace
 
 from openmav.cli.flags import AttributeOptions
 from openmav.cli.load_limit import load_limit
@@ -12,7 +13,7 @@ from openmav.cli.options import model_settings
 from openmav.cli.output import Output, ProgressLine, ReaderGoneError
 from openmav.record.attribution_result import InputAttribution
 from openmav.record.codec import plain
-from openmav.settings import Settings
+from openmav.settings import AUTO, Settings
 from openmav.system.logs import redirect, stdout
 from openmav.system.signals import check
 
@@ -26,6 +27,8 @@ def attribute_command(options: AttributeOptions) -> int:
     Raises MavError where the model can't be loaded or can't be asked, or for a target that is not one token.
     """
     settings = model_settings(options)
+    if settings.backend == AUTO:
+        settings = replace(settings, backend="transformers")  # llama.cpp has no gradients
     redirect(descriptors=True)
     out = Output(stdout())
     result, model = _explain(settings, options)

@@ -17,7 +17,7 @@ from openmav.cli.run import interventions_of
 from openmav.cli.stream import record_state
 from openmav.errors import UsageError
 from openmav.recording.recorder import Recorder
-from openmav.settings import CORE_MEASURES, DEMO, Settings
+from openmav.settings import AUTO, CORE_MEASURES, DEMO, Settings
 from openmav.settings.sampling import SamplingOptions
 from openmav.system.logs import redirect, say, stdout
 from openmav.system.signals import Interrupted, check, finish, hold
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from openmav.generation.session import Session
 
 TWICE = ("model", "backend", "device", "dtype", "prompt")  # flags of A, then of B
-DEFAULTS = {"model": DEMO, "backend": "transformers", "device": "auto", "dtype": "auto", "prompt": None}
+DEFAULTS = {"model": DEMO, "backend": AUTO, "device": "auto", "dtype": "auto", "prompt": None}
 
 
 class ComparisonWriter(Protocol):

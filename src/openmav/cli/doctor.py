@@ -28,7 +28,7 @@ def doctor_command(options: DoctorOptions) -> int:
 
     progress = ProgressLine()
     try:
-        loading = LoadOptions(options.device, options.dtype, options.trust_remote_code)
+        loading = LoadOptions(options.device, options.dtype, options.trust_remote_code, options.threads, options.gpu_layers)
         sections = examine(options.model, options.backend, loading, progress, load_limit(options.load_timeout))
     finally:
         progress.clear()

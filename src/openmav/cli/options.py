@@ -18,7 +18,7 @@ import click
 
 from openmav.errors import UsageError
 from openmav.plugins import registry
-from openmav.settings import DEMO, DEMO_PROMPT, LOAD_TIMEOUT, OTHER_PROMPT, Settings
+from openmav.settings import AUTO, DEMO, DEMO_PROMPT, LOAD_TIMEOUT, OTHER_PROMPT, Settings
 
 DTYPES = ("auto", "float32", "float16", "bfloat16")
 MODEL, TEXT = "Model", "Text"
@@ -85,6 +85,8 @@ class LoadingOptions:
     backend: str
     device: str
     dtype: str
+    threads: int | None
+    gpu_layers: int | None
     trust_remote_code: bool
     load_timeout: float
 
@@ -97,9 +99,25 @@ class ModelOptions(LoadingOptions):
 
 
 LOADING = (
-    flag(MODEL, "--backend", "Library that runs the model.", default="transformers", metavar="NAME"),
+    flag(
+        MODEL,
+        "--backend",
+        "Library that runs the model: transformers, llamacpp.",
+        default=AUTO,
+        otherwise="llamacpp for a GGUF file where it is installed, else transformers",
+        metavar="NAME",
+    ),
     flag(MODEL, "--device", "auto, cpu, cuda, cuda:N or mps.", default="auto", metavar="DEVICE"),
     flag(MODEL, "--dtype", f"Weight dtype: {', '.join(DTYPES)}.", default="auto", type=click.Choice(DTYPES), metavar="DTYPE"),
+    flag(MODEL, "--threads", "Threads of the model.", type=click.IntRange(min=1), otherwise="the library's", metavar="N"),
+    flag(
+        MODEL,
+        "--gpu-layers",
+        "Layers that llama.cpp keeps on an accelerator.",
+        type=click.IntRange(min=0),
+        otherwise="all that it has room for",
+        metavar="N",
+    ),
     flag(MODEL, "--trust-remote-code", "Run code that comes with the model.", is_flag=True),
     flag(
         MODEL,
@@ -153,7 +171,8 @@ def model_settings(options: RunsModelOptions) -> Settings:
 
     Raises UsageError for an unknown backend or device, and for a prompt that can't be read.
     """
-    registry.need_known("backends", [options.backend])
+    if options.backend != AUTO:
+        registry.need_known("backends", [options.backend])
     if not re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", options.device):
         raise UsageError(f"unknown device '{options.device}'. Known: auto, cpu, cuda, cuda:N, mps")
     return Settings(
@@ -162,6 +181,8 @@ def model_settings(options: RunsModelOptions) -> Settings:
         backend=options.backend,
         device=options.device,
         dtype=options.dtype,
+        threads=options.threads,
+        gpu_layers=options.gpu_layers,
         trust_remote_code=options.trust_remote_code,
         chat=options.chat_template or options.chat,
         load_timeout=options.load_timeout,

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from openmav.backends.base import LoadOptions, Progress
+from openmav.backends.loading.choice import backend_for
 from openmav.generation.session import Session
 from openmav.plugins import registry
 from openmav.settings import Settings
@@ -16,6 +19,7 @@ def open_session(settings: Settings, progress: Progress | None = None) -> Sessio
     settings.constraint.grammar()
     for file in settings.measure_files:
         registry.load("measures", registry.add_file("measures", file))
+    settings = replace(settings, backend=backend_for(settings.backend, settings.model))
     module = registry.load("backends", settings.backend)
-    options = LoadOptions(settings.device, settings.dtype, settings.trust_remote_code, settings.threads)
+    options = LoadOptions(settings.device, settings.dtype, settings.trust_remote_code, settings.threads, settings.gpu_layers)
     return Session(module.load(settings.model, options, progress), settings)

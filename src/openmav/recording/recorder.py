@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import platform
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from operator import is_
 from pathlib import Path
 from typing import Any
@@ -103,9 +103,15 @@ class Recorder:
             self.writer.cut(number, length)
         self._steps[branch.name] = [*steps, *known[len(steps) : length]]
 
+    def _header(self, info: ModelInfo) -> dict[str, Any]:
+        """What is written once: with the backend that ran the model, where it was chosen by the model's name."""
+        if self._info is not None:
+            return {}
+        return header(None if self._settings is None else replace(self._settings, backend=info.backend))
+
     def _facts(self, now: Snapshot) -> None:
         if now.info is not self._info:
-            self.writer.set_meta({"model": model_content(now.info), **({} if self._info else header(self._settings))} if now.info else {})
+            self.writer.set_meta({} if now.info is None else {"model": model_content(now.info), **self._header(now.info)})
             self._info = now.info
         changes = {name: value for name, value in now.changes(self._state).items() if name in LOGGED}
         length = len(now.steps)

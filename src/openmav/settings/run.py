@@ -11,7 +11,7 @@ from openmav.settings.constraint import Constraint
 from openmav.settings.sampling import Sampling, SamplingOptions
 
 Aggregation: TypeAlias = Literal["l2", "max_abs"]
-DEMO = "demo"
+DEMO, AUTO = "demo", "auto"
 DEMO_PROMPT = "It is a truth universally acknowledged, that"
 OTHER_PROMPT = "Once upon a time"
 LOAD_TIMEOUT = 3600.0  # seconds: 140 GB, a model of 70 billion parameters in bfloat16, from a disk or a hub at 40 MB/s
@@ -30,7 +30,7 @@ class Settings:
 
     model: str = DEMO
     prompt: str | None = None  # None: the default of the model
-    backend: str = "transformers"
+    backend: str = AUTO  # a name of the registry, or the one for this model
     device: str = "auto"
     dtype: str = "auto"
     trust_remote_code: bool = False
@@ -49,7 +49,8 @@ class Settings:
     interactive: bool = False  # start paused: each key press generates a token
     refresh_rate: float = 0.0  # minimum seconds per token
     load_timeout: float = LOAD_TIMEOUT  # seconds for loading in a command or in the app; 0: no limit
-    threads: int | None = None  # torch's threads; None: torch's default
+    threads: int | None = None  # of the model; None: the library's default
+    gpu_layers: int | None = None  # layers that llama.cpp keeps on an accelerator; None: all that it has room for
 
     def __post_init__(self) -> None:
         def need(good: bool, what: str) -> None:
@@ -66,6 +67,8 @@ class Settings:
             math.isfinite(self.refresh_rate) and self.refresh_rate >= 0, f"refresh-rate must be 0 or more seconds, not {self.refresh_rate}"
         )
         need(self.load_timeout >= 0, f"load-timeout must be 0 or more seconds, not {self.load_timeout}")
+        need(self.threads is None or self.threads >= 1, f"threads must be 1 or more, not {self.threads}")
+        need(self.gpu_layers is None or self.gpu_layers >= 0, f"gpu-layers must be 0 or more, not {self.gpu_layers}")
         need(all(self.stop), "a stop sequence must not be empty")
 
     @property

@@ -8,14 +8,17 @@ import platform
 import sys
 
 from openmav.analysis.doctor import Section
+from openmav.backends.loading.choice import LLAMACPP, TRANSFORMERS, backend_for
+from openmav.settings import AUTO
 from openmav.version import __version__
 
 GB = 1e9
 
 
 def environment() -> list[Section]:
-    """Versions, devices, extras. Imports torch."""
-    return [Section("Versions", tuple(_versions())), Section("Devices", tuple(_devices())), Section("Extras", tuple(_extras()))]
+    """Versions, devices, which library runs which models, extras. Imports torch."""
+    parts = {"Versions": _versions(), "Devices": _devices(), "Backends": _backends(), "Extras": _extras()}
+    return [Section(title, tuple(lines)) for title, lines in parts.items()]
 
 
 def version_of(package: str) -> str | None:
@@ -54,6 +57,14 @@ def _memory() -> str:
     except (ValueError, OSError):
         return "memory not known"
     return f"{free / GB:.1f} of {total / GB:.1f} GB free"
+
+
+def _backends() -> list[tuple[str, str]]:
+    """Which library runs a model for which --backend says nothing."""
+    chosen = backend_for(AUTO, "model.gguf")
+    version = version_of("llama-cpp-python")
+    how = f"llama-cpp-python {version}" if chosen == LLAMACPP else "pip install 'openmav[llamacpp]' runs them with llama.cpp, as they are"
+    return [("GGUF files", f"{chosen} ({how})"), ("other models", TRANSFORMERS)]
 
 
 def _extras() -> list[tuple[str, str]]:

@@ -24,6 +24,7 @@ from openmav.backends.base import (
     ModelCheck,
     Progress,
 )
+from openmav.backends.loading.choice import backend_for
 from openmav.backends.sites import HEAD_SITES, SITES
 from openmav.measures import attribution
 from openmav.measures.base import Context
@@ -51,7 +52,7 @@ def examine(
     Raises LoadError where it can't be loaded.
     """
     with limit or nullcontext():
-        model: Backend = registry.load("backends", backend).load(name, options, progress)
+        model: Backend = registry.load("backends", backend_for(backend, name)).load(name, options, progress)
     try:
         sections = [Section("Model", tuple(_about(model)))]
         if isinstance(model, Inspectable):

@@ -3,42 +3,43 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 
 from torch import Tensor
 
 from openmav.backends.base import Backend, LoadOptions, ModelCheck, Progress, TokenBytes
 from openmav.backends.edits import edits
-from openmav.backends.llamacpp import checks, context, native, report
+from openmav.backends.llamacpp import checks, context, file, native, report
 from openmav.backends.llamacpp import interventions as places
 from openmav.backends.llamacpp.context import ContextSettings, Weights
 from openmav.backends.llamacpp.modified import ModifiedBackend, OnRun
 from openmav.backends.llamacpp.run import Run
-from openmav.backends.llamacpp.tokens import Vocabulary
+from openmav.backends.llamacpp.vocabulary import Vocabulary
+from openmav.backends.loading import checkpoint
+from openmav.backends.loading.gguf_metadata import GgufHeader
 from openmav.backends.sites import Site, site_of
-from openmav.errors import LoadError, UsageError
+from openmav.errors import UsageError
 from openmav.record import ModelInfo
+from openmav.settings.generation_defaults import GenerationDefaults
 from openmav.settings.interventions import Intervention
 
 
 def load(name: str, options: LoadOptions, progress: Progress | None = None) -> LlamaCppBackend:
     """Load a GGUF file. Raises LoadError with one line that says why it can't be loaded and what to do."""
     library = native.load()
-    path = Path(name)
-    if not path.is_file():
-        raise LoadError(f"there is no GGUF file '{name}'")
-    weights = Weights(library, path, progress, 0 if options.device == "cpu" else -1)
-    return LlamaCppBackend(weights, path.name, options)
+    layers = native.gpu_layers(library, options)
+    source = file.find(name)
+    weights = Weights(library, source.path, progress, layers)
+    return LlamaCppBackend(weights, source.header, checkpoint.short_name(name), options)
 
 
 class LlamaCppBackend(OnRun):
     """Satisfies backends.base.Backend, Inspectable and Intervening."""
 
-    def __init__(self, weights: Weights, name: str, options: LoadOptions) -> None:
+    def __init__(self, weights: Weights, header: GgufHeader, name: str, options: LoadOptions) -> None:
         self.weights = weights
         settings = ContextSettings(context.cache_type(options.dtype), options.threads, weights.count("n_ctx_train"))
         self.examined = checks.examine(weights, settings)
-        self.vocabulary = Vocabulary(weights.native.llama, weights.vocab)
+        self.vocabulary = Vocabulary(weights.native.llama, weights.vocab, header)
         self.end_ids = self.vocabulary.end_ids
         self._run = Run(self.examined, self.examined.head)
         self.info = self._describe(name)
@@ -48,22 +49,22 @@ class LlamaCppBackend(OnRun):
         return self.examined.missing
 
     def _describe(self, name: str) -> ModelInfo:
-        weights, found = self.weights, self.examined
-        heads = found.heads or weights.count("n_head")
+        weights, examined = self.weights, self.examined
+        heads = examined.heads or weights.count("n_head")
         return ModelInfo(
             name=name,
             backend="llamacpp",
             dtype=weights.kind,
-            device="cpu",
-            layers=found.layers,
+            device="gpu" if weights.on_gpu else "cpu",
+            layers=examined.layers,
             heads=heads,
             vocab=weights.vocabulary,
-            context=found.settings.limit,
+            context=examined.settings.limit,
             kv_heads=weights.count("n_head_kv") or heads,
-            width=found.width,
+            width=examined.width,
             parameters=weights.count("n_params"),
-            layer_heads=found.layer_heads if len({*found.layer_heads} - {0}) > 1 else (),
-            notes=found.notes,
+            layer_heads=examined.layer_heads if len({*examined.layer_heads} - {0}) > 1 else (),
+            notes=examined.notes,
         )
 
     # ---- text ------------------------------------------------------------------------------------------------------------
@@ -84,6 +85,10 @@ class LlamaCppBackend(OnRun):
     def spelling(self) -> TokenBytes:
         """See backends.base.Spelling."""
         return self.vocabulary.spelling()
+
+    def generation_defaults(self) -> GenerationDefaults:
+        """See backends.base.Configured."""
+        return self.vocabulary.generation_defaults()
 
     def close(self) -> None:
         """Free the text and the model."""

@@ -43,6 +43,7 @@ class Weights:
 
         params = llama.llama_model_default_params()
         params.n_gpu_layers = gpu_layers
+        self.on_gpu = gpu_layers != 0 and bool(llama.llama_supports_gpu_offload())
         callback = llama.llama_progress_callback(report)
         params.progress_callback = callback
         native.said.clear()

@@ -170,6 +170,9 @@ def _check_shape(name: str, file: GgufFile) -> None:
     layers = head.own.get("block_count")
     if not isinstance(layers, int) or not 1 <= layers <= min(MOST_LAYERS, len(file.tensors)):
         raise LoadError(f"{name} claims {str(layers)[:20]} layers, and it has {len(file.tensors)} tensors; its header is wrong")
+    for key, value in head.own.items():
+        if isinstance(value, float) and (not math.isfinite(value) or (value < 0 and "epsilon" in key)):
+            raise LoadError(f"{name} says {key} = {value}, which can't be computed with; its header is wrong")
     for key in ("embedding_length", "attention.head_count"):
         value = head.own.get(key)
         if value is not None and any(not isinstance(one, int) or one < 0 for one in (value if isinstance(value, list) else [value])):

@@ -12,6 +12,7 @@ from collections import deque
 from functools import cache
 from typing import Any
 
+from openmav.backends.base import LoadOptions
 from openmav.errors import LoadError, words_of
 
 DIMS, SOURCES, PARAMS, NAME = 4, 10, 64, 64
@@ -163,6 +164,18 @@ def load() -> Native:
     except (AttributeError, LayoutError, TypeError) as error:
         raise LoadError(unknown(version, words_of(error))) from error
     return native
+
+
+def gpu_layers(native: Native, options: LoadOptions) -> int:
+    """How many layers go to an accelerator; -1: all that it has room for. Raises LoadError for what this build can't do."""
+    device, layers = options.device, options.gpu_layers
+    if device not in ("auto", "cpu"):
+        raise LoadError(f"llama.cpp runs on the accelerator that it was built for; leave out --device {device}, or say --gpu-layers")
+    if layers and device == "cpu":
+        raise LoadError("--device cpu and --gpu-layers exclude each other; leave one out")
+    if layers and not native.llama.llama_supports_gpu_offload():
+        raise LoadError("this llama-cpp-python was built without an accelerator; leave out --gpu-layers, or build it anew for one")
+    return 0 if device == "cpu" else -1 if layers is None else layers
 
 
 def unknown(version: str, why: str) -> str:

@@ -16,7 +16,7 @@ from huggingface_hub import errors as hub
 from transformers import AutoConfig, AutoTokenizer, GenerationConfig, PreTrainedModel
 
 from openmav.backends.base import LoadOptions, Progress
-from openmav.backends.loading import checkpoint
+from openmav.backends.loading import checkpoint, choice
 from openmav.backends.loading.gguf_metadata import GgufHeader
 from openmav.backends.transformers.decoding import generation_config
 from openmav.backends.transformers.loading import adapters, claims, gguf_file, image_text, placement, quantised, weights_report
@@ -32,6 +32,7 @@ def load(name: str, options: LoadOptions, progress: Progress | None) -> tuple[Pr
 
     Raises LoadError.
     """
+    choice.refuse_gpu_layers("transformers", options.gpu_layers)
     on_progress = progress or (lambda _text, _share: None)
     device = placement.pick_device(options.device)
     source = checkpoint.find(name)

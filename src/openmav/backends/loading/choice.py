@@ -1,0 +1,38 @@
+"""Which backend runs a model for which none was named."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+
+from openmav.backends.loading.checkpoint import SPLIT
+from openmav.errors import LoadError
+from openmav.settings import AUTO
+
+TRANSFORMERS, LLAMACPP = "transformers", "llamacpp"
+
+
+def backend_for(backend: str, model: str) -> str:
+    """The backend of that name; for "auto" llama.cpp for a GGUF file where its package is installed, else transformers."""
+    if backend != AUTO:
+        return backend
+    return LLAMACPP if names_gguf(model) and importlib.util.find_spec("llama_cpp") is not None else TRANSFORMERS
+
+
+def names_gguf(model: str) -> bool:
+    """Whether a model's name means a GGUF file, or a folder with one and nothing that transformers alone loads."""
+    if model.lower().endswith(".gguf"):
+        return True
+    try:
+        folder = Path(model).expanduser()
+        files = [path.name for path in folder.iterdir()] if folder.is_dir() else []
+    except (OSError, ValueError, RuntimeError):
+        return False
+    ggufs = {SPLIT.sub("", file) for file in files if file.lower().endswith(".gguf")}
+    return len(ggufs) == 1 and "config.json" not in files
+
+
+def refuse_gpu_layers(backend: str, layers: int | None) -> None:
+    """Raises LoadError where layers for an accelerator are given to a backend that places a model in another way."""
+    if layers is not None:
+        raise LoadError(f"--gpu-layers is for --backend llamacpp, and {backend} runs this model; say --device instead, or leave it out")
