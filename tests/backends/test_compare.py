@@ -117,7 +117,10 @@ def test_float32_against_bfloat16_and_against_gguf(real_folder: Path):
     quantised = AutoModelForCausalLM.from_pretrained(
         real_folder.parent, gguf_file=Path(other).name, dtype=torch.float32, attn_implementation="eager"
     ).eval()
-    for second, model in (({"model": str(real_folder), "dtype": "bfloat16"}, rounded), ({"model": other, "dtype": "float32"}, quantised)):
+    for second, model in (
+        ({"model": str(real_folder), "dtype": "bfloat16"}, rounded),
+        ({"model": other, "backend": "transformers", "dtype": "float32"}, quantised),
+    ):
         a, b = open_pair(one, settings(prompt=prompt, **second))
         compared = list(Lockstep(a, b))
         prompt_ids, fed = list(a.prompt.token_ids), [step.token_id for step in a.steps]

@@ -245,6 +245,8 @@ class CompareOptions(InterventionFlags):
     backend: tuple[str, ...]
     device: tuple[str, ...]
     dtype: tuple[str, ...]
+    threads: int | None
+    gpu_layers: int | None
     trust_remote_code: bool
     load_timeout: float
     prompt: tuple[str, ...]

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from openmav.settings import Settings
 
 CHECKED = 1000  # tokens whose text both vocabularies are asked for
-LOADED = ("model", "backend", "device", "dtype", "trust_remote_code", "threads")  # settings that make another model
+LOADED = ("model", "backend", "device", "dtype", "trust_remote_code", "threads", "gpu_layers")  # settings that make another model
 
 
 def open_pair(a: Settings, b: Settings, progress: Progress | None = None) -> tuple[Session, Session]:
