@@ -7,7 +7,9 @@ import torch
 
 from openmav.backends.base import LoadOptions
 from openmav.backends.sites import SITES
-from openmav.backends.toy import END, FIRST, LAYERS, VOCABULARY, WORDS, load
+from openmav.backends.toy import load
+from openmav.backends.toy.model import LAYERS
+from openmav.backends.toy.vocabulary import END, FIRST, VOCABULARY, WORDS
 from openmav.errors import LoadError
 
 IDS = [73, 106, 20, 9]

@@ -12,9 +12,10 @@ from dataclasses import dataclass, field
 
 from openmav.conditions._complete import Completion, completions
 from openmav.conditions._errors import ConditionError
+from openmav.conditions._operations import Chain
 from openmav.conditions._parser import known_names, read
 from openmav.conditions._syntax import DEEPEST, LONGEST, quoted
-from openmav.conditions._tree import COMPARE, Cells, Chain, Index, Kind, Lens, Node, Plain, Said
+from openmav.conditions._tree import COMPARE, Cells, Index, Kind, Lens, Node, Plain, Said
 from openmav.conditions._values import Moment, Value
 from openmav.record import ModelInfo, Step
 

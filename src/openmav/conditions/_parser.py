@@ -6,27 +6,9 @@ import ast
 from typing import NoReturn
 
 from openmav.conditions._errors import ConditionError
+from openmav.conditions._operations import Chain, Elsewhere, Minus, Not, Reduce
 from openmav.conditions._syntax import COMPARISONS, Token, literal, parse_shape
-from openmav.conditions._tree import (
-    AND,
-    COMPARE,
-    OR,
-    PRODUCT,
-    SUM,
-    Candidate,
-    Cells,
-    Chain,
-    Elsewhere,
-    Index,
-    Kind,
-    Lens,
-    Minus,
-    Node,
-    Not,
-    Plain,
-    Reduce,
-    Said,
-)
+from openmav.conditions._tree import AND, COMPARE, OR, PRODUCT, SUM, Candidate, Cells, Index, Kind, Lens, Node, Plain, Said
 from openmav.conditions._values import AXES, CANDIDATE, ELSEWHERE, LAYERED, LENS, NORMS, PLAIN, REDUCE
 from openmav.plugins import registry
 from openmav.record import measure_of

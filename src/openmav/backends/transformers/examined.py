@@ -12,7 +12,8 @@ from torch import nn
 
 from openmav.backends.transformers.capture import module_state
 from openmav.backends.transformers.checks import passes, verify
-from openmav.backends.transformers.decoding.decoder import Decoder, Traits, goes_back, set_traits
+from openmav.backends.transformers.checks.going_back import goes_back
+from openmav.backends.transformers.decoding.decoder import Decoder, Traits, set_traits
 from openmav.backends.transformers.discovery import anatomy
 from openmav.backends.transformers.loading import placement, quantised
 from openmav.errors import LoadError, MavError, words_of

@@ -13,8 +13,9 @@ from transformers import PreTrainedModel
 
 from openmav.backends.transformers.capture import attention
 from openmav.backends.transformers.capture.hooks import last_position, row_of
+from openmav.backends.transformers.checks.going_back import same_again
 from openmav.backends.transformers.checks.reference import Rows, whole_pass_and_rows
-from openmav.backends.transformers.decoding.decoder import Decoder, same_again
+from openmav.backends.transformers.decoding.decoder import Decoder
 from openmav.backends.transformers.discovery.anatomy import Anatomy
 from openmav.backends.transformers.discovery.trial import token_ids
 from openmav.backends.transformers.discovery.values import output_tensor

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from transformers import GenerationConfig, PreTrainedModel
 
 from openmav.backends.transformers.capture.hooks import row_of
-from openmav.backends.transformers.decoding.decoder import takes_mask
+from openmav.backends.transformers.decoding.model_inputs import takes_mask
 from openmav.backends.transformers.loading import placement
 from openmav.backends.transformers.loading.quantised import without_gradients
 

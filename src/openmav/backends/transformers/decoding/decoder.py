@@ -17,11 +17,12 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel
-from transformers.generation.utils import ALL_CACHE_NAMES, GenerationMixin
+from transformers.generation.utils import ALL_CACHE_NAMES
 
 from openmav.backends.transformers.capture import module_state
 from openmav.backends.transformers.decoding import kv_cache as caches
 from openmav.backends.transformers.decoding.generation_config import one_token
+from openmav.backends.transformers.decoding.model_inputs import prepares_nothing, takes_mask
 from openmav.backends.transformers.loading import placement
 
 CHUNK = 512  # tokens of a prompt that are read at a time, where the cache is one of keys and values only
@@ -63,11 +64,11 @@ class _Dropped(NamedTuple):
 class Decoder:
     """The state of one sequence: the tokens read, and the state of transformers and the modules for them."""
 
-    def __init__(self, model: PreTrainedModel, chunk: int = CHUNK) -> None:
+    def __init__(self, model: PreTrainedModel, chunk: int | None = None) -> None:
         self.model = model
         self.ids: list[int] = []
         self.kwargs: dict[str, Any] = {}
-        self._chunk = chunk
+        self._chunk = CHUNK if chunk is None else chunk
         self._traits = traits_of(model)
         self._state: module_state.Values = ()  # of the traits' slots
         self._states: dict[int, module_state.Values] | None = None  # the same after each number of tokens, where it is small
@@ -76,7 +77,7 @@ class Decoder:
         self._prompt = 0  # tokens of the prompt
         takes = inspect.signature(model.prepare_inputs_for_generation).parameters
         self._by_cache_position = "cache_position" in takes  # transformers versions that do not read positions from the cache
-        self._stock = _prepares_nothing(model)
+        self._stock = prepares_nothing(model)
         self._prepares_nothing = self._stock and not self._by_cache_position
         self._simple = False
         self._device: torch.device | None = None  # of the tokens, once a prompt is prepared
@@ -176,13 +177,11 @@ class Decoder:
         self.prepare(ids)
         self._prompt = len(ids)
         output = None
-        size = (
-            self._chunk if self.exact_crop and not self._traits.in_one_piece else len(ids)
-        )  # a prompt is not split for a model with other state
+        whole = self._traits.in_one_piece or not self.exact_crop  # a prompt is not split for a model with other state
+        size = len(ids) if whole else self._chunk
         for start in range(0, len(ids), size):
             chunk = ids[start : start + size]
-            last = start + size >= len(ids)
-            output = self._forward(chunk, start == 0, extra if last else {})
+            output = self._forward(chunk, start == 0, extra if start + size >= len(ids) else {})
             self._keep_cache(output)
             between(start + len(chunk))
         self._dropped.clear()  # a prompt is never rewound into
@@ -276,8 +275,7 @@ class Decoder:
     @contextmanager
     def aside(self) -> Iterator[None]:
         """See backends.base.Backend."""
-        attributes = dict(vars(self))
-        exact = self.exact_crop
+        attributes, exact = dict(vars(self)), self.exact_crop
         views = [view for cache in self._caches() for view in caches.views(cache)] if exact else []
         self.ids, self._snapshots, self._dropped = list(self.ids), list(self._snapshots), list(self._dropped)
         self.kwargs = dict(self.kwargs) if exact else copy.deepcopy(self.kwargs)
@@ -300,32 +298,3 @@ def _cache_of(kwargs: dict[str, Any]) -> Any:
 
 def _copied(state: module_state.Values) -> module_state.Values:
     return tuple(module_state.copied(value) for value in state)
-
-
-def takes_mask(model: PreTrainedModel) -> bool:
-    """Whether `generate` would pass the model an attention mask: its forward pass has one, and its prepared inputs may."""
-    prepares = inspect.signature(model.prepare_inputs_for_generation).parameters
-    passes_on = any(p.kind is p.VAR_KEYWORD for p in prepares.values())
-    return "attention_mask" in inspect.signature(model.forward).parameters and ("attention_mask" in prepares or passes_on)
-
-
-def _prepares_nothing(model: PreTrainedModel) -> bool:
-    """Whether the model's class prepares its inputs as transformers does, and is no encoder-decoder."""
-    own = type(model)
-    stock = ("prepare_inputs_for_generation", "_update_model_kwargs_for_generation")
-    return not model.config.is_encoder_decoder and all(getattr(own, name) is getattr(GenerationMixin, name) for name in stock)
-
-
-def goes_back(model: PreTrainedModel, ids: Sequence[int]) -> bool:
-    """Whether the last token yields bit-identical logits when it is undone and read again."""
-    decoder = Decoder(model)
-    decoder.prefill(ids[:-2], {}, lambda _n: None)
-    decoder.decode_one_token(ids[-2], {})
-    return same_again(decoder, decoder.decode_one_token(ids[-1], {}).logits.clone(), {})
-
-
-def same_again(decoder: Decoder, logits: Tensor, extra: dict[str, Any]) -> bool:
-    """Whether the newest token yields these logits again, bit for bit, when it is undone and read again."""
-    newest = decoder.ids[-1]
-    decoder.rewind(len(decoder.ids) - 1)
-    return torch.equal(logits, decoder.decode_one_token(newest, extra).logits)

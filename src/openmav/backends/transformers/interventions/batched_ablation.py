@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from openmav.backends.transformers.capture.module_state import fresh
-from openmav.backends.transformers.decoding.decoder import takes_mask, traits_of
+from openmav.backends.transformers.decoding.decoder import traits_of
+from openmav.backends.transformers.decoding.model_inputs import takes_mask
 from openmav.backends.transformers.head import exact_head
 from openmav.backends.transformers.interventions.hook_edits import InterventionHooks, PlacedEdit
 from openmav.backends.transformers.loading import placement, quantised

@@ -1,17 +1,4 @@
-"""A tiny transformer with random weights and an awkward vocabulary, for tests and for trying mav without any model.
-
-It is a real transformer of four layers of width 32 in fp32; its logits are biased so that greedy decoding recites WORDS in order and
-then ends. The name may have switches, for example "toy?slow=0.05&fail=3":
-
-    load=S      loading takes S seconds
-    slow=S      each forward pass takes S seconds more
-    fail=N      the forward pass after the Nth generated token raises
-    crash=N     the process exits there
-    nan=N       from there on the last layer computes NaN
-    context=N   tokens that fit (1024)
-    endless=1   never ends; begins again
-    bare=L      layer L has neither attention nor MLP
-"""
+"""The toy's forward pass, its text and its interventions; the switches are in the docstring of the package."""
 
 from __future__ import annotations
 
@@ -20,47 +7,25 @@ import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
 from urllib.parse import parse_qsl
 
 import torch
 from torch import Tensor
 
 from openmav.backends.attribution import methods
-from openmav.backends.base import Directions, Frame, LoadOptions, Progress, TokenBytes
+from openmav.backends.base import Frame, LoadOptions, Progress, TokenBytes
 from openmav.backends.edits import Edit, edits, need_range
 from openmav.backends.loading.choice import refuse_gpu_layers
 from openmav.backends.sites import EDITABLE, Site, site_of
+from openmav.backends.toy.head import ToyHead
+from openmav.backends.toy.vocabulary import BYTES, END, FIRST, VOCABULARY
 from openmav.errors import LoadError, UsageError
 from openmav.record import ModelInfo
 from openmav.record.attribution_result import Explanation
 from openmav.settings.interventions import Intervention
 
-WORDS = (
-    *(" it", " is", " a", " truth", " [bold]", " [/]", "[red]red[/red]", "\x1b[2J", "\x1b]0;title\x07", "\r", "\x08", "\t", "\n", "\n\n"),
-    *(
-        b"\xf0\x9f",
-        b"\x98\x80",
-        b"\xe4\xb8",
-        b"\xad",
-        "文字",
-        "宽",
-        " \u05e9\u05dc\u05d5\u05dd",
-        "\u202e",
-        "\u200b",
-        "e\u0301",
-        "\x9b31m",
-        "\x00",
-    ),
-    *(" ", "   ", "</s>", "{{", " \\", "%s", "👩\u200d👩\u200d👧", "\u0645\u0631\u062d\u0628\u0627", "$(reboot)", "&amp;", " end", "."),
-)
-END = 0  # the id of the token that ends a text
-BYTES = 1  # the id of byte 0; all 256 follow, then WORDS
-FIRST = BYTES + 256
-VOCABULARY = [b"<end>", *(bytes([b]) for b in range(256)), *(w if isinstance(w, bytes) else w.encode() for w in WORDS)]
 LAYERS, HEADS, WIDTH, HIDDEN = 4, 4, 32, 64
 BLOCK_SITES = ("attention.out", "attention.probs", "attention.scores", "mlp.out", "mlp.hidden")
-PUSH, SCALE = 6.0, 1 / (2 * WIDTH)  # logits = SCALE * embedding @ residual, and PUSH for the next word
 SWITCHES = {"load": float, "slow": float, "fail": int, "crash": int, "nan": int, "context": int, "endless": int, "bare": int}
 
 
@@ -303,30 +268,6 @@ def _columns(site: Site) -> slice:
     """The columns of a site in the values of all heads, or of all neurons."""
     width = {"head": WIDTH // HEADS, "neuron": 1}.get(site.name)
     return slice(None) if width is None or site.index is None else slice(site.index * width, (site.index + 1) * width)
-
-
-@dataclass(frozen=True)
-class ToyHead:
-    """Satisfies backends.base.Head: linear, with a bias towards one token."""
-
-    embedding: Tensor  # [vocab, width]
-    pushed: int
-    down: Sequence[Tensor]  # [width, hidden] of each layer
-
-    def logits(self, residuals: Tensor) -> Tensor:
-        logits: Tensor = residuals @ self.embedding.T * SCALE
-        logits[:, self.pushed] += PUSH
-        return logits
-
-    def directions(self, residual: Tensor, token_ids: Sequence[int], logits: Tensor) -> Directions:
-        ids = torch.tensor(token_ids)
-        return Directions(self.embedding[ids] * SCALE, PUSH * (ids == self.pushed), logits[ids])
-
-    def neuron_tokens(self, layer: int, ids: Sequence[int], hidden: Tensor, _residual: Tensor, count: int) -> tuple[Tensor, Tensor]:
-        written = self.down[layer][:, list(ids)] * hidden[list(ids)]  # [width, n]
-        logits = SCALE * (self.embedding @ written).T
-        high, low = logits.topk(count), logits.topk(count, largest=False)
-        return torch.stack([high.indices, low.indices], 1), torch.stack([high.values, low.values], 1)
 
 
 def _attention(x: Tensor, layer: Mapping[str, Tensor]) -> dict[str, Tensor]:
