@@ -61,6 +61,23 @@ def test_the_bundled_model_has_the_numbers_and_the_tokens_of_its_safetensors(cac
     assert torch.equal(own.prefill(ids, frozenset()).logits, other.prefill(ids, frozenset()).logits)
 
 
+def test_the_bundled_model_computes_the_same_on_both_backends(cache: Path) -> None:
+    pytest.importorskip("llama_cpp", reason="llama-cpp-python is not installed: make llamacpp")
+    from openmav.backends import llamacpp, transformers
+
+    own, other = (module.load("demo", LoadOptions(dtype="float32", threads=1)) for module in (llamacpp, transformers))
+    want = frozenset({"residual.after", "attention.out", "mlp.out", "attention.probs"})
+    ids = own.encode("It is a truth universally acknowledged, that a single man " * 3)
+    frames = [(own.prefill(ids, want), other.prefill(ids, want))]
+    frames += [(own.decode_one_token(i, want), other.decode_one_token(i, want)) for i in ids[:4]]
+    for a, b in frames:
+        assert float((a.logits - b.logits).abs().max()) < 1e-4 * float(b.logits.abs().max())
+        for site in want:
+            for x, y in zip(a.sites[site], b.sites[site], strict=True):
+                assert float((x - y).abs().max()) < (1e-5 if site == "attention.probs" else 1e-4 * float(y.abs().max()))
+    own.close()
+
+
 def test_a_cache_folder_that_can_not_be_written_to_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "taken").write_bytes(b"")
     monkeypatch.setattr("platformdirs.user_cache_dir", lambda *_args, **_options: str(tmp_path / "taken"))

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-HEAVY = ("torch", "transformers", "textual")
+HEAVY = ("torch", "transformers", "textual", "llama_cpp")
 LIGHT = (
     "record",
     "record.lines",

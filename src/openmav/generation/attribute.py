@@ -75,7 +75,7 @@ def _check(backend: Backend, length: int, index: int, request: AttributionReques
     if request.method not in METHODS:
         raise UsageError(f"unknown attribution method '{request.method}'. Known: {', '.join(METHODS)}")
     if not isinstance(backend, Explaining):
-        raise UsageError(f"the backend '{backend.info.backend}' cannot say which tokens a prediction depends on")
+        raise UsageError(f"the backend '{backend.info.backend}' can't say which tokens a prediction depends on; --backend transformers can")
     if not 0 <= index <= length:
         raise UsageError(f"there is no token {index} to explain; there are {length}, counted from 0")
     for token_id in (request.token_id, request.minus):
