@@ -7,11 +7,14 @@ import copy
 import numpy as np
 import pytest
 import torch
+from torch import nn
+from transformers import GPT2Config, GPT2LMHeadModel
 
 from openmav.analysis.batch import PromptBatch
 from openmav.backends.base import LoadOptions
 from openmav.backends.toy import load as load_toy
 from openmav.backends.transformers import wrap
+from openmav.backends.transformers.decoding import row_products
 from openmav.settings import CORE_MEASURES, Settings
 from openmav.settings.sampling import SamplingOptions
 
@@ -23,9 +26,23 @@ def steps_of(batch):
     return {outcome.number: outcome.session.steps for outcome in batch}
 
 
-@pytest.mark.parametrize("temperature", [0.0, 0.8])
-def test_each_prompt_of_a_batch_gives_the_numbers_that_it_gives_alone(tiny_llama, id_tokenizer, temperature):
-    backend = wrap(tiny_llama, id_tokenizer)
+def gpt2():
+    """Its products are addmm, with a bias; rows of 50 numbers begin at addresses that are not round."""
+    torch.manual_seed(2)
+    return GPT2LMHeadModel(GPT2Config(vocab_size=300, n_embd=50, n_layer=2, n_head=5, n_positions=700)).eval()
+
+
+def half(model):
+    return copy.deepcopy(model).to(torch.bfloat16)
+
+
+@pytest.mark.parametrize(
+    ("model", "temperature"),
+    [("llama", 0.0), ("llama", 0.8), ("gpt2", 0.0), ("bfloat16", 0.0)],
+    ids=["greedy", "drawn", "gpt2", "bfloat16"],
+)
+def test_each_prompt_of_a_batch_gives_the_bits_that_it_gives_alone(tiny_llama, id_tokenizer, model, temperature):
+    backend = wrap({"llama": lambda: tiny_llama, "gpt2": gpt2, "bfloat16": lambda: half(tiny_llama)}[model](), id_tokenizer)
     sampling = SamplingOptions(temperature=temperature, seed=3)
     settings = Settings(prompt="x", max_new_tokens=6, measures=MEASURES, sampling=sampling, stop=("<299>",))
     together, alone = (PromptBatch(backend, settings, PROMPTS, size) for size in (3, 1))
@@ -45,8 +62,7 @@ def test_each_prompt_of_a_batch_gives_the_numbers_that_it_gives_alone(tiny_llama
             assert one.values.keys() == other.values.keys()
             pairs = [(one.logprob, other.logprob), (one.entropy, other.entropy), (one.candidates.logits, other.candidates.logits)]
             for x, y in [*pairs, *((one.values[name], other.values[name]) for name in one.values)]:
-                assert np.shape(x) == np.shape(y)
-                np.testing.assert_allclose(y, x, rtol=1e-5, atol=1e-5)
+                np.testing.assert_array_equal(y, x, strict=True)
 
 
 def test_texts_that_end_early_leave_the_others_as_they_are(tiny_llama, id_tokenizer):
@@ -61,15 +77,34 @@ def test_texts_that_end_early_leave_the_others_as_they_are(tiny_llama, id_tokeni
     assert {number: [step.token_id for step in steps] for number, steps in batched.items()} == ids
 
 
+class Uneven(nn.Module):
+    """An activation that is another for several rows, by less than a millionth."""
+
+    def forward(self, x):
+        return nn.functional.silu(x) * (1 + 2e-7 * (x.shape[0] - 1))
+
+
 def test_a_model_whose_batch_differs_runs_one_by_one_and_says_why(tiny_llama, id_tokenizer):
-    rough = copy.deepcopy(tiny_llama).to(torch.bfloat16)
+    uneven = copy.deepcopy(tiny_llama)
+    uneven.model.layers[1].mlp.act_fn = Uneven()
     settings = Settings(prompt="x", max_new_tokens=2, measures=())
-    batch = PromptBatch(wrap(rough, id_tokenizer), settings, PROMPTS, 4)
-    same = batch.why_not == ""
-    assert same or "differs from single runs by" in batch.why_not
+    batch = PromptBatch(wrap(uneven, id_tokenizer), settings, PROMPTS, 4)
+    assert "a batch differs from single runs by" in batch.why_not
+    assert {*steps_of(batch)} == {*PROMPTS}
     toy = PromptBatch(load_toy("toy", LoadOptions(), None), settings, PROMPTS, 4)
     assert toy.why_not == "the backend toy runs one text at a time"
     assert {*steps_of(toy)} == {*PROMPTS}
+
+
+@pytest.mark.parametrize(("outputs", "width"), [(200, 64), (64, 50), (1000, 24)])
+def test_products_in_blocks_have_the_bits_of_single_rows(monkeypatch, outputs, width):
+    torch.manual_seed(0)
+    x, weight, bias = torch.randn(5, 1, width), torch.randn(outputs, width), torch.randn(outputs)
+    alone = torch.cat([nn.functional.linear(row.clone(), weight, bias) for row in x.split(1)])
+    for block in (1, 1 << 15, 1 << 30):
+        monkeypatch.setattr(row_products, "BLOCK", block)
+        with row_products.RowProducts():
+            assert torch.equal(nn.functional.linear(x, weight, bias), alone)
 
 
 def test_a_prompt_that_does_not_fit_is_told_and_the_others_run(tiny_llama, id_tokenizer):

@@ -27,7 +27,7 @@ class Outcome:
 class PromptBatch:
     """Iterating runs the prompts, {number: text}, and yields the outcome of each as it ends, `size` at a time at most.
 
-    `why_not` says why they run one by one; "" where they don't. `on_token` is called after each forward pass with the tokens it made.
+    `why_not` says why they run one by one; "" where they don't. `on_tokens` is called after each forward pass with the tokens it made.
     """
 
     def __init__(self, backend: Backend, settings: Settings, prompts: dict[int, str], size: int) -> None:

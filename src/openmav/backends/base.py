@@ -301,4 +301,4 @@ class Batching(Protocol):
         """A batch of that many texts, each without a prompt yet."""
 
     def why_not_batched(self, prompts: Sequence[Sequence[int]], want: frozenset[str]) -> str:
-        """Why texts are to be run one by one; "" where these give the logits of single runs within 1e-5 of the largest."""
+        """Why texts are to be run one by one; "" where these give the logits and sites of single runs, bit for bit."""

@@ -1,7 +1,8 @@
 """Several texts of one model, a token of each in one forward pass.
 
-Each prompt is read alone, exactly as in a run of its own. After that a pass takes one token of every text: the linear layers run on all of
-them together, and attention runs text by text on that text's own keys, so nothing is padded with tokens and nothing is masked.
+Each prompt is read alone, exactly as in a run of its own. After that a pass takes one token of every text: the linear layers read
+their weights once for all of them, and attention runs text by text on that text's own keys, so nothing is padded with tokens and
+nothing is masked.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from openmav.backends.transformers.capture import attention
 from openmav.backends.transformers.capture.batch_capture import BatchCapture
 from openmav.backends.transformers.decoding import kv_cache
 from openmav.backends.transformers.decoding.decoder import traits_of
+from openmav.backends.transformers.decoding.row_products import RowProducts
 from openmav.backends.transformers.head import exact_head
 from openmav.backends.transformers.loading import quantised
 from openmav.settings.sites import ROW_SITES
@@ -30,7 +32,7 @@ if TYPE_CHECKING:
     from openmav.backends.transformers.text_run import TextRun
 
 ROUTER = frozenset({"router.experts", "router.weights"})
-CLOSE = 1e-5  # of the largest logit: what a text in a batch may differ from the same text alone
+TRIED = 2  # tokens of each text that are compared bit for bit before a batch is trusted
 
 
 class BatchedText:
@@ -126,7 +128,7 @@ class BatchRun:
         rows = [attention.Rows(with_scores="attention.scores" in want) for _ in self._rows]
         starts = [length - text.length for text in self._rows]
         began = time.perf_counter()
-        with capture.on(), attention.batched(starts, rows if want & ROW_SITES else None):
+        with capture.on(), attention.batched(starts, rows if want & ROW_SITES else None), RowProducts():
             output = self._model(input_ids=torch.tensor([[token] for token in fed], device=device), **named, return_dict=True)
             logits: Tensor = output.logits[:, -1].float().cpu()
         seconds = (time.perf_counter() - began) / len(self._rows)
@@ -144,7 +146,7 @@ class BatchRun:
 
 
 def why_not(runs: Callable[[], TextRun], borrowed: Borrowed, prompts: Sequence[Sequence[int]], want: frozenset[str]) -> str:
-    """Why these prompts are better run one by one; "" where a batch gives the numbers of single runs, which is tried with one token."""
+    """Why these prompts are better run one by one; "" where a batch gives the bits of single runs, which is tried with a few tokens."""
     examined = runs().examined
     checked = examined.checked
     if not examined.cuts or examined.reads_again or traits_of(examined.model).slots:
@@ -154,20 +156,39 @@ def why_not(runs: Callable[[], TextRun], borrowed: Borrowed, prompts: Sequence[S
     if want & ROUTER:
         return "the choice of experts is measured"
     batch, alone = BatchRun([runs() for _ in prompts], borrowed), [runs() for _ in prompts]
-    first = [text.prefill(ids, frozenset()) for text, ids in zip(batch.texts, prompts, strict=True)]
-    if not all(text.run.decoder.takes_rows for text in batch.texts):
-        return "the model takes more than a token, its position and keys and values"
-    tokens = [int(frame.logits.argmax()) for frame in first]
-    for run, ids in zip(alone, prompts, strict=True):
-        run.prefill(ids, frozenset())
-    batch.decode(list(zip(batch.texts, tokens, strict=True)), frozenset())
-    largest = 0.0
-    for text, run, token in zip(batch.texts, alone, tokens, strict=True):
-        single = run.decode_one_token(token, frozenset()).logits
-        largest = max(largest, exact_head.difference(text.decode_one_token(token, frozenset()).logits, single))
-        run.close()
-    batch.close()
-    return f"a batch differs from single runs by {largest:.1e} of the largest logit" if not largest <= CLOSE else ""
+    try:
+        first = [text.prefill(ids, frozenset()) for text, ids in zip(batch.texts, prompts, strict=True)]
+        if not all(text.run.decoder.takes_rows for text in batch.texts):
+            return "the model takes more than a token, its position and keys and values"
+        for run, ids in zip(alone, prompts, strict=True):
+            run.prefill(ids, frozenset())
+        return _what_differs(batch, alone, [int(frame.logits.argmax()) for frame in first], want)
+    finally:
+        batch.close()
+        for run in alone:
+            run.close()
+
+
+def _what_differs(batch: BatchRun, alone: Sequence[TextRun], tokens: Sequence[int], want: frozenset[str]) -> str:
+    """Reads these tokens, and what follows them, both ways: logits and sites are all that any number is made from."""
+    for _ in range(TRIED):
+        batch.decode(list(zip(batch.texts, tokens, strict=True)), want)
+        following = []
+        for text, run, token in zip(batch.texts, alone, tokens, strict=True):
+            one, other = text.decode_one_token(token, want), run.decode_one_token(token, want)
+            if not torch.equal(one.logits, other.logits):
+                largest = exact_head.difference(one.logits, other.logits)
+                return f"a batch differs from single runs by {largest:.1e} of the largest logit"
+            for site in sorted(other.sites):
+                if not all(map(_same, one.sites[site], other.sites[site])):
+                    return f"a batch differs from single runs at {site}"
+            following.append(int(one.logits.argmax()))
+        tokens = following
+    return ""
+
+
+def _same(one: Tensor | None, other: Tensor | None) -> bool:
+    return one is other if one is None or other is None else torch.equal(one, other)
 
 
 def _right_aligned(parts: Sequence[Tensor]) -> Tensor:
