@@ -9,6 +9,7 @@ import numpy as np
 
 from fakes import WORDS, ScriptedSource, make_info, make_step
 from openmav.record import SAMPLING_STAGES, USUAL_STAGES, ModelInfo, Step, frozen
+from openmav.record.comparison import COMPARISON
 from panels.deep import deepen, rows_of
 
 NEURONS, EXPERTS, SAID = 8, 4, 6  # strongest neurons and chosen experts of a layer; tokens that a neuron raises, and lowers
@@ -30,6 +31,28 @@ def _mlp_values(rng: np.random.Generator, layers: int) -> dict[str, np.ndarray]:
         "router": weights,
         "router.ids": rng.integers(0, 64, (layers, EXPERTS)),
     }
+
+
+def _comparison_values(rng: np.random.Generator, step: Step, layers: int) -> dict[str, np.ndarray]:
+    """What a comparison adds: from the second layer on the runs differ."""
+    count = len(step.candidates)
+    share = np.sort(rng.gamma(2, 0.1, (3, layers))) * (np.arange(layers) > 0)
+    ids, probs = rng.permutation(step.candidates.token_ids), np.sort(rng.dirichlet(np.ones(count)))[::-1]
+    values = {
+        "kl": np.array([10 ** rng.uniform(-8, 1)]),
+        "difference": 30 * share,
+        "share": share,
+        "cosine": np.where(share > 0, 1 - share, np.nan),
+        "parting": np.array([min(1, layers - 1), 1]),
+        "first": np.array([0, min(1, layers - 1), 1]),
+        "token_ids": ids,
+        "probs": probs,
+        "probs_in_a": probs[::-1],
+        "probs_in_b": rng.permutation(probs),
+        "logprob": np.array([step.logprob - 1]),
+        "entropy": np.array([step.entropy + 0.5]),
+    }
+    return {f"{COMPARISON}.{name}": array for name, array in values.items()}
 
 
 def _run_values(step: Step) -> dict[str, np.ndarray]:
@@ -59,8 +82,9 @@ def whole_step(index: int, info: ModelInfo | None = None, token: str | None = No
     bare = replace(info, missing={})
     step = deepen(make_step(index, token, bare), bare)
     rng = np.random.default_rng([11, index])
-    added = _mlp_values(rng, info.layers) | _run_values(step)
+    added = _mlp_values(rng, info.layers) | _run_values(step) | _comparison_values(rng, step, info.layers)
     pieces = {int(i): f" {WORDS[int(i) % len(WORDS)]}" for i in added["neuron_tokens.token_ids"].ravel()}
+    pieces |= dict(zip(step.candidates.token_ids.tolist(), step.candidates.tokens))
     values = {name: np.array(array) for name, array in {**step.values, **added}.items()}
     _emptied(values, info)
     made = {name: frozen(array.astype(np.int64 if array.dtype.kind == "i" else np.float32)) for name, array in values.items()}

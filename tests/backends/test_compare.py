@@ -8,11 +8,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from openmav.analysis.compare import MEASURES, Lockstep, Totals
-from openmav.analysis.compare.pair import open_pair
+from openmav.analysis.compare import Lockstep, Totals
 from openmav.backends.transformers.capture import attention
 from openmav.errors import UsageError
+from openmav.generation.opening import open_pair
 from openmav.library import attach
+from openmav.record.comparison import MEASURES
 from openmav.settings import Settings
 
 TOKENS = 5

@@ -7,6 +7,7 @@ import math
 
 import pytest
 
+from e2e import tmux
 from e2e.test_command import mav, own_log
 from openmav.recording.reader import Recording
 
@@ -30,7 +31,7 @@ def test_json_lines_recordings_and_the_exit_code(tmp_path):
     assert (end["first"]["token"], end["within"]) == (0, False)
     texts = []
     for name in "ab":
-        with Recording(tmp_path / f"run.{name}.mav") as recording:
+        with Recording(tmp_path / {"a": "run.mav", "b": "run.b.mav"}[name]) as recording:
             steps = recording.branches()[0].steps
             texts.append([step.token_id for step in steps])
             assert {step.interventions for step in steps} == {("ablate L2.mlp",) if name == "b" else ()}
@@ -58,6 +59,7 @@ def test_text_and_a_limit_that_holds():
         (["--steer", "L9=x.npy"], "there is no layer 9"),
         (["--record", "/no/such/folder/run.mav"], "cannot write"),
         (["--max-kl", "-1"], "--max-kl"),
+        (["--plain", "--json"], "--plain and --json exclude each other"),
     ],
 )
 def test_wrong_use_is_one_line(more, says):
@@ -65,3 +67,21 @@ def test_wrong_use_is_one_line(more, says):
     assert done.returncode == 2
     assert says in done.stderr
     assert len(done.stderr.splitlines()) == 1
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(tmux.TMUX is None, reason="needs tmux")
+def test_in_a_terminal_it_is_a_live_screen_that_is_recorded_and_replayed(tmp_path):
+    record = str(tmp_path / "run.mav")
+    with tmux.Terminal(120, 34, home=tmp_path) as terminal:
+        terminal.type(tmux.mav(*TOY, "--record", record))
+        terminal.wait_for("ended: length")
+        live = terminal.wait_for("◆ first at token 0, layer 2, MLP")
+        assert "ablate L2.mlp" in live
+        terminal.keys("q")
+        terminal.wait_for("the recording is in")
+        terminal.type(tmux.mav("replay", record))
+        replayed = terminal.wait_for("0 compare[^\\0]*◆ first at token 0, layer 2, MLP")
+        assert "Two predictions" in replayed
+        terminal.keys("q")
+        terminal.wait_for(tmux.PROMPT)

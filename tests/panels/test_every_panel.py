@@ -24,15 +24,18 @@ from openmav.view.options import AppOptions
 NAMES = registry.names("panels")
 KINDS = [(name, mode) for name in NAMES for mode in getattr(panel(name), "MODES", ("",))]
 LAYERED = [name for name in NAMES if getattr(panel(name), "LAYERS", False)]
-GRIDS = ["lens_map", "norm_map"]  # a row holds many tokens, and has no room for a reason
+MEASURED = [name for name in LAYERED if panel(name).NEEDS]  # those of a comparison show what no measure of one model is
+GRIDS = ["compare_map", "lens_map", "norm_map"]  # a row holds many tokens, and has no room for a reason
 BARS = ["attention_entropy", "attention_norms", "mlp_norm", "output_distribution", "residual_norms", "top_predictions"]
 SMALL = make_info(4, 3)
 BEFORE_A_TOKEN = {  # all others: "no token yet"
     "branches": "One way so far",
+    "compare_text": "The capital of France",
     "generated_text": "The capital of France",
     "input_attribution": "Nothing was asked yet",
     "watches": "Nothing is watched yet",
 }
+COMPARED = {"compare_candidates", "compare_layers", "compare_map", "compare_text"}
 OF_ANY_TOKEN = {  # these show what needs no measure
     *("accounting", "branches", "generated_text", "health", "input_attribution", "interventions", "sweep", "uncertainty", "timeline"),
     *("token_card", "top_predictions", "watches"),
@@ -146,7 +149,7 @@ def test_few_styles_and_merged_neighbours(name: str, mode: str) -> None:
 def test_what_was_not_captured_says_so(name: str, mode: str) -> None:
     view = seen(name, mode, make_view([replace(make_step(0), values={})]))
     drawn = draw(name, view, 40, 4)
-    assert (drawn == ["not captured for this token"]) == (name not in OF_ANY_TOKEN)
+    assert (drawn == ["not captured for this token"]) == (name not in OF_ANY_TOKEN | COMPARED)
     assert drawn
 
 
@@ -188,7 +191,7 @@ def test_a_click_selects_the_layer(name: str) -> None:
     assert panel(name).pick(view, 40, 5, 200, 9).layer == view.layer
 
 
-@pytest.mark.parametrize("name", [name for name in LAYERED if name not in GRIDS])
+@pytest.mark.parametrize("name", [name for name in MEASURED if name not in GRIDS])
 def test_a_layer_without_the_value_says_none_and_why(name: str) -> None:
     info = make_info(4, 3, missing={panel(name).NEEDS[0]: {2: "state space"}})
     view = make_view(whole_steps(2, info), info)
@@ -199,7 +202,7 @@ def test_a_layer_without_the_value_says_none_and_why(name: str) -> None:
     assert not view.alarms()
 
 
-@layered
+@pytest.mark.parametrize("name", MEASURED)
 def test_what_is_not_a_number_is_shown_and_flagged(name: str) -> None:
     measure, info = panel(name).NEEDS[0], make_info(4, 1)
     for value in (np.nan, np.inf, -np.inf):

@@ -2,12 +2,41 @@
 
 from __future__ import annotations
 
+import os
+
+from openmav.cli.config_file.read import read_config
+from openmav.cli.config_file.write import save_layout
+from openmav.errors import UsageError
+from openmav.plugins import registry
 from openmav.protocol.commands import Command
 from openmav.recording.recorder import Recorder
 from openmav.recording.source import RecordingSource
 from openmav.settings import Settings
 from openmav.system.logs import record_failure, redirect, say
+from openmav.view.layouts import COMPARE, LAYOUTS
 from openmav.view.options import AppOptions
+
+
+def app_options(layout: str | None, theme: str | None, *, compares: bool = False) -> AppOptions:
+    """What the user configured, with this layout and theme where they are given; a comparison begins with a layout of its own.
+
+    Raises UsageError for an unknown layout.
+    """
+    config = read_config()
+    layouts = {**LAYOUTS, **COMPARE, **config.layouts} if compares else config.layouts
+    layout = layout or (next(iter(COMPARE)) if compares else config.layout) or "overview"
+    if layout not in layouts:
+        raise UsageError(registry.unknown("layout", layout, list(layouts)))
+    return AppOptions(
+        panels=registry.need_known("panels", layouts[layout]),
+        layouts=layouts,
+        layout=layout,
+        sizes=config.sizes,
+        save_layout=save_layout,
+        keys=config.keys,
+        theme=theme or config.theme,
+        color=not os.environ.get("NO_COLOR"),
+    )
 
 
 def show_app(settings: Settings, options: AppOptions, tour: bool = False, record: str | None = None, first: Command | None = None) -> int:

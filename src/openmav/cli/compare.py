@@ -1,28 +1,31 @@
-"""`mav compare`: two runs in lockstep on the same tokens, as text or JSON lines, with an exit code by --max-kl."""
+"""`mav compare`: two runs in lockstep on the same tokens, in the app, as text or JSON lines, with an exit code by --max-kl."""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol
 
-from openmav.analysis.compare import MEASURES, ComparedToken, Lockstep, Totals
 from openmav.cli.flags import CompareOptions
 from openmav.cli.load_limit import load_limit
 from openmav.cli.options import RunsModelOptions, model_settings
 from openmav.cli.output import Output, ProgressLine, ReaderGoneError, echo
-from openmav.cli.run import interventions_of
+from openmav.cli.run import APP_REFRESH, cores, interventions_of
 from openmav.cli.stream import record_state
 from openmav.errors import UsageError
+from openmav.record.comparison import MEASURES
 from openmav.recording.recorder import Recorder
 from openmav.settings import AUTO, CORE_MEASURES, DEMO, Settings
 from openmav.settings.sampling import SamplingOptions
 from openmav.system.logs import redirect, say, stdout
 from openmav.system.signals import Interrupted, check, finish, hold
+from openmav.system.terminal import is_terminal
 
 if TYPE_CHECKING:
+    from openmav.analysis.compare import ComparedToken, Lockstep, Totals
     from openmav.generation.session import Session
 
 TWICE = ("model", "backend", "device", "dtype", "prompt")  # flags of A, then of B
@@ -40,17 +43,34 @@ class ComparisonWriter(Protocol):
 
 
 def compare_command(options: CompareOptions) -> int:
-    """0, 1 where a token's divergence is above --max-kl, 130 after Ctrl-C, which keeps and shows what is done.
+    """In the app its exit code.
+
+    Else 0, 1 where a token's divergence is above --max-kl, 130 after Ctrl-C, which keeps and shows what is done.
 
     Raises MavError where a model can't be loaded, or the two have different vocabularies.
     """
     a, b = (_settings(options, side) for side in (0, 1))
+    if _in_app(options):
+        from openmav.cli.app import app_options, show_app
+
+        threads = a.threads or max(1, cores() - 1)
+        a, b = (replace(one, threads=threads, refresh_rate=APP_REFRESH) for one in (a, b))
+        a = replace(a, measures=CORE_MEASURES, compared=b, parting=options.threshold)
+        return show_app(a, app_options(None, None, compares=True), record=options.record)
     redirect(descriptors=True)
     out = Output(stdout())
     try:
         return _run(a, b, options, _writer(options, out))
     except ReaderGoneError:
         return 0
+
+
+def _in_app(options: CompareOptions) -> bool:
+    """In a terminal, unless the output or its verdict is asked for. Raises UsageError for flags that exclude each other."""
+    if options.plain and options.json:
+        raise UsageError("--plain and --json exclude each other; leave one out")
+    printed = options.plain or options.json or options.max_kl is not None
+    return not printed and is_terminal(sys.stdin) and is_terminal(sys.stdout)
 
 
 def _settings(options: CompareOptions, side: Literal[0, 1]) -> Settings:
@@ -81,6 +101,8 @@ def _writer(options: CompareOptions, out: Output) -> ComparisonWriter:
 
 
 def _run(a: Settings, b: Settings, options: CompareOptions, writer: ComparisonWriter) -> int:
+    from openmav.analysis.compare import Totals
+
     totals, exit_code = Totals(), 0
     with _opened(a, b, options) as pair, _recorded(pair, options.record):
         reason: str = "length"
@@ -103,7 +125,8 @@ def _run(a: Settings, b: Settings, options: CompareOptions, writer: ComparisonWr
 @contextmanager
 def _opened(a: Settings, b: Settings, options: CompareOptions) -> Iterator[Lockstep]:
     """Both sessions; closed at the end, and the line of their progress gone."""
-    from openmav.analysis.compare.pair import open_pair
+    from openmav.analysis.compare import Lockstep
+    from openmav.generation.opening import open_pair
 
     progress = ProgressLine()
     try:
@@ -124,16 +147,16 @@ def _opened(a: Settings, b: Settings, options: CompareOptions) -> Iterator[Locks
 
 @contextmanager
 def _recorded(pair: Lockstep, record: str | None) -> Iterator[None]:
-    """Both runs also in files: run.mav is run.a.mav and run.b.mav."""
+    """Both runs also in files: A's, with the comparison, as run.mav, and B's as run.b.mav."""
     if record is None:
         yield
         return
     recorders: list[tuple[Recorder, Session]] = []
     try:
-        for name, session in (("a", pair.a), ("b", pair.b)):
-            path = Path(record)
-            path = path.with_name(f"{path.stem}.{name}{path.suffix or '.mav'}")
-            recorders.append((Recorder(path, session.settings, lambda why: say(f"mav: {why}; the run goes on")), session))
+        path = Path(record)
+        beside = path.with_name(f"{path.stem}.b{path.suffix or '.mav'}")
+        for file, session in ((path, pair.a), (beside, pair.b)):
+            recorders.append((Recorder(file, session.settings, lambda why: say(f"mav: {why}; the run goes on")), session))
         yield
     finally:
         for recorder, session in recorders:

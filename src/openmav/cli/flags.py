@@ -258,6 +258,7 @@ class CompareOptions(InterventionFlags):
     seed: int
     threshold: float | None
     max_kl: float | None
+    plain: bool
     json: bool
     record: str | None
 
@@ -291,8 +292,9 @@ COMPARE = (
         otherwise="8 roundings of the coarser dtype",
     ),
     flag(OUTPUT, "--max-kl", "Exit with 1 if a token's KL divergence is above X nats.", type=click.FloatRange(min=0), metavar="X"),
+    flag(OUTPUT, "--plain", "A row for each token instead of the app; the default in a pipe and with --max-kl.", is_flag=True),
     flag(OUTPUT, "--json", "JSON lines: a header, each token, an end.", is_flag=True),
-    flag(OUTPUT, "--record", "Also write both runs: run.mav is run.a.mav and run.b.mav.", metavar="FILE"),
+    flag(OUTPUT, "--record", "Also write the comparison into this file, which mav replay opens; B's run as run.b.mav.", metavar="FILE"),
 )
 
 

@@ -19,12 +19,13 @@ from openmav.generation.preview import preview
 from openmav.generation.recompute import Recomputer
 from openmav.generation.retrace import Retrace
 from openmav.generation.runs import ModelRuns
-from openmav.generation.step_maker import StepMaker
+from openmav.generation.step_maker import FollowsText, StepMaker
 from openmav.generation.stopping import StoppingCriteria
 from openmav.generation.tokenize import notes_on, read_prompt, typed
 from openmav.protocol.snapshot import RunState
-from openmav.record import Branch, EndReason, ModelInfo, Prompt, Step
+from openmav.record import Baseline, Branch, EndReason, ModelInfo, Prompt, Step
 from openmav.record.attribution_result import InputAttribution
+from openmav.record.comparison import Comparison
 from openmav.record.sampling_preview import SamplingPreview
 from openmav.record.sweep_map import SweepMap
 from openmav.settings import Settings
@@ -51,6 +52,7 @@ class Session:
         self._defaults = ModelDefaults(backend, settings)
         self.settings = settings = self._defaults.settings
         self.hit: Hit | None = None
+        self.comparison: Comparison | None = None  # what the text is compared with
         prompt = read_prompt(backend, settings)
         self._stopping = StoppingCriteria(backend, settings, self._defaults.generation)
         self._tree: BranchTree[Tensor] = BranchTree(prompt, self._stopping.begin(prompt.token_ids))
@@ -58,8 +60,8 @@ class Session:
         self._runs = ModelRuns(backend)
         strings = TokenStrings.of(backend, prompt.token_ids)
         self._runner = MeasureRunner(backend, settings, strings)
-        self.break_at(settings.breakpoints)
         self._maker = StepMaker(self._tree, self._runs, self._sampler, self._runner, self._stopping)
+        self.break_at(settings.breakpoints)
         self._recomputer = Recomputer(self._maker)
         self.intervene(settings.interventions)
 
@@ -86,6 +88,7 @@ class Session:
             undone=self.undone,
             interventions=self.interventions,
             breakpoints=self.breakpoints.texts,
+            comparison=self.comparison,
         )
 
     @property
@@ -167,8 +170,21 @@ class Session:
         Raises UsageError for what is no condition, or does not fit the model.
         """
         breakpoints = Breakpoints(texts, self.backend.info)
-        self._runner.need(breakpoints.needs)
+        follower = self._maker.follower
+        self._runner.need(breakpoints.needs | (follower.needs if follower is not None else frozenset()))
         self.breakpoints = breakpoints
+
+    def follow(self, follower: FollowsText) -> None:
+        """From the next step on, compare each token with what another session makes of it; closing this one closes that one."""
+        self.comparison, self._maker.follower = follower.comparison, follower
+        self.break_at(self.breakpoints.texts)
+
+    def beside(self, ids: Sequence[int], token_id: int) -> tuple[Frame, Baseline]:
+        """The forward pass after these generated tokens, instead of those of the text, and what is said there of `token_id`.
+
+        The text stays as it is.
+        """
+        return self._maker.beside(ids, token_id)
 
     # ---- the loop --------------------------------------------------------------------------------------------------------
 
@@ -346,3 +362,5 @@ class Session:
     def close(self) -> None:
         """Free what was computed. A model in memory needs no closing: it is as its owner left it whenever no token is being made."""
         self._runs.close()
+        if self._maker.follower is not None:
+            self._maker.follower.close()

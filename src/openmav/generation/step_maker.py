@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from openmav.backends.base import Frame, Progress
 from openmav.generation.branches import BranchTree
@@ -14,12 +14,28 @@ from openmav.generation.measure_runner import MeasureRunner, PendingStep
 from openmav.generation.runs import ModelRuns
 from openmav.generation.stopping import StoppingCriteria
 from openmav.measures.base import Context
-from openmav.record import Step
+from openmav.record import Baseline, Prompt, Step
+from openmav.record.comparison import Comparison
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from openmav.generation.sampler import Choice, Sampler
+
+
+class FollowsText(Protocol):
+    """What goes along with a text and adds to each of its steps; see comparison.Follower."""
+
+    @property
+    def comparison(self) -> Comparison: ...
+
+    @property
+    def needs(self) -> frozenset[str]:
+        """Measures whose sites it uses."""
+
+    def compare(self, step: Step, frame: Frame, prompt: Prompt, before: Sequence[Step]) -> Step: ...
+
+    def close(self) -> None: ...
 
 
 class StepMaker:
@@ -31,6 +47,7 @@ class StepMaker:
         self.tree, self.runs, self.sampler, self.runner, self.stopping = tree, runs, sampler, runner, stopping
         self.progress: Progress | None = None  # called for what takes longer than a token
         self.newest: tuple[Frame, Context] | None = None
+        self.follower: FollowsText | None = None
         self.text = self._read_text()
 
     @property
@@ -83,6 +100,8 @@ class StepMaker:
         choice = self.sampler.describe(pending.frame.logits, pending.drawn)
         context = self.runner.context(pending.frame, choice, pending.sampling)
         step = self.runner.freeze(pending, choice, context, time.perf_counter() - began)
+        if self.follower is not None:
+            step = self.follower.compare(step, pending.frame, self.tree.prompt, self.tree.steps[: pending.index])
         self.newest = pending.frame, context
         if not self.runs.modified:
             return step
@@ -98,6 +117,12 @@ class StepMaker:
     def _read_by(self, sampler: Sampler, ids: Sequence[int]) -> Sequence[int]:
         """The text after the generated `ids`, for a sampler whose stages look at it."""
         return (*self.tree.prompt.token_ids, *ids) if sampler.chain else ()
+
+    def beside(self, ids: Sequence[int], token_id: int) -> tuple[Frame, Baseline]:
+        """The forward pass after the generated `ids` and what is said there of `token_id`, without measures; the text stays."""
+        frame = self._frame(self.runs.current, ids)
+        choice = self.choose(frame, ids, token_id)
+        return frame, Baseline(self.runner.candidates(frame, choice), choice.logprob, choice.entropy, {}, {})
 
     def prefill(self, progress: Progress | None) -> None:
         """Read the prompt."""

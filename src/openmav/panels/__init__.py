@@ -5,6 +5,7 @@ what is normal), `data(view)` and `render(data, box)`. It may have:
 
     FOCUS = True                    what it needs is computed for the selected layer only
     LAYERS = True                   one row a layer: it stands beside the other layer panels and scrolls with them
+    TOP = True                      it stands above the others, as the text and the candidates do
     STRIP = True                    it spans the whole screen, few rows high
     WEIGHT = 1.5                    width relative to its neighbours
     ROWS = 12                       rows beyond which it gains nothing

@@ -8,6 +8,7 @@ from typing import Any, Literal, TypeAlias
 
 from openmav.record import TRUNK, Branch, EndReason, ModelInfo, Prompt, Step
 from openmav.record.attribution_result import InputAttribution
+from openmav.record.comparison import Comparison
 from openmav.record.sampling_preview import SamplingPreview
 from openmav.record.sweep_map import SweepMap
 from openmav.settings.sampling import Sampling
@@ -42,6 +43,7 @@ class RunState:
     sweep: SweepMap | None = None  # the last one, as far as it is computed
     interventions: tuple[str, ...] = ()  # as settings.interventions.parse reads them
     breakpoints: tuple[str, ...] = ()  # conditions that pause the run
+    comparison: Comparison | None = None  # what the tokens are compared with
     pace: float = 0.0  # seconds that each token stays at least
     interactive: bool = False  # tokens come one by one, as the user asks for them
 

@@ -7,7 +7,8 @@ from collections.abc import Container
 import numpy as np
 from numpy.typing import NDArray
 
-from openmav.record.step import Array, ModelInfo, Step
+from openmav.record.comparison import COMPARISON
+from openmav.record.step import Array, ModelInfo, Step, measure_of
 
 ATTRIBUTION = "attribution"
 BY_HEAD = ("attention_entropy", "relative_attention_entropy", "sink_share", "attention_rows")  # [layers, heads, ...]
@@ -29,6 +30,8 @@ def wrong(step: Step, measure: str, info: ModelInfo | None) -> NDArray[np.bool_]
     bad: NDArray[np.bool_] = ~np.isfinite(step.values[measure])
     if not bad.any():
         return bad
+    if measure_of(measure) == COMPARISON:  # no number of one model: nothing is like the zero vector
+        return np.zeros_like(bad)
     name, _, part = measure.partition(".")
     missing = info.missing.get(name, {}) if info else {}
     if name == ATTRIBUTION and part not in ("", "top"):

@@ -67,6 +67,8 @@ def read_settings(content: Any) -> Settings:
         values = _with_tuples(content)
         values["sampling"] = read_sampling(sampling) if "stages" in sampling else SamplingOptions(**sampling)
         values["constraint"] = read_constraint(content["constraint"])
+        compared = content.get("compared")
+        values["compared"] = None if compared is None else read_settings(compared)
         # nothing of the file may choose code: no code of the model's, no measure of a user's own
         return Settings(**{**values, "trust_remote_code": False, "measure_files": (), "interactive": False, "refresh_rate": 0.0})
     except MavError:

@@ -18,7 +18,19 @@ from openmav.settings import Settings
 from openmav.version import __version__
 
 LIBRARIES = ("numpy", "torch", "transformers", "tokenizers", "textual")
-FACTS = ("status", "reason", "error", "branch", "parent", "at", "undone", "interventions", "breakpoints", "sampling")  # in meta "state"
+FACTS = (
+    "status",
+    "reason",
+    "error",
+    "branch",
+    "parent",
+    "at",
+    "undone",
+    "interventions",
+    "breakpoints",
+    "sampling",
+    "comparison",
+)  # in meta "state"
 LOGGED = ("reason", "error", "branch", "undone", "interventions", "breakpoints", "sampling")  # changes that are an event
 
 

@@ -13,6 +13,7 @@ from openmav.protocol.snapshot import RunState, Snapshot, Status
 from openmav.record import TRUNK, Branch
 from openmav.record.attribution_result import InputAttribution
 from openmav.record.codec import number, read_sampling
+from openmav.record.comparison import Comparison
 from openmav.recording.reader import Recording
 from openmav.settings.sampling import Sampling
 
@@ -107,8 +108,15 @@ def _state(recording: Recording) -> RunState:
         reason = recording.state("reason")
         interventions, breakpoints = (tuple(map(str, recording.state(name, ()))) for name in ("interventions", "breakpoints"))
         known = reason if reason in ("eos", "length", "stop", "break", "complete", "stuck", "interrupt") else None
-        attribution = _attribution(recording.meta.get("attribution"))
-        return RunState(sampling=chosen, reason=known, attribution=attribution, interventions=interventions, breakpoints=breakpoints)
+        attribution, comparison = _attribution(recording.meta.get("attribution")), recording.state("comparison")
+        return RunState(
+            sampling=chosen,
+            reason=known,
+            attribution=attribution,
+            interventions=interventions,
+            breakpoints=breakpoints,
+            comparison=None if comparison is None else Comparison.read(comparison),
+        )
     except (TypeError, ValueError, KeyError, AttributeError):
         recording.problems.append("it does not say how it ended")
         return RunState()

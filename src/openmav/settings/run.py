@@ -51,6 +51,8 @@ class Settings:
     load_timeout: float = LOAD_TIMEOUT  # seconds for loading in a command or in the app; 0: no limit
     threads: int | None = None  # of the model; None: the library's default
     gpu_layers: int | None = None  # layers that llama.cpp keeps on an accelerator; None: all that it has room for
+    compared: Settings | None = None  # another run, which reads the tokens of this one: each is compared (see docs/compare.md)
+    parting: float | None = None  # the share of the residual stream from which on the two part; None: what rounding does not explain
 
     def __post_init__(self) -> None:
         def need(good: bool, what: str) -> None:

@@ -21,3 +21,6 @@ LAYOUTS: dict[str, tuple[str, ...]] = {
     "hands-on": ("generated_text", "top_predictions", "branches", "interventions", "timeline"),
     "focus": ("generated_text", "token_card", "timeline"),
 }
+COMPARE: dict[str, tuple[str, ...]] = {  # before the others where two runs are compared
+    "compare": ("compare_text", "compare_candidates", "compare_layers", "compare_map", "timeline"),
+}

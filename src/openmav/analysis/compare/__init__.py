@@ -7,33 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from openmav.record import EndReason, Step
-
-if TYPE_CHECKING:
-    from openmav.generation.session import Session
-
-Part: TypeAlias = Literal["attention", "MLP", "residual"]
-SITES: Mapping[Part, str] = {"attention": "attention.out", "MLP": "mlp.out", "residual": "residual.after"}  # in the order of a layer
-MEASURES = ("attention_norm", "mlp_norm", "residual_norm")  # whose sites these are
-EPSILON = {"float64": 2.0**-52, "float32": 2.0**-23, "float16": 2.0**-10, "bfloat16": 2.0**-7}
-ROUNDINGS = 8  # how many roundings of the coarser dtype a layer may be off before the runs part there
-
-
-@dataclass(frozen=True)
-class Apart:
-    """A part of each layer in both runs, [layers] fp64: the norm of A - B, its share of A's residual stream, the cosine of A and B.
-
-    NaN where a layer has no such part, and a cosine where one of both is zero.
-    """
-
-    difference: NDArray[np.float64]
-    share: NDArray[np.float64]
-    cosine: NDArray[np.float64]
+from openmav.generation.comparison import SITES, Apart, Passes, apart, compared, comparison_of, divergence, first_apart, threshold_of
+from openmav.generation.session import Session
+from openmav.record import Baseline, EndReason, Step
+from openmav.record.comparison import Part
 
 
 @dataclass(frozen=True)
@@ -83,9 +65,9 @@ class Totals:
         if self.kl_max_token is None or one.kl > self.kl_max or np.isnan(one.kl):
             self.kl_max, self.kl_max_token = one.kl, at
         self.first = self.first or one.parting
-        for part, apart in one.layers.items():
+        for part, values in one.layers.items():
             for name in ("difference", "cosine"):
-                self._layers.setdefault((part, name), []).append(getattr(apart, name))
+                self._layers.setdefault((part, name), []).append(getattr(values, name))
 
     @property
     def kl_mean(self) -> float:
@@ -106,11 +88,11 @@ class Lockstep:
 
     def __init__(self, a: Session, b: Session, threshold: float | None = None) -> None:
         self.a, self.b = a, b
-        epsilons = {info.dtype: EPSILON.get(info.dtype, EPSILON["bfloat16"]) for info in (a.info, b.info)}
-        self.coarser = max(epsilons, key=lambda dtype: epsilons[dtype])
+        least, self.coarser = threshold_of(a, b)
         self.given = threshold is not None
-        self.threshold = ROUNDINGS * epsilons[self.coarser] if threshold is None else threshold
-        self.why_no_layers = _why_no_layers(a, b)
+        self.threshold = least if threshold is None else threshold
+        a.comparison = comparison_of(a, b, self.threshold)
+        self.why_no_layers = a.comparison.why_no_layers
 
     @property
     def reason(self) -> EndReason | None:
@@ -124,25 +106,14 @@ class Lockstep:
             yield self._compare(step, self.b.force(step.token_id))
 
     def _compare(self, a: Step, b: Step) -> ComparedToken:
-        from openmav.analysis.compare.numbers import apart, divergence
-
+        """A's step in its session has the comparison from now on."""
         one, other = self.a.frame, self.b.frame
         assert one is not None
         assert other is not None
         layers = {} if self.why_no_layers else {part: apart(one, other, site) for part, site in SITES.items()}
-        return ComparedToken(a, b, divergence(one.logits, other.logits), layers, self._parting(a.index, layers))
-
-    def _parting(self, token: int, layers: Mapping[Part, Apart]) -> Parting | None:
-        count = len(layers["residual"].share) if layers else 0
-        for layer in range(count):
-            for part, apart in layers.items():
-                if apart.share[layer] > self.threshold:
-                    return Parting(token, layer, part, float(apart.share[layer]))
-        return None
-
-
-def _why_no_layers(a: Session, b: Session) -> str:
-    shapes = [(session.info.layers, session.info.width) for session in (a, b)]
-    if shapes[0] == shapes[1]:
-        return ""
-    return " and ".join(f"{layers} layers of width {width}" for layers, width in shapes)
+        place = first_apart(layers, self.threshold)
+        parting = None if place is None else Parting(a.index, *place, float(layers[place[1]].share[place[0]]))
+        passes = Passes(one, other, Baseline(b.candidates, b.logprob, b.entropy, {}, {}))
+        before = self.a.steps[-2] if len(self.a.steps) > 1 else None
+        self.a.steps[-1] = compared(a, before, passes, layers, self.threshold)
+        return ComparedToken(a, b, divergence(one.logits, other.logits), layers, parting)

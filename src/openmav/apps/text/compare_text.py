@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
-from openmav.analysis.compare import ROUNDINGS, SITES, ComparedToken, Lockstep, Parting, Totals
+from openmav.analysis.compare import ComparedToken, Lockstep, Parting, Totals
+from openmav.generation.comparison import ROUNDINGS, SITES
 from openmav.paint.text import fit, visible
 from openmav.record import Step
 

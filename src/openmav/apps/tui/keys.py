@@ -63,6 +63,7 @@ KEYS: tuple[Key, ...] = (
     Key("mode", "v", "next view of this panel", "panels.next_mode", "view", 10, "modes"),
     Key("maximise", "m", "maximise this panel, or show all", "panels.maximise", "maximise", 9),
     *(Key(f"layout_{at}", str(at), f"layout {name}", f"layouts.show_number({at})") for at, name in enumerate(LAYOUTS, 1)),
+    Key("layout_10", "0", "layout compare, of a comparison", "layouts.show_number(10)"),
     Key("panel_remove", "x", "remove this panel", "panels.remove"),
     Key("panel_back", "less_than_sign", "move this panel back", "panels.move(-1)"),
     Key("panel_forward", "greater_than_sign", "move this panel forward", "panels.move(1)", aliases=("panel_on",)),

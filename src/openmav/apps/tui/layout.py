@@ -65,8 +65,8 @@ def kind_of(name: str, module: object) -> Kind:
         return Kind("strip")
     if hasattr(module, "BESIDE"):
         return Kind("top", CARD, rows=getattr(module, "ROWS", None), beside=module.BESIDE)
-    if name in TOP:
-        return Kind("top", 1.0 + 0.1 * TOP.index(name), rows=getattr(module, "ROWS", None))
+    if name in TOP or getattr(module, "TOP", False):
+        return Kind("top", 1.0 + 0.1 * (TOP.index(name) if name in TOP else 0), rows=getattr(module, "ROWS", None))
     return Kind("side", rows=getattr(module, "ROWS", None))
 
 

@@ -1,0 +1,155 @@
+"""Where they part: how far apart two runs are, layers by tokens, and the first layer and token at which they are."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from rich.segment import Segment
+
+from openmav.paint import Line, ink
+from openmav.panels.base import Box
+from openmav.panels.compare_text import scientific
+from openmav.panels.widgets import heat_grid
+from openmav.panels.widgets.heat_grid import Columns, fitting, heat_line, windowed
+from openmav.panels.widgets.layer_rows import gutter_width, hidden_note, layer_lines, message, shown_layers
+from openmav.panels.widgets.layers_apart import ApartData, apart_facts, rows_of, why_not_compared
+from openmav.panels.widgets.norm_history import WIDE
+from openmav.panels.widgets.sequence import index_axis, tokens_in_sight
+from openmav.record.comparison import PARTS
+from openmav.view import Selection, View
+
+TITLE = "Where they part"
+NEEDS = ()
+MODES = ("residual", "attention", "MLP")
+LAYERS = True
+WEIGHT = 1.6
+FOOT = 1  # the tokens' indices
+HELP = """\
+What it shows: one row a layer, the highest on top, and one column for each token. A cell's colour says how far apart A and B
+are there: the norm of the difference as a share of A's residual stream. ◆ is the first token and layer at which they part, · the token
+under the cursor in the selected layer. The key v goes on from the residual stream to attention and to the MLP.
+
+How to read it: darkest is what rounding explains, up to the threshold that the legend begins with. A map that is dark below a row says
+that the two compute the same up to there; a column that is bright from the bottom is a token on which they differ at once.
+
+Formula: ‖A - B‖₂ / ‖residual stream of A after the layer‖₂, on a log scale from the threshold to the largest in sight. The
+threshold is 8 machine epsilons of the coarser dtype, or --threshold.
+
+Source: hooks on the layers of both models, at the position that predicts each token.
+
+What is normal: a quantised model differs everywhere, most in the middle; a changed weight or an intervention leaves all layers below it
+dark. The first token is often further apart than the rest.
+"""
+COLUMN = "·"
+LEGEND = 32  # cells that are left for it beside a long title
+
+
+@dataclass(frozen=True, kw_only=True)
+class MapData(ApartData):
+    mode: str
+    shares: NDArray[np.float64]  # [tokens in sight, layers], from token `start` on; NaN where it is not known
+    start: int
+    tokens: int
+    cursor: int
+    following: bool
+
+
+def data(view: View) -> MapData:
+    mode, sight = view.mode("compare_map", MODES), tokens_in_sight(view)
+    at = [str(part) for part in PARTS].index(mode)
+    none = np.full(view.layers, np.nan)
+    rows = [rows_of(view.steps[token], "share", view.layers) for token in sight]
+    threshold, first = apart_facts(view)
+    return MapData(
+        empty=why_not_compared(view),
+        layers=view.layers,
+        layer=view.layer,
+        threshold=threshold,
+        first=first,
+        mode=mode,
+        shares=np.array([none if row is None else row[at] for row in rows], dtype=np.float64).reshape(len(rows), view.layers),
+        start=sight.start,
+        tokens=len(view.steps),
+        cursor=view.cursor,
+        following=view.following,
+    )
+
+
+def _columns(data: MapData, box: Box) -> Columns:
+    room = box.width - gutter_width(data, box)
+    return windowed(data.tokens, room, WIDE if data.tokens * WIDE <= room else 1, data.cursor)
+
+
+def _table(data: MapData, columns: Columns) -> NDArray[np.float64]:
+    """[layers, tokens in sight]."""
+    table: NDArray[np.float64] = data.shares[columns.shown.start - data.start : columns.shown.stop - data.start].T
+    return table
+
+
+def _ends(data: MapData, table: NDArray[np.float64]) -> tuple[float, float]:
+    """The shares at the ends of the ramp."""
+    low = data.threshold if data.threshold > 0 else 1e-12
+    return low, max(float(table[np.isfinite(table)].max(initial=0.0)), 10 * low)
+
+
+def heading(data: MapData, box: Box) -> str:
+    return fitting([f"{TITLE} · {data.mode}, layers by tokens", f"{TITLE} · {data.mode}", TITLE, "Part"], box.width - LEGEND)
+
+
+def legend(data: MapData, box: Box) -> Line:
+    if data.empty is not None:
+        return []
+    low, high = _ends(data, _table(data, _columns(data, box)))
+    quiet = ink(box.palette, "secondary")
+    ramp = heat_line(box.palette, [step / 7 for step in range(8)], 1)
+    return [Segment(f"{scientific(low)} ", quiet), *ramp, Segment(f" {scientific(high)} of ‖A‖, log", quiet)]
+
+
+def note(data: MapData, box: Box) -> str:
+    if data.empty is not None:
+        return ""
+    token, layer, part = data.first or (-1, -1, "")
+    places = [
+        f"◆ first at token {token}, layer {layer}, {part}",
+        f"◆ token {token}, layer {layer}, {part}",
+        f"◆ token {token}, layer {layer}",
+    ]
+    first = "they don't part" if data.first is None else fitting(places, box.width - 2)
+    following = MODES[(MODES.index(data.mode) + 1) % len(MODES)]
+    parts = (first, hidden_note(data, box, short=True), _columns(data, box).note("tokens", short=True), f"v: {following}")
+    return " · ".join(part for part in parts if part)
+
+
+def render(data: MapData, box: Box) -> list[Line]:
+    if data.empty is not None:
+        return message(box, data.empty)
+    columns = _columns(data, box)
+    table = _table(data, columns)
+    low, high = _ends(data, table)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        heat = np.clip(np.log(np.maximum(table, low) / low) / np.log(high / low), 0.0, 1.0)
+    heat = np.where(np.isinf(table), np.inf, heat)
+
+    def cell(layer: int, width: int) -> Line:
+        row = [None if np.isnan(share) else float(share) for share in heat[layer]]
+        at, wide = columns.cell(data.first[0]) if data.first is not None and layer == data.first[1] else -1, columns.wide
+        marked = columns.cell(data.cursor) if at < 0 and (layer == data.layer or not data.following) else -1
+        if at >= 0 and not box.palette.color:  # a glyph that heat alone does not show
+            mark = Segment(heat_grid.MARK.center(wide), ink(box.palette, "accent", bold=True))
+            line = [*heat_line(box.palette, row[:at], wide), mark, *heat_line(box.palette, row[at + 1 :], wide)]
+        else:
+            line = heat_line(box.palette, row, wide, max(at, marked), sign=heat_grid.MARK if at >= 0 else COLUMN)
+        return [*line, Segment(" " * (width - columns.room))]
+
+    lines = layer_lines(data, box, cell)
+    axis = " " * gutter_width(data, box) + index_axis(columns.shown, columns.wide)
+    return [*lines, [Segment(axis, ink(box.palette, "secondary"))]] if box.height > data.layers else lines
+
+
+def pick(data: MapData, box: Box, x: int, y: int) -> Selection:
+    """The layer of the row, and the token of the column."""
+    rows = shown_layers(data, box)
+    index = _columns(data, box).column(x - gutter_width(data, box))
+    return Selection(layer=rows[y] if 0 <= y < len(rows) else None, step=index)
