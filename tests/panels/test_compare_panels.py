@@ -82,6 +82,11 @@ def test_both_lists_have_their_probabilities_and_a_flip_is_said() -> None:
     assert "flip" not in note("compare_candidates", here.at_step(1), 100, 8)
 
 
+def test_where_there_is_no_room_a_run_is_named_by_what_the_other_has_not() -> None:
+    here = replace(view(), comparison=replace(FACTS, b=f"{INFO.name} · ablate L1.attn · {INFO.dtype} on {INFO.device}"))
+    assert "B  ablate L1.attn" in draw("compare_candidates", without_colour(here), 50, 8)[0]
+
+
 def test_a_layer_row_has_the_difference_and_the_cosine_of_each_part() -> None:
     rows = draw("compare_layers", without_colour(view().at_step(1)), 110, 5)
     top, lowest = rows[0].split(), rows[3].split()

@@ -9,6 +9,7 @@ from rich.segment import Segment
 
 from openmav.paint import Line, bar, fit, ink, number_text, one_line, percent, probability_shares, visible
 from openmav.panels.base import Box
+from openmav.panels.widgets.heat_grid import fitting
 from openmav.panels.widgets.layer_rows import message, too_narrow, why_no_step
 from openmav.panels.widgets.layers_apart import NO_COMPARISON
 from openmav.record import Array
@@ -99,6 +100,12 @@ def note(data: PredictionsData, box: Box) -> str:
     return " · ".join(parts)
 
 
+def _own(name: str, other: str) -> str:
+    """What of a run's name the other's does not have; all of it where that is nothing."""
+    parts = [part for part in name.split(" · ") if part not in other.split(" · ")]
+    return " · ".join(parts) or name
+
+
 def render(data: PredictionsData, box: Box) -> list[Line]:
     if data.empty is not None:
         return message(box, data.empty)
@@ -116,8 +123,7 @@ def _side(data: PredictionsData, at: int, box: Box, width: int) -> list[Line]:
     other = 8 if width >= OTHER else 0
     token = max(6, min(18, width - 2 - 8 - other - 8))
     longest = max(0, width - 2 - token - 9 - other)
-    name = "AB"[at]
-    head = f"{name}  {side.name}"
+    head = f"{'AB'[at]}  {fitting([side.name, _own(side.name, beside.name)], width - other - 3)}"
     in_other = f"in {'BA'[at]}".rjust(other) if other else ""
     lines: list[Line] = [[Segment(fit(head, width - other), ink(palette, "text", bold=True)), Segment(in_other, quiet)]]
     shares = probability_shares(side.probs, box.scale)

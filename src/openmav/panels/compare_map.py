@@ -43,7 +43,7 @@ What is normal: a quantised model differs everywhere, most in the middle; a chan
 dark. The first token is often further apart than the rest.
 """
 COLUMN = "·"
-LEGEND = 32  # cells that are left for it beside a long title
+LEGEND = 30  # cells that it takes beside a title, where there are twice as many
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,7 +95,8 @@ def _ends(data: MapData, table: NDArray[np.float64]) -> tuple[float, float]:
 
 
 def heading(data: MapData, box: Box) -> str:
-    return fitting([f"{TITLE} · {data.mode}, layers by tokens", f"{TITLE} · {data.mode}", TITLE, "Part"], box.width - LEGEND)
+    room = box.width - LEGEND if box.width >= 2 * LEGEND else box.width
+    return fitting([f"{TITLE} · {data.mode}, layers by tokens", f"{TITLE} · {data.mode}", f"Part · {data.mode}", data.mode], room)
 
 
 def legend(data: MapData, box: Box) -> Line:
