@@ -14,6 +14,7 @@ from openmav.plugins import registry
 
 GGUF = Path(__file__).parents[2] / "models" / "SmolLM2-135M-Instruct.Q4_1.gguf"
 MODELS = {"transformers": "demo", "toy": "toy?endless=1", "llamacpp": str(GGUF)}
+THREADS = {"llamacpp": 1}  # whose threads wait for each other without sleeping: on a busy machine two are slower than one
 SITES = frozenset({"residual.after", "attention.out", "mlp.out", "attention.probs", "attention.scores"})
 
 
@@ -27,7 +28,7 @@ def backend(request):
         pytest.importorskip("llama_cpp", reason="llama-cpp-python is not installed: the backend llamacpp was not tested")
         if not GGUF.is_file():
             pytest.skip(f"{GGUF.name} is not here (make real-model)")
-    loaded = registry.load("backends", request.param).load(MODELS[request.param], LoadOptions(), None)
+    loaded = registry.load("backends", request.param).load(MODELS[request.param], LoadOptions(threads=THREADS.get(request.param)), None)
     yield loaded
     loaded.close()
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,7 +18,7 @@ from openmav.backends.llamacpp.examined import Examined
 from openmav.backends.llamacpp.insides import Layer
 from openmav.backends.llamacpp.native import Tensor
 from openmav.backends.llamacpp.passes import PARTS, Passes, nodes_of, summed
-from openmav.backends.llamacpp.tap import Key
+from openmav.backends.llamacpp.tap import Values
 from openmav.backends.sites import ROW_SITES, SITES
 from openmav.errors import LoadError
 
@@ -27,7 +26,6 @@ SUMS = 1e-5  # of the sizes of what is added: what parts may miss of the stream
 ROWS = 1e-4  # what a row may sum to beyond 1
 SIZE = 256  # tokens of the context in which a model is tried
 NOT_EXACT = "the values read in one pass are not those of another"
-_Values: TypeAlias = dict[Key, NDArray]
 
 
 def examine(weights: Weights, settings: ContextSettings) -> Examined:
@@ -90,7 +88,7 @@ def _cuts(context: Context, length: int) -> bool:
     return context.cut(length)
 
 
-def _values(examined: Examined, context: Context, passes: Passes, first: Sequence[int], last: int) -> _Values:
+def _values(examined: Examined, context: Context, passes: Passes, first: Sequence[int], last: int) -> Values:
     """What is read at the last of these tokens."""
     context.clear()
     context.decode(first, "none")
@@ -111,7 +109,7 @@ def _apart(a: NDArray[np.float32], b: NDArray[np.float32]) -> float:
 # ---- what is proved --------------------------------------------------------------------------------------------------------
 
 
-def _prove(examined: Examined, values: _Values, exact: _Values) -> None:
+def _prove(examined: Examined, values: Values, exact: Values) -> None:
     assert examined.parts is not None
     worst, differing = 0.0, 0.0
     for number, layer in enumerate(examined.parts.layers):
@@ -131,7 +129,7 @@ def _prove(examined: Examined, values: _Values, exact: _Values) -> None:
     examined.errors |= {"sums": worst, "stops": differing}
 
 
-def _sum_error(values: _Values, number: int, layer: Layer) -> float:
+def _sum_error(values: Values, number: int, layer: Layer) -> float:
     """What the parts miss of what the layer adds, relative to the sizes of the terms, and the largest number."""
     before, after = summed(values, "residual.before", number), summed(values, "residual.after", number)
     if before is None or after is None:
@@ -144,10 +142,10 @@ def _sum_error(values: _Values, number: int, layer: Layer) -> float:
     return float(missed.max())
 
 
-def _prove_rows(examined: Examined, values: _Values, number: int) -> None:
-    row = values.get(("attention.probs", number, 0))
-    if row is None:
+def _prove_rows(examined: Examined, values: Values, number: int) -> None:
+    if ("attention.probs", number, 0) not in values:
         return
+    row = values["attention.probs", number, 0]
     tokens = len(examined.sample)
     rest, row = row[..., tokens:], row[..., :tokens]
     why = None

@@ -11,16 +11,22 @@ from openmav.backends.llamacpp import native
 from openmav.backends.llamacpp.examined import Examined
 from openmav.backends.llamacpp.graph import Node
 from openmav.backends.llamacpp.passes import Passes, nodes_of, summed
-from openmav.backends.llamacpp.tap import MASK, SCORES, Key
+from openmav.backends.llamacpp.tap import MASK, SCORES, Values
+from openmav.backends.sites import SITES
+
+ALIKE = SITES - {SCORES, "router.experts"}  # sites that are shown as they were read
 
 
-def sites(
-    examined: Examined, values: dict[Key, NDArray], want: frozenset[str], tokens: int, passes: Passes
-) -> dict[str, list[Tensor | None]]:
+def sites(examined: Examined, values: Values, want: frozenset[str], tokens: int, passes: Passes) -> dict[str, list[Tensor | None]]:
     """The wanted sites, an entry a layer; backends/base.py gives the shapes."""
     result: dict[str, list[Tensor | None]] = {}
     for site in want & examined.known:
         missing = examined.missing.get(site, {})
+        together = None if missing or site not in ALIKE else values.together(site)
+        if together is not None:
+            rows = together[:, 0, :, 0, :tokens] if site == "attention.probs" else together.reshape(len(together), -1)
+            result[site] = list(torch.from_numpy(rows).unbind(0))
+            continue
         result[site] = [None] * examined.layers
         for layer in range(examined.layers):
             value = None if layer in missing else summed(values, site, layer)
@@ -29,7 +35,7 @@ def sites(
     return result
 
 
-def _shaped(site: str, layer: int, value: NDArray, tokens: int, passes: Passes, values: dict[Key, NDArray]) -> Tensor:
+def _shaped(site: str, layer: int, value: NDArray, tokens: int, passes: Passes, values: Values) -> Tensor:
     if site == "attention.probs":
         return torch.from_numpy(value[0, :, 0, :tokens])
     if site == SCORES:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from operator import mul
 
 from openmav.backends.llamacpp.native import Native, Tensor
 
@@ -23,6 +24,7 @@ class Node:
     shape: tuple[int, ...]
     sources: tuple[int, ...]  # addresses
     view_of: int  # address; 0: it has memory of its own
+    memory: range  # of its numbers
 
     @property
     def is_leaf(self) -> bool:
@@ -49,6 +51,7 @@ class Graph:
             tuple(tensor.ne),
             tuple(source for source in tensor.src if source),
             tensor.view_src or 0,
+            range(tensor.data or 0, (tensor.data or 0) + max(map(mul, tensor.ne, tensor.nb))),
         )
         self._known[address] = node
         return node
@@ -81,17 +84,35 @@ class Graph:
             result.append(max(layers))
         return result
 
+    @cached_property
+    def is_host(self) -> bool:
+        """Whether all results are in this process's own memory."""
+        buffers = {Tensor.from_address(node.address).buffer for node in self.nodes} - {None}
+        return all(self._native.ggml.ggml_backend_buffer_is_host(buffer) for buffer in buffers)
+
     def last_read(self, node: Node) -> int:
-        """The last index after which the node's memory is certainly still its own: one before its last consumer, which may reuse it."""
-        last, seen, end = node.index + 1, [node.address], len(self.nodes) - 1
+        """The last index after which the node's numbers are certainly still there.
+
+        Until another result is written into its memory, where that is this process's own; else until its last consumer.
+        """
+        if self.is_host:
+            return self._kept_until(node)
+        last, seen = node.index + 1, [node.address]
         for address in seen:
             for consumer in self.consumers.get(address, ()):
+                if consumer.view_of in seen and consumer.op not in ALIASES:  # it writes into this memory
+                    return max(node.index, consumer.index - 1)
                 if consumer.op in ALIASES:
                     seen.append(consumer.address)
-                elif consumer.view_of and consumer.view_of in seen:  # it writes into this memory
-                    end = min(end, consumer.index - 1)
                 last = max(last, consumer.index)
-        return max(node.index, min(last - 1, end))
+        return max(node.index, last - 1)
+
+    def _kept_until(self, node: Node) -> int:
+        start, stop = node.memory.start, node.memory.stop
+        for later in self.nodes[node.index + 1 :]:
+            if later.memory.start < stop and start < later.memory.stop and later.op not in ALIASES:
+                return later.index - 1
+        return len(self.nodes) - 1
 
     def above(self, node: Node, until: frozenset[int]) -> Iterator[Node]:
         """The node and all nodes and leaves that it is computed from, without those at the addresses in `until` and what is behind them."""

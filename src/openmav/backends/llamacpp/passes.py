@@ -15,7 +15,7 @@ from openmav.backends.llamacpp.anatomy import Anatomy
 from openmav.backends.llamacpp.context import Context
 from openmav.backends.llamacpp.graph import Graph
 from openmav.backends.llamacpp.insides import Layer
-from openmav.backends.llamacpp.tap import Change, Key, Plan
+from openmav.backends.llamacpp.tap import NOTHING, Change, Key, Plan, Values
 from openmav.errors import EngineError
 
 Kind: TypeAlias = Literal["one", "many"]  # tokens of the pass
@@ -47,7 +47,7 @@ class Passes:
         self.changes = changes
         self._plans.clear()
 
-    def run(self, ids: Sequence[int], start: int, sites: Iterable[str] = (), outputs: str = "last") -> dict[Key, NDArray]:
+    def run(self, ids: Sequence[int], start: int, sites: Iterable[str] = (), outputs: str = "last") -> Values:
         """One pass over `ids`, whose first token stands at `start`: the values of the sites.
 
         Raises EngineError where llama.cpp or the capture fails, NotFollowedError where its
@@ -56,7 +56,7 @@ class Passes:
         want = frozenset(sites)
         if not want and self.changes is None:
             self.context.decode(ids, outputs)
-            return {}
+            return NOTHING
         kind: Kind = "one" if len(ids) == 1 else "many"
         for _ in range(ATTEMPTS):
             state = None if self.cuts or kind in self.learned else self.context.state()
@@ -72,7 +72,7 @@ class Passes:
     def learn(self, ids: Sequence[int], outputs: str = "last") -> Learned:
         """Learn the graph of such a pass; the cache then holds these tokens too."""
         tap = self.context.tap
-        tap.begin(None, 0, record=True)
+        tap.begin(None, 0)
         try:
             self.context.decode(ids, outputs)
         finally:
@@ -89,23 +89,38 @@ class Passes:
         self._plans = {key: plan for key, plan in self._plans.items() if key[0] != kind}
         return learned
 
-    def _attempt(self, kind: Kind, want: frozenset[str], ids: Sequence[int], start: int, outputs: str) -> dict[Key, NDArray] | None:
+    def _attempt(self, kind: Kind, want: frozenset[str], ids: Sequence[int], start: int, outputs: str) -> Values | None:
         """None: it has to be repeated, since the graph was not yet known, or is another now."""
         tap, reused = self.context.tap, self.context.reused
         plan = self._plan(kind, want)
-        tap.begin(plan, start, record=plan is None)
+        tap.begin(plan, start)
         try:
             self.context.decode(ids, outputs)
         finally:
             tap.end()
         if tap.error is not None:
             _log.warning("capture failed: %r", tap.error)
-            self.learned.pop(kind, None)
-            return None
-        if plan is not None and (self.context.reused > reused or Graph(self.context.native, tap.asked).same_as(plan.graph)):
+        elif plan is None:
+            self._understand(kind)
+        elif self.context.reused > reused or self._still_holds(kind, plan):
             return tap.values()
-        self._understand(kind)
+        else:
+            return None
+        if tap.error is not None:
+            self.learned.pop(kind, None)
         return None
+
+    def _still_holds(self, kind: Kind, plan: Plan) -> bool:
+        """After a pass with a graph that was made anew: whether the plan is one for it too. If not, its plans are forgotten."""
+        graph = Graph(self.context.native, plan.graph.addresses)
+        same = graph.same_as(plan.graph) and self.context.tap.stopped == len(plan.stops)
+        if same and plan.holds_in(graph):
+            return True
+        known = self.learned.pop(kind, None)
+        if same and known is not None:
+            self.learned[kind] = Learned(graph, known.anatomy)
+        self._plans = {key: other for key, other in self._plans.items() if key[0] != kind}
+        return False
 
     def _plan(self, kind: Kind, want: frozenset[str]) -> Plan | None:
         learned = self.learned.get(kind)
@@ -148,12 +163,13 @@ def nodes_of(layer: Layer, site: str) -> list[int]:
     return [] if index is None else [index]
 
 
-def summed(values: dict[Key, NDArray], site: str, layer: int) -> NDArray[np.float32] | None:
+def summed(values: Values, site: str, layer: int) -> NDArray[np.float32] | None:
     """The value of a site in a layer: the sum of its parts; None where nothing was read."""
-    first = values.get((site, layer, 0))
-    if first is None or (site, layer, 1) not in values:
-        return first
-    parts = [first]
+    if (site, layer, 0) not in values:
+        return None
+    parts = [values[site, layer, 0]]
+    if (site, layer, 1) not in values:
+        return parts[0]
     while (site, layer, len(parts)) in values:
         parts.append(values[site, layer, len(parts)])
     total: NDArray[np.float32] = np.sum(parts, axis=0, dtype=np.float32)

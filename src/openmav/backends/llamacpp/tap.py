@@ -45,8 +45,8 @@ class Stop:
 class Plan:
     """Where to stop in a graph so that all of `wanted` can be read and `changes` made, with as few stops as possible.
 
-    A value can be read from the node where it is computed until the node before its last consumer, which may write over it; so stops
-    are chosen as in interval stabbing: each at the last moment of a value that no earlier stop covers. `exact` stops at each node.
+    A value can be read from the node where it is computed until another is written into its memory (Graph.last_read); so stops are
+    chosen as in interval stabbing: each at the last moment of a value that no earlier stop covers. `exact` stops at each node.
     """
 
     def __init__(
@@ -66,15 +66,29 @@ class Plan:
         for index, change in changes:
             self._stop(index).changes.append(change)
         spans = sorted((index if exact else graph.last_read(graph.nodes[index]), index, key) for key, index in wanted.items())
+        self._spans: list[tuple[int, int]] = []  # a node, and where it is read
         at = -1
         for end, index, key in spans:
             if at < index:
                 at = end
+            self._spans.append((index, at))
             self._stop(at).reads.append(self._read(native, key, graph.nodes[index]))
             if key[0] == SCORES:  # their mask is an input of the graph, and there as long as they are
                 rows = graph.nodes[layers[key[1]].rows or 0]
                 self._stop(at).reads.append(self._read(native, (MASK, *key[1:]), graph.at(rows.sources[1])))
-        self.reads = [read for stop in self.stops.values() for read in stop.reads]
+        self.places = {read.key: (read.group, read.row) for stop in self.stops.values() for read in stop.reads}
+        self.whole = self._whole(len(layers))
+
+    def _whole(self, layers: int) -> dict[str, int]:
+        """{site: its group}, where that has one row a layer, in order."""
+        found: dict[str, dict[int, list[int]]] = {}
+        for (site, layer, _), (group, row) in self.places.items():
+            found.setdefault(site, {}).setdefault(group, []).append(layer if layer == row else -1)
+        return {site: group for site, groups in found.items() for group, rows in groups.items() if sorted(rows) == list(range(layers))}
+
+    def holds_in(self, graph: Graph) -> bool:
+        """Whether all is read in time in another graph of the same operations too."""
+        return all(at <= graph.last_read(graph.nodes[index]) for index, at in self._spans)
 
     def _stop(self, index: int) -> Stop:
         return self.stops.setdefault(self.graph.nodes[index].address, Stop())
@@ -90,6 +104,10 @@ class Plan:
         return Read(key, node.address, tensor, number, row, is_host(native, tensor))
 
 
+def _never(_address: int) -> bool:
+    return False
+
+
 def is_host(native: Native, tensor: Tensor) -> bool:
     """Whether the tensor's numbers are in this process's own memory."""
     buffer = tensor.buffer or (Tensor.from_address(tensor.view_src).buffer if tensor.view_src else None)
@@ -97,16 +115,18 @@ def is_host(native: Native, tensor: Tensor) -> bool:
 
 
 class Tap:
-    """One context's callback. Without a plan nothing stops; `record` notes the nodes of a pass."""
+    """One context's callback. Without a plan nothing stops; a pass can be recorded instead, to learn its graph."""
 
     def __init__(self, native: Native) -> None:
         self._native = native
         self.start = 0  # position of the first token of the pass
         self.error: Exception | None = None
-        self.asked: list[int] = []
-        self.calls = 0
+        self.asked: list[int] = []  # the nodes of a recorded pass
+        self.stopped = 0  # stops of the pass
+        self.keep: dict[int, NDArray] = {}  # for changes
         self._plan: Plan | None = None
-        self._recording = False
+        self._stops: Mapping[int, Stop] = {}
+        self._ask: Callable[[int], object] = _never
         self._buffers: list[NDArray[np.uint8] | None] = []
         self._addresses: list[int] = []
         self.callback = native.llama.ggml_backend_sched_eval_callback(self._make())
@@ -114,39 +134,35 @@ class Tap:
     def _make(self) -> Callable[[int, bool, object], bool]:
         def call(address: int, ask: bool, _data: object) -> bool:
             try:
-                if not ask:
-                    self._at(address)
-                    return True
-                if self._stops is None:
-                    return False
-                self._note(address)
-                return address in self._stops
+                if ask:
+                    return self._ask(address)  # type: ignore[return-value]
+                self._at(address)
             except Exception as error:
                 self.error = error
-                return True
+            return True
 
         return call
 
-    _stops: Mapping[int, Stop] | None = None
-
-    def begin(self, plan: Plan | None, start: int, *, record: bool = False) -> None:
-        """The next pass follows the plan."""
-        self.start, self.error = start, None
-        self.asked = []
-        self._note = self.asked.append
+    def begin(self, plan: Plan | None, start: int) -> None:
+        """The next pass follows the plan; None: it is recorded."""
+        self.start, self.error, self.stopped = start, None, 0
         self._plan = plan
-        self._stops = plan.stops if plan is not None else {} if record else None
-        self._buffers = [None] * (len(plan.groups) if plan else 0)
-        self._addresses = [0] * len(self._buffers)
-        self.keep: dict[int, NDArray] = {}
+        self.keep = {}
+        if plan is None:
+            self.asked = []
+            self._ask = self.asked.append  # which gives None: no stop
+        else:
+            self._stops = plan.stops
+            self._ask = plan.stops.__contains__
+            self._buffers = [None] * len(plan.groups)
+            self._addresses = [0] * len(plan.groups)
 
     def end(self) -> None:
         """No pass follows a plan any more."""
-        self._stops = None
+        self._ask = _never
 
     def _at(self, address: int) -> None:
-        self.calls += 1
-        assert self._stops is not None
+        self.stopped += 1
         stop = self._stops[address]
         for change in stop.changes:
             self._change(address, change)
@@ -182,19 +198,51 @@ class Tap:
             changed = np.ascontiguousarray(changed, dtype=np.float32)
             self._native.ggml.ggml_backend_tensor_set(address, changed.ctypes.data, 0, size)
 
-    def values(self) -> dict[Key, NDArray]:
-        """What was read in the last pass, each [..., columns], sizes from last to first as in `shape`."""
-        result: dict[Key, NDArray] = {}
+    def values(self) -> Values:
+        """What was read in the last pass."""
         assert self._plan is not None
-        views: list[NDArray | None] = []
+        arrays: list[NDArray | None] = []
         for buffer, (kind, rows, shape) in zip(self._buffers, self._plan.groups):
-            if buffer is None:
-                views.append(None)
-                continue
-            numbers = buffer.view(NUMBERS.get(kind, np.float32))
-            views.append(numbers.reshape(rows, *shape[3:0:-1], -1) if numbers.size else numbers.reshape(rows, 0))
-        for read in self._plan.reads:
-            view = views[read.group]
-            if view is not None:
-                result[read.key] = view[read.row]
-        return result
+            if buffer is not None:
+                buffer = buffer.view(NUMBERS.get(kind, np.float32))
+                buffer = buffer.reshape(rows, *shape[3:0:-1], -1) if buffer.size else buffer.reshape(rows, 0)
+            arrays.append(buffer)
+        return Values(self._plan, arrays)
+
+
+class Values:
+    """The values of a pass, each [..., columns], sizes from last to first as in a node's `shape`."""
+
+    def __init__(self, plan: Plan, arrays: Sequence[NDArray | None]) -> None:
+        self._plan, self._arrays = plan, arrays
+
+    def __getitem__(self, key: Key) -> NDArray:
+        group, row = self._plan.places[key]
+        array = self._arrays[group]
+        assert array is not None
+        value: NDArray = array[row]
+        return value
+
+    def __contains__(self, key: object) -> bool:
+        return key in self._plan.places
+
+    def together(self, site: str) -> NDArray | None:
+        """[layers, ..., columns]: a site that each layer has once, all alike; None where that is not so."""
+        group = self._plan.whole.get(site)
+        return None if group is None else self._arrays[group]
+
+
+class _Nothing(Values):
+    """Of a pass in which nothing was read."""
+
+    def __init__(self) -> None:
+        self._arrays = []
+
+    def __contains__(self, _key: object) -> bool:
+        return False
+
+    def together(self, _site: str) -> None:
+        return None
+
+
+NOTHING = _Nothing()
