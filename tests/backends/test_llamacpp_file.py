@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import struct
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -149,6 +150,22 @@ def test_the_parts_of_a_split_file_are_one(tmp_path: Path) -> None:
     names[1].write_bytes(second[:-32])
     with pytest.raises(LoadError, match="cut off"):
         file.find(str(names[0]))
+
+
+def test_llama_cpp_loads_all_parts_whichever_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("llama_cpp", reason="llama-cpp-python is not installed: make llamacpp")
+    from openmav.backends import llamacpp
+
+    demo_file.write(tmp_path / "whole.gguf")
+    monkeypatch.setattr(gguf, "GGUFWriter", partial(gguf.GGUFWriter, split_max_tensors=40))
+    demo_file.write(tmp_path / "x.gguf")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["whole.gguf", "x-00001-of-00002.gguf", "x-00002-of-00002.gguf"]
+    logits = []
+    for name in ("whole.gguf", "x-00002-of-00002.gguf"):
+        own = llamacpp.load(str(tmp_path / name), LoadOptions(threads=1))
+        logits.append(own.prefill(own.encode("It is a truth universally"), frozenset()).logits)
+        own.close()
+    assert torch.equal(*logits)
 
 
 def test_a_folder_of_safetensors_goes_to_the_other_backend() -> None:
