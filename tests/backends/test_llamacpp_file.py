@@ -95,6 +95,7 @@ def test_a_sound_header_is_read(tmp_path: Path) -> None:
 def test_what_a_header_may_not_claim(tmp_path: Path) -> None:
     sound, data = raw.sizes(block_count=1), b"\0" * 384
     numbers = struct.pack("<IQ", raw.UINT32, 10**9)
+    twice = struct.pack("<IQ", raw.STRING, 4) + raw.text("") + raw.text("") + raw.text("a") + raw.text("a\0b")
     template = raw.entry("tokenizer.chat_template", raw.STRING, raw.text("x" * 2_000_000))
     for content, why in (
         (b"", "is no GGUF file"),
@@ -113,6 +114,7 @@ def test_what_a_header_may_not_claim(tmp_path: Path) -> None:
         (raw.file(raw.sizes(block_count=1, attention__head_count=2**62), [EMBEDDING], data=data), "claims attention.head_count"),
         (raw.file([*sound, epsilon(-1.0)], [EMBEDDING], data=data), "says attention.layer_norm_epsilon = -1.0"),
         (raw.file([*sound, epsilon(math.nan)], [EMBEDDING], data=data), "says attention.layer_norm_epsilon = nan"),
+        (raw.file([*sound, raw.entry("tokenizer.ggml.tokens", raw.ARRAY, twice)], [EMBEDDING], data=data), "a token twice"),
         (raw.file(sound, [EMBEDDING], data=data[:100]), "reach to byte"),
         (raw.file(sound, [raw.tensor("a", (2**40, 2**40))], data=data), "reach to byte"),
         (raw.file(sound, [raw.tensor("a", (32, 3), offset=2**50)], data=data), "reach to byte"),

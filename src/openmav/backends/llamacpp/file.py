@@ -157,6 +157,8 @@ def _check(name: str, file: GgufFile) -> None:
         if SIZES.search(what) and not NO_SIZES.search(what) and value > PER_BYTE * size:
             raise LoadError(f"{name} claims {what} = {value:,}, and it has {size:,} bytes; its header is wrong")
     _check_shape(name, file)
+    if "tokenizer.ggml.tokens" in file.header.repeating:
+        raise LoadError(f"{name} has a token twice in its vocabulary; its header is wrong")
     longest = max((len(str(value)) for key, value in file.header.values.items() if key.startswith("tokenizer.chat_template")), default=0)
     if longest > LONGEST_TEMPLATE:
         raise LoadError(f"{name} has a chat template of {longest:,} characters; {LONGEST_TEMPLATE:,} are the most that mav reads")

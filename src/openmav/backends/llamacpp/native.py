@@ -8,6 +8,7 @@ from __future__ import annotations
 import ctypes
 import importlib
 import logging
+import os
 from collections import deque
 from functools import cache
 from typing import Any
@@ -147,6 +148,7 @@ class _Ggml:
 @cache
 def load() -> Native:
     """llama.cpp, checked. Raises LoadError where it is not installed, or not as this version of mav knows it."""
+    os.environ.setdefault("GGML_NO_BACKTRACE", "1")  # else a process that it aborts waits for a debugger to print its stack
     try:
         package = importlib.import_module("llama_cpp")
         base = importlib.import_module("llama_cpp._ggml")

@@ -22,7 +22,7 @@ PART = re.compile(r"(.+)-(\d{5})-of-(\d{5})\.gguf", re.IGNORECASE)  # the name o
 PER_BYTE = 16  # numbers that a byte of weights may stand for: far beyond any real file
 LONGEST = 1_000_000  # bytes of a string or a list that need no look at the file's size
 MOST_ENTRIES = 100_000  # keys, or tensors; the largest models have some 2,000
-MOST_ITEMS = 10_000_000  # of a list; the largest vocabularies have 300,000 tokens and 600,000 merges
+MOST_ITEMS = 4_000_000  # of a list; the largest vocabularies have 300,000 tokens and 600,000 merges
 MOST_BYTES = 1 << 28  # of all keys; the largest vocabularies take some 30 MB
 MOST_DIMENSIONS = 4  # of a tensor, as ggml has it
 
@@ -38,11 +38,12 @@ class Tensor:
 
 @dataclass(frozen=True)
 class GgufHeader:
-    """`values` holds every key but the arrays of strings; `tensors` is by name."""
+    """`values` holds every key but the lists of texts, `repeating` the keys of such lists with a text twice; `tensors` is by name."""
 
     path: Path
     values: Mapping[str, Any]
     tensors: Mapping[str, Tensor]
+    repeating: frozenset[str] = frozenset()
 
     @property
     def architecture(self) -> str:
@@ -101,11 +102,14 @@ def parse(path: Path) -> GgufHeader:
 
 def _read(path: Path, file: BinaryIO, tensors: int, keys: int) -> GgufHeader:
     values: dict[str, Any] = {}
+    repeating: set[str] = set()
     for _ in range(keys):
         key = _string(file)
         value = _value(file, *_unpack(file, "I"))
-        if value is not None:
+        if not isinstance(value, _Texts):
             values[key] = value
+        elif not value.distinct:
+            repeating.add(key)
         if file.tell() > MOST_BYTES:
             raise HeaderError(f"has more than {MOST_BYTES >> 20} MB of keys; no model has so many, the file is damaged")
     table = [(_string(file), *_tensor(file)) for _ in range(tensors)]
@@ -113,7 +117,7 @@ def _read(path: Path, file: BinaryIO, tensors: int, keys: int) -> GgufHeader:
     if not isinstance(alignment, int) or alignment <= 0:
         raise HeaderError(f"says general.alignment = {str(alignment)[:20]}, which is no number of bytes")
     data = -(-file.tell() // alignment) * alignment
-    return GgufHeader(path, values, {name: Tensor(shape, kind, data + offset) for name, shape, kind, offset in table})
+    return GgufHeader(path, values, {name: Tensor(shape, kind, data + offset) for name, shape, kind, offset in table}, frozenset(repeating))
 
 
 def _unpack(file: BinaryIO, form: str) -> tuple[Any, ...]:
@@ -136,6 +140,29 @@ def _string(file: BinaryIO) -> str:
     return _take(file, length).decode("utf-8")
 
 
+@dataclass(frozen=True)
+class _Texts:
+    """Stands for a list of texts, which is not kept: whether each is there once."""
+
+    distinct: bool
+
+
+def _distinct(file: BinaryIO, count: int) -> bool:
+    """Reads a list of texts; whether no two are the same up to a NUL, where C ends them. Empty ones do not count."""
+    known: set[bytes] = set()
+    length = once = 0
+    for _ in range(count):
+        (size,) = _unpack(file, "Q")
+        length += size
+        if size > LONGEST or length > MOST_BYTES:
+            raise EOFError("a list of texts that is longer than any real one")
+        text = file.read(size).partition(b"\0")[0]
+        if text:
+            known.add(text)
+            once += 1
+    return len(known) == once
+
+
 def _value(file: BinaryIO, kind: int) -> Any:
     if kind == STRING:
         return _string(file)
@@ -145,12 +172,7 @@ def _value(file: BinaryIO, kind: int) -> Any:
     if count > MOST_ITEMS:
         raise HeaderError(f"holds a list of {count:,} items in its header; no model has one, the file is damaged")
     if element == STRING:
-        for _ in range(count):
-            (length,) = _unpack(file, "Q")
-            if length > LONGEST:
-                raise EOFError("a token of more than 1 MB")
-            file.seek(length, 1)
-        return None
+        return _Texts(_distinct(file, count))
     return list(_unpack(file, f"{count}{SCALARS[element]}"))
 
 
