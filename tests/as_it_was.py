@@ -66,7 +66,8 @@ def _config(config: PretrainedConfig) -> object:
 
 
 def of_process() -> State:
-    """What a library may have set in the process."""
+    """What a library may have set in the process; bytes where a text of the same would cost more than the call that is checked."""
+    _, numpys, *rest = np.random.get_state()
     state: State = {
         "attention functions": dict(AttentionInterface._global_mapping),
         "attention masks": dict(AttentionMaskInterface._global_mapping),
@@ -75,7 +76,7 @@ def of_process() -> State:
         "gradients": (torch.is_grad_enabled(), torch.is_inference_mode_enabled()),
         "default dtype": torch.get_default_dtype(),
         "progress bars": (transformers_logging.is_progress_bar_enabled(), are_progress_bars_disabled()),
-        "random state": (random.getstate(), str(np.random.get_state()), torch.get_rng_state().tolist()),
+        "random state": (random.getstate(), numpys.tobytes(), rest, torch.get_rng_state().numpy().tobytes()),
     }
     for name in LOGGERS:
         logger = logging.getLogger(name or None)
