@@ -35,9 +35,24 @@ def run(code: str, first: str = "") -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, encoding="utf-8", timeout=120, check=False)
 
 
-@pytest.mark.parametrize(
-    "args", [["--help"], ["panels"], ["measures"], ["config", "show"], [*TOY, "--plain"], [*TOY, "--json"], ["doctor"]]
-)
+def test_commands_that_need_no_model_run() -> None:
+    done = run(
+        """
+        for args in (["--help"], ["panels"], ["measures"], ["config", "show"]):
+            print("@@@", flush=True)
+            try:
+                code = main(args)
+            except SystemExit as end:
+                code = end.code
+            assert not code, (args, code)
+        """
+    )
+    assert done.returncode == 0, done.stderr
+    assert "Traceback" not in done.stderr
+    assert [bool(text.strip()) for text in done.stdout.split("@@@")[1:]] == [True] * 4, done.stdout
+
+
+@pytest.mark.parametrize("args", [[*TOY, "--plain"], [*TOY, "--json"], ["doctor"]])
 def test_a_command_runs(args: list[str]) -> None:
     done = run(f"sys.exit(main({args!r}))")
     assert done.returncode == 0, done.stderr
