@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 import multiprocessing
 import os
@@ -51,6 +52,30 @@ def warm_engines(monkeypatch: pytest.MonkeyPatch) -> None:
         context = multiprocessing.get_context("forkserver")
         context.set_forkserver_preload(["openmav.generation.opening", "openmav.backends.toy", "openmav.backends.transformers"])
         monkeypatch.setattr("openmav.engine.client.multiprocessing.get_context", lambda _: context)
+
+
+@pytest.fixture
+def warm_templates(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Chat templates are rendered in a fork of this process, where the system can fork: transformers need not be imported for each."""
+    import warm
+
+    if warm.FORKS:
+        import jinja2.sandbox  # noqa: F401
+        import transformers.utils.chat_template_utils  # noqa: F401
+
+        from warm_templates import SECONDS, Forks
+
+        monkeypatch.setattr("openmav.backends.chat_rendering.subprocess", Forks)
+        monkeypatch.setattr("openmav.backends.chat_rendering.SECONDS", SECONDS)
+
+
+@pytest.fixture(scope="session")
+def quick_gguf() -> Iterator[None]:
+    """transformers makes the same table of names anew for each module of a model that it loads from a GGUF file; here it is made once."""
+    gguf = pytest.importorskip("gguf")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(gguf, "get_tensor_name_map", functools.cache(gguf.get_tensor_name_map))
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -26,9 +26,17 @@ TESTS = Path(__file__).parent
 PRELOADED = (
     "openmav.cli.main",
     "openmav.cli.run",
+    "openmav.cli.stream",
     "openmav.generation.opening",
+    "openmav.generation.sampler",
     "openmav.backends.toy",
     "openmav.backends.transformers.backend",
+    "openmav.backends.transformers.discovery.search",
+    "openmav.recording.writer",
+    "openmav.apps.text.plain",
+    "transformers.utils.chat_template_utils",
+    "jinja2.sandbox",
+    "warm_templates",
 )
 FRAME = struct.Struct("!I")
 
@@ -200,8 +208,10 @@ def _be_the_command(args: Sequence[str], env: Mapping[str, str], folder: str, st
         forkserver._forkserver.ensure_running = lambda: None  # type: ignore[attr-defined]  # it runs, but is no child of this process
         context = multiprocessing.get_context("forkserver")
         multiprocessing.get_context = lambda method=None: context  # type: ignore[assignment,misc]
+        import warm_templates
         from openmav.cli.main import main
 
+        warm_templates.install()
         try:
             code = main()
         except SystemExit as left:

@@ -38,6 +38,7 @@ def test_the_text_is_that_of_transformers(template: str) -> None:
     assert render(template, MESSAGES, tokenizer.special_tokens_map) == expected
 
 
+@pytest.mark.usefixtures("warm_templates")
 @pytest.mark.parametrize(
     ("template", "why"),
     [
@@ -62,9 +63,14 @@ def test_one_that_does_not_end_is_given_up() -> None:
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the memory of a process is limited on Linux")
-@pytest.mark.parametrize(
-    "template", ["{{ 'x' * 10**10 }}", "{{ '%999999999d' % 1 }}", "{{ 'x' | center(10**9) }}", "{{ messages | tojson(indent=10**9) }}"]
-)
+@pytest.mark.usefixtures("warm_templates")
+@pytest.mark.parametrize("template", ["{{ '%999999999d' % 1 }}", "{{ 'x' | center(10**9) }}", "{{ messages | tojson(indent=10**9) }}"])
 def test_one_that_takes_all_memory_is_given_up(template: str) -> None:
     with pytest.raises(TemplateError, match="too much memory"):
         render(template, MESSAGES, {})
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the memory of a process is limited on Linux")
+def test_the_process_that_renders_has_its_own_limit_of_memory() -> None:
+    with pytest.raises(TemplateError, match="too much memory"):
+        render("{{ 'x' * 10**10 }}", MESSAGES, {})

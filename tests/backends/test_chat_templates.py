@@ -16,6 +16,7 @@ from openmav.generation.opening import open_session
 from openmav.generation.tokenize import notes_on, read_prompt
 from openmav.settings import Settings
 
+pytestmark = pytest.mark.usefixtures("warm_templates")
 FOLDER = Path(openmav.__file__).parent / "demo" / "model"
 TEXT = "How tall is it?"
 PARTS = "{% for m in messages %}<{{ m.role }}>{% for part in m.content %}{{ part.text }}{% endfor %}{% endfor %}"
