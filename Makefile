@@ -3,7 +3,8 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
-PIP = $(BIN)/python -m pip --disable-pip-version-check install --quiet
+# Modules are compiled as they are imported; compiling all of transformers and torch takes longer than to unpack them.
+PIP = $(BIN)/python -m pip --disable-pip-version-check install --quiet --no-compile
 EXACTNESS = $(VENV)-exactness
 WORKERS ?= $(shell $(PYTHON) -c "import os; print((os.cpu_count() or 1) + 1)")
 PYTEST = $(BIN)/python -m pytest -q -n $(WORKERS) --dist loadfile --no-loadscope-reorder
@@ -14,7 +15,7 @@ REAL = models/SmolLM2-135M-Instruct/tokenizer.json
 
 unexport PYTHONDONTWRITEBYTECODE  # else each process that a test starts would compile all of mav anew
 
-.PHONY: run test check check-all lint oldest exactness architectures attacks fuzz bench llamacpp real-model screenshots animation clean
+.PHONY: run test check check-tests check-all lint oldest exactness architectures attacks fuzz bench llamacpp real-model screenshots animation clean
 .DEFAULT_GOAL := run
 
 run: $(VENV)/.run  ## the app on the bundled model
@@ -23,7 +24,9 @@ run: $(VENV)/.run  ## the app on the bundled model
 test: $(VENV)/.dev  ## the quick tests, on small models
 	$(PYTEST) -m "not (real or slow or storm or fuzz or architectures or exactness)"
 
-check: lint real-model  ## linters, types, contracts and all tests; the long ones only where what they watch is not as they last passed
+check: lint check-tests  ## linters, types, contracts and all tests; the long ones only where what they watch is not as they last passed
+
+check-tests: real-model  ## the tests of `make check`
 	! $(PYTHON) tools/changed.py exactness || $(MAKE) $(EXACTNESS)/.exactness
 	MAV_TRANSFORMERLENS_PYTHON=$(EXACTNESS)/bin/python $(PYTEST) --durations=10 -m "$$($(PYTHON) tools/changed.py --marks)"
 
