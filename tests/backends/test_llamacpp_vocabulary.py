@@ -61,15 +61,20 @@ def written(path: Path, add: Callable[[Any], object]) -> Vocabulary:
     writer.add_token_list(tokens)
     writer.add_token_types([3, 1, 1, 1, 1, 1, 3])
     writer.add_token_merges(["a b"])
+    add(writer)
+    whole(writer)
+    return opened(path)
+
+
+def whole(writer: Any) -> None:
+    """The numbers of an architecture that llama.cpp asks for, and the end of the file."""
     for key, value in (("context_length", 64), ("embedding_length", 8), ("block_count", 1), ("feed_forward_length", 8)):
         getattr(writer, f"add_{key}")(value)
     writer.add_head_count(1)
     writer.add_layer_norm_rms_eps(1e-5)
-    add(writer)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.close()
-    return opened(path)
 
 
 def agrees(own: Vocabulary, folder: Path) -> None:
@@ -140,24 +145,24 @@ def test_chat_templates_of_the_file(tmp_path: Path) -> None:
         written(tmp_path / "b.gguf", lambda _writer: None).encode("ab", chat=True)
 
 
-def test_a_space_that_the_tokenizer_puts_first_is_no_part_of_the_text(tmp_path: Path) -> None:
-    path = tmp_path / "spm.gguf"
+def sentencepiece(path: Path, bytes_of_tokens: range) -> list[str]:
+    """Writes a file with such a vocabulary alone, with tokens for these bytes; its tokens."""
     writer = gguf.GGUFWriter(path, "llama")
-    tokens = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256)), "▁", "a", "b", "▁a", "▁ab", "ab", "▁▁"]
+    plain = {"▁": -1.0, "a": -2.0, "b": -3.0, "▁a": -0.7, "▁ab": -0.5, "ab": -0.6, "▁▁": -0.9}
+    tokens = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in bytes_of_tokens), *plain]
     writer.add_tokenizer_model("llama")
     writer.add_token_list(tokens)
-    writer.add_token_scores([0.0] * 259 + [-1.0, -2.0, -3.0, -0.7, -0.5, -0.6, -0.9])
-    writer.add_token_types([2, 3, 3, *[6] * 256, *[1] * 7])
+    writer.add_token_scores([0.0] * (len(tokens) - len(plain)) + list(plain.values()))
+    writer.add_token_types([2, 3, 3, *[6] * len(bytes_of_tokens), *[1] * len(plain)])
     writer.add_bos_token_id(1)
     writer.add_eos_token_id(2)
-    for key, value in (("context_length", 64), ("embedding_length", 8), ("block_count", 1), ("feed_forward_length", 8)):
-        getattr(writer, f"add_{key}")(value)
-    writer.add_head_count(1)
-    writer.add_layer_norm_rms_eps(1e-5)
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.close()
-    own = opened(path)
+    whole(writer)
+    return tokens
+
+
+def test_a_space_that_the_tokenizer_puts_first_is_no_part_of_the_text(tmp_path: Path) -> None:
+    tokens = sentencepiece(tmp_path / "a.gguf", range(256))
+    own = opened(tmp_path / "a.gguf")
     ids = own.encode("ab a 🦕")
     assert [tokens[i] for i in ids[:3]] == ["<s>", "▁ab", "▁a"]
     assert own.decode(ids[1:]) == "ab a 🦕"
@@ -165,6 +170,12 @@ def test_a_space_that_the_tokenizer_puts_first_is_no_part_of_the_text(tmp_path: 
     assert own.bytes_of(ids[-1]) == b"\x95"
     assert own.spelling().after[0][ids[1]] == b" ab"
     assert own.special_ids == {0, 1, 2}
+
+
+def test_a_vocabulary_that_lacks_bytes_is_refused(tmp_path: Path) -> None:
+    sentencepiece(tmp_path / "a.gguf", range(128))
+    with pytest.raises(LoadError, match="no token for 128 bytes, such as 0xFF"):
+        opened(tmp_path / "a.gguf")
 
 
 def header(**keys: Any) -> GgufHeader:

@@ -11,7 +11,7 @@ from openmav.backends import chat_rendering, chat_templates
 from openmav.backends.base import TokenBytes
 from openmav.backends.llamacpp import sampling_keys
 from openmav.backends.loading.gguf_metadata import GgufHeader
-from openmav.errors import UsageError
+from openmav.errors import LoadError, UsageError
 from openmav.settings.generation_defaults import GenerationDefaults
 
 SHORT = 2  # tokens: what is decoded again and again, a candidate after a letter or the token before the newest
@@ -32,9 +32,20 @@ class Vocabulary:
         self.special_ids = frozenset(i for i in range(self.size) if llama.llama_vocab_get_attr(vocab, i) & outside)
         self.end_ids = frozenset(i for i in header.end_ids if 0 <= i < self.size)
         self.end_ids |= {i for i in self.special_ids if llama.llama_vocab_is_eog(vocab, i)}  # those that it knows by their names
+        if llama.llama_vocab_type(vocab) == llama.LLAMA_VOCAB_TYPE_SPM:
+            self._need_bytes()
         self._strips = bool(self._key("add_space_prefix", self._key("model", "") in SPACED))
         self._pieces: dict[int, bytes] = {}
         self._short = lru_cache(REMEMBERED)(self._decode)
+
+    def _need_bytes(self) -> None:
+        """Raises LoadError where a byte has no token: llama.cpp would end the process on a text that needs it."""
+        known = {self._llama.llama_vocab_get_text(self._vocab, i) for i in range(self.size)}
+        absent = [byte for byte in range(256) if b"<0x%02X>" % byte not in known and bytes([byte]) not in known]
+        if absent:
+            raise LoadError(
+                f"this file's vocabulary has no token for {len(absent)} bytes, such as 0x{absent[-1]:02X}; it can't spell every text"
+            )
 
     def _key(self, name: str, otherwise: Any = None) -> Any:
         return self._header.values.get(f"tokenizer.ggml.{name}", otherwise)
