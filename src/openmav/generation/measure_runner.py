@@ -22,7 +22,7 @@ from openmav.settings import Settings
 from openmav.settings.sampling import Sampling
 
 if TYPE_CHECKING:
-    from openmav.generation.sampler import Choice, Drawn
+    from openmav.generation.sampler import Choice, DrawnToken
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class PendingStep:
     """A token that was chosen, and all that its Step will be made from."""
 
     frame: Frame
-    drawn: Drawn
+    drawn: DrawnToken
     sampling: Sampling
     index: int
     position: int

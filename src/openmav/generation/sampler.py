@@ -26,7 +26,7 @@ LEAST = np.float32(-200.0)  # stands for the logarithm of a weight that is 0, -i
 
 
 @dataclass(frozen=True)
-class Drawn:
+class DrawnToken:
     """A chosen token, and what of its distribution was needed to choose it.
 
     `sampled_probs` [vocab] is as in Choice; when greedy the most likely token, all of that distribution.
@@ -96,18 +96,18 @@ class Sampler:
         """
         return self.describe(logits, self.draw(logits, ids, forced, allowed))
 
-    def draw(self, logits: Tensor, ids: Sequence[int], forced: int | None = None, allowed: Tensor | None = None) -> Drawn:
+    def draw(self, logits: Tensor, ids: Sequence[int], forced: int | None = None, allowed: Tensor | None = None) -> DrawnToken:
         """The token of `choose` alone; what it came from can be described later."""
         stages = self._through_the_chain(logits, ids, allowed) if self.chain or allowed is not None else ()
         scores = stages[-1].scores if stages else logits
         if self.sampling.greedy:
             largest = int(scores.numpy().argmax())
-            return Drawn(largest if forced is None else forced, largest, stages)
+            return DrawnToken(largest if forced is None else forced, largest, stages)
         sampled_probs = torch.softmax(scores, dim=-1)
-        return Drawn(self._draw(sampled_probs) if forced is None else forced, sampled_probs, stages)
+        return DrawnToken(self._draw(sampled_probs) if forced is None else forced, sampled_probs, stages)
 
     @staticmethod
-    def describe(logits: Tensor, drawn: Drawn) -> Choice:
+    def describe(logits: Tensor, drawn: DrawnToken) -> Choice:
         """The distribution that a token was drawn from, [vocab] fp32."""
         scores, token, sampled_probs = logits.numpy(), drawn.token_id, drawn.sampled_probs
         top = most_likely(scores, RANK_EDGES[-1])

@@ -41,8 +41,8 @@ def find(graph: Graph, layers: int) -> Anatomy:
     stream = _Stream(graph)
     tail = _tail(graph, stream, logits)
     end, terms = stream.terms(graph.sources(graph.nodes[tail[0]]), tail[0])
-    found = _by_layer(graph, stream, terms, layers, end)
-    return Anatomy(found, stream.start.index, found[-1].after, logits.index, tuple(tail))
+    parts = _by_layer(graph, stream, terms, layers, end)
+    return Anatomy(parts, stream.start.index, parts[-1].after, logits.index, tuple(tail))
 
 
 def _logits(graph: Graph) -> Node:
@@ -162,13 +162,13 @@ def _layer_of(graph: Graph, term: Node, stream: frozenset[int]) -> int:
 
 
 def _leaves(graph: Graph, node: Node, stream: frozenset[int]) -> list[str]:
-    return [found.name for found in graph.above(node, stream) if found.is_leaf]
+    return [source.name for source in graph.above(node, stream) if source.is_leaf]
 
 
 def _mixes(graph: Graph, node: Node, stream: frozenset[int]) -> bool:
     """Whether earlier tokens have a part in it."""
     above = list(graph.above(node, stream))
-    return any(found.op in STATES or (found.is_leaf and found.name.startswith(CACHES)) for found in above)
+    return any(source.op in STATES or (source.is_leaf and source.name.startswith(CACHES)) for source in above)
 
 
 def _addends(graph: Graph, node: Node, stream: frozenset[int]) -> Iterator[Node]:
@@ -184,7 +184,7 @@ def _addends(graph: Graph, node: Node, stream: frozenset[int]) -> Iterator[Node]
 
 
 def _has_weights(graph: Graph, node: Node, stream: frozenset[int]) -> bool:
-    return any(found.op in ("MUL_MAT", "MUL_MAT_ID") for found in graph.above(node, stream))
+    return any(source.op in ("MUL_MAT", "MUL_MAT_ID") for source in graph.above(node, stream))
 
 
 def _place(graph: Graph, layer: Layer, node: Node, stream: frozenset[int]) -> None:

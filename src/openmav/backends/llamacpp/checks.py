@@ -1,7 +1,7 @@
 """The checks at load, on a few tokens: which sites of a model are proved.
 
 Everything that is compared here is computed in two ways: parts against the residual stream, values read at as few stops as possible
-against the same values read each where it is computed, logits with and without capture, a token taken back and read again.
+against the same values read each where it is computed, logits with and without capture, a token dropped and read again.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ def _try(examined: Examined, context: Context) -> None:
 
 
 def _cuts(context: Context, length: int) -> bool:
-    """Whether the last token can be taken back."""
+    """Whether the last token can be dropped."""
     return context.cut(length)
 
 

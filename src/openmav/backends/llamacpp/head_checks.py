@@ -39,12 +39,12 @@ def check(examined: Examined, graph: Graph, states: NDArray[np.float32], logits:
         return
     examined.head = LlamaHead(tail)
     try:
-        found = linear(native, tail, _embeddings(graph))
-        _check_linear(examined, found, states, logits)
+        head = linear(native, tail, _embeddings(graph))
+        _check_linear(examined, head, states, logits)
     except UnreadableError as problem:
         examined.lack(LINEAR_SITES, everywhere, str(problem))
         return
-    examined.head.linear = found
+    examined.head.linear = head
     _follow(examined, graph)
 
 
@@ -60,15 +60,15 @@ def _embeddings(graph: Graph) -> int | None:
     return None
 
 
-def _check_linear(examined: Examined, found: LinearHead, states: NDArray[np.float32], logits: NDArray[np.float32]) -> None:
+def _check_linear(examined: Examined, head: LinearHead, states: NDArray[np.float32], logits: NDArray[np.float32]) -> None:
     """Raises UnreadableError where the directions do not give the model's logits."""
     ids = np.linspace(0, logits.shape[-1] - 1, min(TOKENS, logits.shape[-1])).astype(int).tolist()
     worst = 0.0
     for state, own in zip(states, logits):
-        lines = found.directions(torch.from_numpy(state), ids, torch.from_numpy(own))
+        lines = head.directions(torch.from_numpy(state), ids, torch.from_numpy(own))
         mine = (lines.vectors.double() @ torch.from_numpy(state).double() + lines.constants.double()).numpy()
-        if found.cap is not None:
-            mine = found.cap * np.tanh(mine / found.cap)
+        if head.cap is not None:
+            mine = head.cap * np.tanh(mine / head.cap)
         worst = max(worst, float(np.abs(mine - own[ids]).max() / max(float(np.abs(own).max()), 1e-30)))
     examined.errors["directions"] = worst
     if not worst <= examined.linear_limit:

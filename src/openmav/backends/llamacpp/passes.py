@@ -66,7 +66,7 @@ class Passes:
             if state is not None:
                 self.context.restore(state)
             elif not self.context.cut(start):
-                raise EngineError("the graph of this model changed, and its state can't be taken back; start again")
+                raise EngineError("the graph of this model changed, and its state can't be restored; start again")
         raise EngineError(f"the computation can't be followed: {self.context.tap.error or 'its graph changes from pass to pass'}")
 
     def learn(self, ids: Sequence[int], outputs: str = "last") -> Learned:

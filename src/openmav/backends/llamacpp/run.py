@@ -73,8 +73,8 @@ class Run:
         if self._states and self.length % EVERY == 0:
             self._remember()
         bytes_of = partial(int, self.examined.cache_bytes(self.length))
-        found = frames.sites(self.examined, values, want, self.length, self._made())
-        return Frame(logits, found, seconds, self.length, self.head, bytes_of, heads=self.examined.heads)
+        rows = frames.sites(self.examined, values, want, self.length, self._made())
+        return Frame(logits, rows, seconds, self.length, self.head, bytes_of, heads=self.examined.heads)
 
     # ---- the cache -------------------------------------------------------------------------------------------------------
 

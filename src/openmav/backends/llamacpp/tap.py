@@ -81,10 +81,10 @@ class Plan:
 
     def _whole(self, layers: int) -> dict[str, int]:
         """{site: its group}, where that has one row a layer, in order."""
-        found: dict[str, dict[int, list[int]]] = {}
+        by_site: dict[str, dict[int, list[int]]] = {}
         for (site, layer, _), (group, row) in self.places.items():
-            found.setdefault(site, {}).setdefault(group, []).append(layer if layer == row else -1)
-        return {site: group for site, groups in found.items() for group, rows in groups.items() if sorted(rows) == list(range(layers))}
+            by_site.setdefault(site, {}).setdefault(group, []).append(layer if layer == row else -1)
+        return {site: group for site, groups in by_site.items() for group, rows in groups.items() if sorted(rows) == list(range(layers))}
 
     def holds_in(self, graph: Graph) -> bool:
         """Whether all is read in time in another graph of the same operations too."""
