@@ -38,6 +38,9 @@ def test_json_lines_recordings_and_the_exit_code(tmp_path):
             logprobs = [one[name]["logprob"] for one in tokens]
             assert [step.logprob for step in steps] == pytest.approx(logprobs)
     assert texts[0] == texts[1] == [one["token_id"] for one in tokens]
+    assert "compared      with toy · ablate L2.mlp · " in mav("info", str(tmp_path / "run.mav")).stdout
+    again = mav("verify", "--rerun", str(tmp_path / "run.mav")).stdout
+    assert again.endswith("the same 4 tokens; the largest difference of a number is 0\n"), "the comparison is made again too"
 
 
 def test_text_and_a_limit_that_holds():

@@ -23,6 +23,9 @@ def info_command(file: str) -> int:
         settings = meta.get("settings")
         if isinstance(settings, dict):
             line("seed", str((recording.state("sampling") or {}).get("seed", "")))
+        comparison = recording.state("comparison")
+        if isinstance(comparison, dict):
+            line("compared", f"with {comparison.get('b')}")
         for branch in branches:
             left = f" · left '{branch.parent}' at token {branch.at}" if branch.parent is not None else ""
             line("branch", f"{branch.name} · {len(branch.prompt.token_ids)} tokens of prompt, {len(branch.steps)} generated{left}")
