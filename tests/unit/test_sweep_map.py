@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from fakes import HOSTILE, make_info, make_prompt
-from openmav.analysis.sweep import Effect, Plan, Reading, Token
 from openmav.apps.text.sweep_map import draw, height_around
 from openmav.apps.text.sweep_table import CsvTable, JsonTable
 from openmav.paint import PALETTES, line_text, line_width
+from openmav.record.sweep import Effect, Plan, Reading, Token
 from openmav.settings.interventions import Intervention
 
 BEFORE = Reading(17.0, 0.75, math.log(0.75))

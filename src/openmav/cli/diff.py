@@ -25,7 +25,7 @@ def diff_command(a: str, b: str, json: bool, tolerance: float) -> int:
     else:
         for what, says in (*_lines(difference), *(("problem", problem) for problem in problems)):
             line(what, says)
-        tokens = f"{difference.compared} tokens compared"
+        tokens = f"{difference.compared} tokens" + f" and {difference.sites} sites" * (difference.sites > 0) + " compared"
         echo(f"the same: {tokens}" if difference.same else f"different: {tokens}")
     return 0 if difference.same else 1
 
@@ -45,14 +45,16 @@ def _lines(difference: Difference) -> Iterator[tuple[str, str]]:
 
 
 def _number(number: NumberDifference) -> str:
-    where = f"token {number.index} of {number.branch}" + (f", layer {number.layer}" if number.layer is not None else "")
+    of_sweep = not number.branch and number.name.startswith("sweep")
+    layer = [] if number.layer is None else [f"layer {number.layer}"]
+    where = ", ".join(([] if of_sweep else [f"token {number.index} of {number.branch}"]) + layer)
     if number.missing:
         says = f"not in the {'first' if number.missing == 'a' else 'second'} recording"
     elif number.largest:
         says = f"at most {number.largest:.3g}, at {where}"
     else:
         says = f"first at {where}"
-    return f"{number.name}: {says}; differs in {number.steps} steps"
+    return f"{number.name}: {says}; differs in {number.steps} {'sites' if of_sweep else 'steps'}"
 
 
 def _short(value: Any) -> str:

@@ -202,6 +202,7 @@ class SweepOptions(RunsModelOptions):
     minus: str | None
     json: bool
     csv: bool
+    record: str | None
 
 
 TARGET = flag(TEXT, "--target", "Target token; the model's most likely (top-1) one if left out.", metavar="TEXT")
@@ -214,6 +215,7 @@ SWEEP = (
     *THE_MODEL,
     flag(OUTPUT, "--json", "JSON lines: a header, each site, an end.", is_flag=True),
     flag(OUTPUT, "--csv", "A table, each site a line.", is_flag=True),
+    flag(OUTPUT, "--record", "Also write the sweep into this new file, to be shown again, checked and exported.", metavar="FILE"),
 )
 
 

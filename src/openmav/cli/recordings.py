@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from openmav.cli.output import echo
+from openmav.paint import visible
 from openmav.recording.check import checks
 from openmav.recording.reader import Recording
 from openmav.recording.recover import recover
+from openmav.recording.sweep import RecordedSweep, read_sweep
 from openmav.version import __version__
 
 WIDTH = 14  # of the first column
@@ -29,7 +31,11 @@ def info_command(file: str) -> int:
         for branch in branches:
             left = f" · left '{branch.parent}' at token {branch.at}" if branch.parent is not None else ""
             line("branch", f"{branch.name} · {len(branch.prompt.token_ids)} tokens of prompt, {len(branch.steps)} generated{left}")
-        line("ended", str(recording.state("reason") or "no: it was stopped, or is still going on"))
+        sweep = read_sweep(recording)
+        if sweep is not None:
+            line("sweep", _sweep_text(sweep))
+        ended = recording.state("reason") if sweep is None else sweep.end
+        line("ended", str(ended or "no: it was stopped, or is still going on"))
         count, size = recording.rows("SELECT count(*), total(length(data)) FROM arrays")[0]
         line("arrays", f"{count} with {size / 2**20:.1f} MB; the file has {recording.path.stat().st_size / 2**20:.1f} MB")
         for problem in recording.problems:
@@ -44,9 +50,10 @@ def verify_command(file: str, rerun: bool) -> int:
         line("format", f"version 1 · written by mav {recording.meta.get('version')}, read by mav {__version__} · {journal} while written")
         results = checks(recording)
         if rerun and all(check.good for check in results):
-            from openmav.cli.rerun import run_again
+            from openmav.cli.rerun import run_again, sweep_again
 
-            results.append(run_again(recording))
+            sweep = read_sweep(recording)
+            results.append(run_again(recording) if sweep is None else sweep_again(recording, sweep))
     for check in results:
         known = not check.says.startswith("none: ")  # else it could not be checked, and why
         line(check.name, f"{'ok' if check.good else 'FAIL'} · {check.says}" if known else check.says)
@@ -58,8 +65,15 @@ def recover_command(file: str, output: str) -> int:
     saved = recover(file, output)
     for problem in saved.problems:
         line("left out", problem)
-    line("saved", f"{saved.tokens} tokens, in {output}")
+    line("saved", f"{saved.tokens} tokens{f' and {saved.effects} effects' * (saved.effects > 0)}, in {output}")
     return 0
+
+
+def _sweep_text(sweep: RecordedSweep) -> str:
+    plan = sweep.plan
+    minus = f" minus {visible(plan.minus.text)}" if plan.minus is not None else ""
+    target = f"logit of {visible(plan.target.text)}{minus}"
+    return f"{plan.what} ablated alone ({plan.how}), {target} · {len(sweep.effects)} of {len(plan.sites)} sites"
 
 
 def line(what: str, value: str) -> None:

@@ -1,8 +1,9 @@
-"""`mav verify --rerun`: the model once more over every branch of a recording, with what was forced and changed on the way."""
+"""`mav verify --rerun`: the model once more over all branches of a recording, with what was forced and changed; or a sweep again."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from openmav.recording.check import Check
 from openmav.recording.diff import gap
 from openmav.recording.facts import read_settings
 from openmav.recording.reader import Recording
+from openmav.recording.sweep import RecordedSweep
 
 if TYPE_CHECKING:
     from openmav.generation.session import Session
@@ -44,6 +46,31 @@ def run_again(recording: Recording) -> Check:
     left_out = f"; not computed again: {', '.join(sorted(rerun.left_out))}" if rerun.left_out else ""
     says = f"the same {rerun.tokens} tokens; the largest difference of a number is {rerun.largest:.3g}{left_out}"
     return Check("rerun", rerun.largest == 0.0, says)
+
+
+def sweep_again(recording: Recording, sweep: RecordedSweep) -> Check:
+    """The same sites, and the largest difference of a logit or probability; "none: why" where the model can't be loaded."""
+    from openmav.analysis.sweep import Sweep
+    from openmav.library import open_session
+
+    plan, largest, count = sweep.plan, 0.0, 0
+    try:
+        with open_session(read_settings(recording.meta.get("settings"))) as session:
+            if session.prompt.token_ids != plan.prompt.token_ids:
+                return Check("rerun", False, "the prompt has other tokens now")
+            for effect, again in zip(sweep.effects, Sweep(session, plan.what, plan.target, plan.minus, plan.how)):
+                if effect.intervention != again.intervention:
+                    return Check("rerun", False, f"{effect.intervention.place} is another site now: {again.intervention.place}")
+                a, b = ([*asdict(one.before).values(), *asdict(one.after).values()] for one in (effect, again))
+                largest = max(largest, float(np.max(gap([x for x in a if x is not None], [x for x in b if x is not None]))))
+                count += 1
+    except MavError as error:
+        return Check("rerun", True, f"none: {error}")
+    same = count == len(sweep.effects)
+    says = (
+        f"the same {count} sites; the largest difference of a number is {largest:.3g}" if same else f"only {count} sites can be ablated now"
+    )
+    return Check("rerun", same and largest == 0.0, says)
 
 
 class _Rerun:

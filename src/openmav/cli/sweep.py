@@ -1,23 +1,24 @@
-"""`mav sweep`: runs a sweep in this process and shows it as a live map, as text, JSON lines or CSV."""
+"""`mav sweep`: runs a sweep in this process and shows it as a live map, as text, JSON lines or CSV; and one that was recorded."""
 
 from __future__ import annotations
 
 import os
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
-from openmav.analysis.sweep import Effect, Plan, Sweep
 from openmav.cli.config_file.read import read_config
 from openmav.cli.flags import SweepOptions
 from openmav.cli.load_limit import load_limit
 from openmav.cli.options import model_settings
 from openmav.cli.output import Output, ProgressLine, ReaderGoneError
 from openmav.errors import UsageError
+from openmav.record.sweep import Effect, Plan, SweepEnd
+from openmav.recording.sweep import RecordedSweep, SweepRecorder
 from openmav.settings import Settings
-from openmav.system.logs import redirect, stdout
+from openmav.system.logs import redirect, say, stdout
 from openmav.system.signals import Interrupted, check, finish, hold
 
 PLAIN_WIDTH = 100  # cells where there is no terminal
@@ -32,7 +33,7 @@ class SweepWriter(Protocol):
 
     def add(self, effect: Effect) -> None: ...
 
-    def end(self, reason: Literal["done", "interrupt"], count: int, seconds: float) -> None: ...
+    def end(self, reason: SweepEnd, count: int, seconds: float) -> None: ...
 
 
 def sweep_command(options: SweepOptions) -> int:
@@ -45,40 +46,56 @@ def sweep_command(options: SweepOptions) -> int:
     settings = model_settings(options)
     redirect(descriptors=True)
     out = Output(stdout())
-    theme = read_config().theme if out.terminal else None
+    recorder = SweepRecorder(options.record, settings, lambda why: say(f"mav: {why}; the sweep goes on")) if options.record else None
     try:
-        return _run(settings, options, _writer(options, out, theme))
+        return _run(settings, options, [*([recorder] if recorder else []), _writer(options, out)])
     except ReaderGoneError:
         return 0
+    finally:
+        if recorder is not None:
+            recorder.close()
 
 
-def _writer(options: SweepOptions, out: Output, theme: str | None) -> SweepWriter:
+def replay_sweep(sweep: RecordedSweep, theme: str | None) -> int:
+    """Print the map of a recorded sweep."""
+    writer = Map(Output(stdout()), theme or read_config().theme)
+    writer.print(sweep.plan, sweep.effects)
+    return 0
+
+
+def _writer(options: SweepOptions, out: Output) -> SweepWriter:
     if options.json or options.csv:
         from openmav.apps.text.sweep_table import CsvTable, JsonTable
 
         return (JsonTable if options.json else CsvTable)(out.write)
-    return Map(out, theme)
+    return Map(out, read_config().theme if out.terminal else None)
 
 
-def _run(settings: Settings, options: SweepOptions, writer: SweepWriter) -> int:
+def _run(settings: Settings, options: SweepOptions, writers: Sequence[SweepWriter]) -> int:
+    from openmav.analysis.sweep import Sweep
+
     progress, count, exit_code = ProgressLine(), 0, 0
-    reason: Literal["done", "interrupt"] = "done"
+    reason: SweepEnd = "done"
     with _opened(settings, progress) as session:
         progress("checking which sites can be modified")
         sweep = Sweep(session, options.ablate, options.target, options.minus, "mean" if options.mean else "zero")
         progress.clear()
-        writer.begin(sweep.plan)
+        for writer in writers:
+            writer.begin(sweep.plan)
         started = time.perf_counter()
         try:
             for effect in sweep:
                 with hold():  # what is shown is counted
-                    writer.add(effect)
+                    for writer in writers:
+                        writer.add(effect)
                     count += 1
                 check()
         except Interrupted as interrupt:
             reason, exit_code = "interrupt", interrupt.exit_code
         finish()
-        writer.end(reason, count, time.perf_counter() - started)
+        seconds = time.perf_counter() - started
+        for writer in writers:
+            writer.end(reason, count, seconds)
     return exit_code
 
 
@@ -129,11 +146,17 @@ class Map:
             self._redraw()
             self._next = time.monotonic() + EVERY
 
-    def end(self, reason: Literal["done", "interrupt"], count: int, seconds: float) -> None:
+    def end(self, reason: SweepEnd, count: int, seconds: float) -> None:
         """The whole map stays, however many layers it has."""
+        assert self._plan is not None
+        self._live.stop()
+        self.print(self._plan, self._effects)
+
+    def print(self, plan: Plan, effects: Sequence[Effect]) -> None:
+        """The whole map of a sweep that has ended, once."""
         from rich.console import Console
 
-        self._live.stop()
+        self._plan, self._effects = plan, list(effects)
         writer = Console(width=self._width, highlight=False, markup=False, force_terminal=self._out.terminal, legacy_windows=False)
         with writer.capture() as written:
             writer.print(self._drawing(None, ended=True))

@@ -4,24 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from typing import Literal
 
 import numpy as np
 
 from openmav.backends.base import Backend, Intervening
 from openmav.errors import UsageError
 from openmav.record import Prompt, Step, frozen
+from openmav.record.sweep import swept_sites
 from openmav.record.sweep_map import SweepMap
 from openmav.settings.interventions import How, Intervention
 from openmav.settings.sites import Swept
-
-
-def swept_sites(what: Swept, layers: int, heads: int, how: How) -> Sequence[Intervention]:
-    """An ablation of each site of one kind, the lowest layer first."""
-    if what == "heads":
-        return [Intervention("ablate", layer, "head", head, how=how) for layer in range(layers) for head in range(heads)]
-    site: Literal["attn", "mlp", "layer"] = "layer" if what == "layers" else what
-    return [Intervention("ablate", layer, site, how=how) for layer in range(layers)]
 
 
 def possible_sites(backend: Backend, what: Swept, how: How) -> tuple[Intervening, list[Intervention], dict[Intervention, str]]:

@@ -8,6 +8,7 @@ from typing import NamedTuple
 from openmav.errors import UsageError
 from openmav.recording.reader import MOST_BYTES, STEP_COLUMNS, Recording
 from openmav.recording.rows import checksum
+from openmav.recording.sweep import is_sweep, read_sweep
 
 
 class Check(NamedTuple):
@@ -41,6 +42,14 @@ def checks(recording: Recording) -> list[Check]:
                         values.get(name)
     except UsageError as error:
         return [*result, Check("text", False, str(error))]
+    if is_sweep(recording):
+        try:
+            sweep = read_sweep(recording)
+        except UsageError as error:
+            return [*result, Check("sweep", False, str(error))]
+        assert sweep is not None
+        total = len(sweep.effects) + sweep.wrong
+        result.append(Check("sweep", not sweep.wrong, f"{len(sweep.effects)} of {total} effects are as they were written"))
     problems = recording.problems
     says = problems[0] if problems else f"{len(branches)} branches, {sum(len(branch.steps) - branch.at for branch in branches)} tokens"
     return [*result, Check("text", not problems and recording.info is not None, says)]

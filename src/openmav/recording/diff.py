@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 import numpy as np
@@ -11,9 +11,11 @@ from numpy.typing import NDArray
 
 from openmav.record import Branch, ModelInfo, Step, measure_of
 from openmav.record.codec import STEP, encode_step, plain
+from openmav.record.sweep import Reading
 from openmav.recording.export.run import run_of
 from openmav.recording.facts import prompt_content
 from openmav.recording.reader import Recording
+from openmav.recording.sweep import RecordedSweep, read_sweep
 
 PACE = ("refresh_rate", "interactive", "load_timeout", "threads")  # settings that change when a token comes, and no number
 BY_TOKEN = ("distribution", "sampling_stages", "candidates")  # entries whose rows are no layers
@@ -72,13 +74,14 @@ class First:
 
 @dataclass
 class Difference:
-    """All of it. `compared` counts the tokens that both have."""
+    """All of it. `compared` counts the tokens that both have, `sites` those of their sweeps."""
 
     facts: list[Fact] = field(default_factory=list)
     texts: list[TextDifference] = field(default_factory=list)
     numbers: list[NumberDifference] = field(default_factory=list)
     first: First | None = None
     compared: int = 0
+    sites: int = 0
 
     @property
     def same(self) -> bool:
@@ -92,6 +95,7 @@ class Difference:
 def compare(a: Recording, b: Recording, tolerance: float = 0.0) -> Difference:
     """Numbers that differ by no more than `tolerance` are the same. Raises UsageError for a recording that holds no run."""
     one, two = run_of(a), run_of(b)
+    sweeps = {side: sweep for side, recording in (("a", a), ("b", b)) if (sweep := read_sweep(recording)) is not None}
     result = Difference()
     for name, (left, right) in _pairs(_facts(a, one.info), _facts(b, two.info)).items():
         if left != right:
@@ -104,6 +108,8 @@ def compare(a: Recording, b: Recording, tolerance: float = 0.0) -> Difference:
             result.texts.append(TextDifference(name, lengths[0], lengths[1]))
             continue
         _compare_branch(left, right, one.info, tolerance, result, numbers)
+    numbers |= {entry.name: entry for entry in _sweep_numbers(sweeps, tolerance)}
+    result.sites = min((len(sweep.effects) for sweep in sweeps.values()), default=0)
     result.numbers = sorted(numbers.values(), key=lambda entry: entry.name)
     return result
 
@@ -178,6 +184,24 @@ def _compare_step(
         result.first = First(branch, a.index, int(layer) if layer < np.inf else None, name, largest)
 
 
+def _sweep_numbers(sweeps: Mapping[str, RecordedSweep], tolerance: float) -> Iterator[NumberDifference]:
+    """One entry for sites that only one of both has, one for each number of a site; `steps` counts sites."""
+    effects = [{one.intervention.place: one for one in sweeps[side].effects} if side in sweeps else {} for side in ("a", "b")]
+    alone = set(effects[0]) ^ set(effects[1])
+    if alone:
+        yield NumberDifference("sweep", steps=len(alone), missing="b" if alone <= set(effects[0]) else "a")
+    for name in [one.name for one in fields(Reading)]:
+        entry = NumberDifference(f"sweep.{name}")
+        for place in [place for place in effects[0] if place in effects[1]]:
+            x, y = (getattr(side[place].after, name) for side in effects)
+            off = float(gap(np.nan if x is None else x, np.nan if y is None else y))
+            entry.steps += off > tolerance
+            if off > max(tolerance, entry.largest):
+                entry.largest, entry.layer = off, effects[0][place].layer
+        if entry.steps:
+            yield entry
+
+
 def _missing(a: Step, b: Step) -> dict[str, str]:
     """{entry of `values`: which of both does not have it}."""
     return {**{name: "b" for name in a.values if name not in b.values}, **{name: "a" for name in b.values if name not in a.values}}
@@ -195,6 +219,10 @@ def _facts(recording: Recording, info: ModelInfo) -> dict[str, Any]:
     facts["settings"] = {name: value for name, value in settings.items() if name not in PACE} if isinstance(settings, Mapping) else {}
     facts |= {name: recording.state(name) for name in ("reason", "branch", "undone", "interventions", "breakpoints", "sampling")}
     facts |= {name: recording.meta.get(name) for name in ("attribution",)}
+    sweep = recording.meta.get("sweep")
+    facts["sweep"] = (
+        {name: value for name, value in sweep.items() if name not in ("end", "seconds")} if isinstance(sweep, Mapping) else None
+    )
     facts["branch"] = {
         branch.name: {"parent": branch.parent, "at": branch.at, "prompt": plain(prompt_content(branch.prompt))}
         for branch in recording.branches()

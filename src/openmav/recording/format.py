@@ -31,3 +31,10 @@ SCHEMA = {
         "changes TEXT NOT NULL)"
     ),
 }
+SWEEP = {  # besides these in the recording of a sweep
+    "effects": (
+        "CREATE TABLE effects (id INTEGER PRIMARY KEY, site TEXT NOT NULL, layer INTEGER NOT NULL, head INTEGER, logit REAL, prob REAL, "
+        "logprob REAL, minus_logit REAL, change REAL, sum INTEGER NOT NULL)"
+    )
+}
+TABLES = {**SCHEMA, **SWEEP}

@@ -55,6 +55,8 @@ class Header:
     def __init__(self, line: Mapping[str, Any]) -> None:
         if line.get("type") != "header" or line.get("schema") != SCHEMA:
             raise ValueError(f"the first line is not a header of schema {SCHEMA}")
+        if "sweep" in line:
+            raise ValueError("these are the lines of a sweep; mav import reads those of a run")
         self.info: ModelInfo = read_model(line["model"])
         self.sampling = read_sampling(line["sampling"])
         more = line.get("recording", {})

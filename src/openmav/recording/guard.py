@@ -6,7 +6,7 @@ import sqlite3
 from pathlib import Path
 
 from openmav.errors import UsageError
-from openmav.recording.format import APPLICATION, MAGIC, SCHEMA, VERSION
+from openmav.recording.format import APPLICATION, MAGIC, TABLES, VERSION
 
 ALLOWED = {sqlite3.SQLITE_SELECT, sqlite3.SQLITE_READ, sqlite3.SQLITE_FUNCTION}
 FUNCTIONS = {"length", "sum", "count", "max", "min", "coalesce", "total", "typeof"}
@@ -19,7 +19,7 @@ def authorize(action: int, first: str | None, second: str | None, *_rest: str | 
     if action == sqlite3.SQLITE_PRAGMA:
         return sqlite3.SQLITE_OK if first in ("data_version", "quick_check") else sqlite3.SQLITE_DENY
     if action == sqlite3.SQLITE_READ:
-        known = first in SCHEMA or first in ("sqlite_master", "sqlite_schema")
+        known = first in TABLES or first in ("sqlite_master", "sqlite_schema")
         return sqlite3.SQLITE_OK if known else sqlite3.SQLITE_DENY
     return sqlite3.SQLITE_OK if action in ALLOWED else sqlite3.SQLITE_DENY
 

@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from openmav.errors import UsageError
-from openmav.recording.format import SCHEMA
+from openmav.recording.format import TABLES
 from openmav.recording.reader import Recording
 
 READING = {sqlite3.SQLITE_SELECT, sqlite3.SQLITE_READ, sqlite3.SQLITE_FUNCTION, sqlite3.SQLITE_RECURSIVE}
 EVERY = 100_000  # instructions of SQLite between two looks at the signals
-ONLY = "a query reads: give one SELECT over " + ", ".join(SCHEMA)
+ONLY = "a query reads: give one SELECT over " + ", ".join(TABLES)
 
 
 class Query:
@@ -25,7 +25,7 @@ class Query:
 
     def __init__(self, files: Sequence[Path], statement: str) -> None:
         self._database = sqlite3.connect("", isolation_level=None)  # in memory, and on the disk where it grows
-        for name, sql in SCHEMA.items():
+        for name, sql in TABLES.items():
             self._database.execute(sql)
             columns = ", ".join(column for column, _ in self._columns(name))
             self._database.execute(f"CREATE TEMP TABLE plain_{name} AS SELECT '' AS file, {columns} FROM {name} LIMIT 0")
@@ -54,7 +54,7 @@ class Query:
         named: set[str] = set()
 
         def collect(action: int, first: str | None, second: str | None, *rest: str | None) -> int:
-            if action == sqlite3.SQLITE_READ and first in SCHEMA:
+            if action == sqlite3.SQLITE_READ and first in TABLES:
                 named.add(first)
             return _read_only(action, first, second, *rest)
 
@@ -63,11 +63,13 @@ class Query:
             self._database.execute(f"EXPLAIN {statement}")
         finally:
             self._database.set_authorizer(None)
-        return [name for name in SCHEMA if name in named]
+        return [name for name in TABLES if name in named]
 
     def _copy(self, file: Path, table: str) -> None:
         columns = [column for column, _ in self._columns(table)][1:]
         with Recording(file) as recording:
+            if table not in recording.tables:
+                return
             rows = recording.rows(f"SELECT {', '.join(columns)} FROM {table}")
         places = ", ".join("?" * (len(columns) + 1))
         self._database.executemany(f"INSERT INTO {table} VALUES ({places})", ((file.name, *row) for row in rows))

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from openmav.errors import UsageError
 from openmav.record import Branch, ModelInfo, Prompt, Step, frozen
 from openmav.recording.facts import read_model, read_prompt
-from openmav.recording.format import SCHEMA
+from openmav.recording.format import SCHEMA, TABLES
 from openmav.recording.guard import authorize, check_head
 from openmav.recording.rows import DTYPES, OWN_ROWS, BadDataError, array_of, measure_name, read_context, size_of, step_of
 
@@ -120,10 +120,11 @@ class Recording:
         """The file has mav's tables and nothing else: no view, trigger, virtual table, or other index."""
         rows = self.rows("SELECT type, name, coalesce(sql, '') FROM sqlite_master WHERE length(name) < 200 LIMIT 100")
         for kind, name, sql in rows:
-            if not (kind == "index" and name.startswith("sqlite_autoindex_") and not sql) and SCHEMA.get(name) != sql:
+            if not (kind == "index" and name.startswith("sqlite_autoindex_") and not sql) and TABLES.get(name) != sql:
                 raise UsageError(f"{self.path} is not a sound recording: it brings the {kind} '{name}', which no recording has")
         if {name for _, name, _ in rows} < set(SCHEMA):
             raise UsageError(f"{self.path} is not a whole recording: it lacks a table")
+        self.tables = frozenset(name for _, name, _ in rows if name in TABLES)
 
     def rows(self, query: str, *values: Any) -> list[tuple[Any, ...]]:
         """Raises UsageError where the file is damaged there."""

@@ -56,20 +56,23 @@ class Recorder:
 
     def update(self, now: Snapshot) -> None:
         """Writes what has changed, in one transaction. Nothing before the model is known, or amid a change of branches."""
-        if self.failure or now.info is None or now.prompt is None or now.branch in now.branches:
+        if now.info is None or now.prompt is None or now.branch in now.branches:
             return
-        self._guarded(lambda: self._write(now))
+        self.write(lambda: self._write(now))
 
     def add(self, branch: str, steps: Sequence[Step]) -> None:
         """New steps at the end of a branch that the file has; the rest as before."""
-        if not self.failure and steps:
-            self._guarded(lambda: self._append(branch, steps))
+        if steps:
+            self.write(lambda: self._append(branch, steps))
 
     def close(self) -> None:
         if not self.failure:
             self.writer.close()
 
-    def _guarded(self, write: Callable[[], None]) -> None:
+    def write(self, write: Callable[[], None]) -> None:
+        """One transaction, in which `write` calls the writer; nothing once the recording has ended."""
+        if self.failure:
+            return
         try:
             with self.writer.transaction():
                 write()

@@ -10,14 +10,16 @@ from typing import Any, NamedTuple
 from openmav.errors import UsageError
 from openmav.recording.check import WrongStep, wrong_steps
 from openmav.recording.reader import Recording
+from openmav.recording.sweep import is_sweep, read_sweep, row_of
 from openmav.recording.writer import Writer
 
 
 class Recovered(NamedTuple):
-    """Tokens that were saved, and what was left out, a line each."""
+    """Tokens that were saved, and what was left out, a line each; of a sweep its effects."""
 
     tokens: int
     problems: list[str]
+    effects: int = 0
 
 
 class Damaged(Recording):
@@ -75,5 +77,24 @@ def recover(source: str | Path, target: str | Path) -> Recovered:
                     length += 1
                     tokens += 1
                 lengths[branch.name] = length
+        effects = 0
+        if is_sweep(recording):
+            effects = _copy_sweep(recording, writer, problems)
         writer.close()
-    return Recovered(tokens, problems)
+    return Recovered(tokens, list(dict.fromkeys(problems)), effects)
+
+
+def _copy_sweep(recording: Recording, writer: Writer, problems: list[str]) -> int:
+    """The sound effects of a sweep into the new file; how many they are."""
+    try:
+        sweep = read_sweep(recording)
+    except UsageError as error:
+        problems.append(f"the sweep: {error}")
+        return 0
+    assert sweep is not None
+    problems += recording.problems
+    with writer.transaction():
+        writer.begin_sweep(recording.meta["sweep"])
+        for effect in sweep.effects:
+            writer.put_effect(row_of(effect))
+    return len(sweep.effects)

@@ -7,7 +7,7 @@ import os
 import sqlite3
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -18,7 +18,7 @@ import numpy as np
 from openmav.errors import MavError, UsageError
 from openmav.record import Prompt, Step, freeze_values
 from openmav.recording.facts import prompt_content
-from openmav.recording.format import APPLICATION, ATTENTION, ATTENTION_BUDGET, KEPT, LARGEST, SCHEMA, VERSION
+from openmav.recording.format import APPLICATION, ATTENTION, ATTENTION_BUDGET, KEPT, LARGEST, SCHEMA, SWEEP, VERSION
 from openmav.recording.rows import COLUMNS, dumps, rows_of
 
 NETWORK = ("nfs", "cifs", "smb", "9p", "fuse", "lustre", "gpfs", "beegfs", "afs", "ceph", "glusterfs", "ncpfs", "webdav", "vboxsf")
@@ -132,6 +132,16 @@ class Writer:
         """`seconds` since the start of the run; None: now."""
         row = (time.time() - self._started if seconds is None else seconds, branch, tokens, dumps(changes))
         self._database.execute("INSERT INTO events (seconds, branch, tokens, changes) VALUES (?, ?, ?, ?)", row)
+
+    def begin_sweep(self, about: Mapping[str, Any]) -> None:
+        """`about`: what a sweep is of, as meta "sweep" has it."""
+        for statement in SWEEP.values():
+            self._database.execute(statement)
+        self.set_meta({"sweep": about})
+
+    def put_effect(self, row: Sequence[Any]) -> None:
+        """What ablating a site did: the columns of `effects` after the id."""
+        self._database.execute(f"INSERT INTO effects VALUES (NULL, {', '.join('?' * len(row))})", tuple(row))
 
     def close(self) -> None:
         """One file is left, without its journal."""

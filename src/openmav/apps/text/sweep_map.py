@@ -7,10 +7,10 @@ from collections.abc import Sequence
 
 from rich.segment import Segment
 
-from openmav.analysis.sweep import Effect, Plan
 from openmav.paint import Line, Palette, fit, ink, one_line, percent, tile, visible
 from openmav.panels.widgets.diverging import diverging_bar, signed
 from openmav.panels.widgets.heat_grid import legend, text_cell
+from openmav.record.sweep import Effect, Plan
 
 STRONGEST = 6  # sites that are named below the map
 GUTTER = 4  # cells of a layer's number

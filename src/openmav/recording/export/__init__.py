@@ -1,7 +1,8 @@
 """A recording in other formats, a module each: the table of them. run.py has what each is made of.
 
 A format is a module with `write(run, out)`: `run` is a `Run`, `out` a binary file open for writing. It raises UsageError, in one line,
-for what it can't write. A row in FORMATS makes `mav export --to NAME` of it.
+for what it can't write. A row in FORMATS makes `mav export --to NAME` of it. Those in SWEEP_FORMATS also have
+`write_sweep(sweep, recording, out)` for the recording of a sweep.
 """
 
 from __future__ import annotations
@@ -33,3 +34,4 @@ FORMATS = {
         ".cast", "openmav.recording.export.cast", True, "the text as the app shows it, token by token, for asciinema (asciicast v3)"
     ),
 }
+SWEEP_FORMATS = ("html", "jsonl", "csv", "parquet", "npz")

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from openmav.errors import UsageError
-from openmav.record import Step
+from openmav.record import Step, sweep_lines
 from openmav.record.codec import encode_step, plain
 from openmav.record.lines import end_line, header, step_line, write_line
 from openmav.recording.facts import prompt_content, read_settings
@@ -20,6 +20,8 @@ from openmav.settings import Settings
 
 if TYPE_CHECKING:
     from openmav.recording.export.run import Run
+    from openmav.recording.reader import Recording
+    from openmav.recording.sweep import RecordedSweep
 
 
 EVENTS = "SELECT seconds, branch, tokens, changes FROM events WHERE length(changes) < 1000000 ORDER BY id LIMIT 100000"
@@ -28,6 +30,15 @@ EVENTS = "SELECT seconds, branch, tokens, changes FROM events WHERE length(chang
 def write(run: Run, out: BinaryIO) -> None:
     for line in lines(run):
         out.write(write_line(line).encode())
+
+
+def write_sweep(sweep: RecordedSweep, _recording: Recording, out: BinaryIO) -> None:
+    """As `mav sweep --json`; without an end where the sweep has none."""
+    out.write(write_line(sweep_lines.header_line(sweep.plan)).encode())
+    for effect in sweep.effects:
+        out.write(write_line(sweep_lines.effect_line(effect)).encode())
+    if sweep.end is not None:
+        out.write(write_line(sweep_lines.end_line(sweep.end, len(sweep.effects), sweep.seconds or 0.0)).encode())
 
 
 def lines(run: Run) -> Iterator[dict[str, Any]]:

@@ -16,10 +16,13 @@ from numpy.typing import NDArray
 
 from openmav.errors import UsageError
 from openmav.record.codec import plain
+from openmav.record.sweep_lines import columns_of, row_of
 from openmav.recording.export.table import NAMES, arrays, rows
 
 if TYPE_CHECKING:
     from openmav.recording.export.run import Run
+    from openmav.recording.reader import Recording
+    from openmav.recording.sweep import RecordedSweep
 
 MOST_BYTES = 2**30  # of one array
 
@@ -41,6 +44,20 @@ def write(run: Run, out: BinaryIO) -> None:
             result[f"{name}.rows"] = np.array(at[name], np.int64)
     result["meta"] = np.array(json.dumps(plain(run.recording.meta)))
     np.savez_compressed(out, **{name.replace("/", "_"): array for name, array in result.items()})  # type: ignore[arg-type]
+
+
+def write_sweep(sweep: RecordedSweep, recording: Recording, out: BinaryIO) -> None:
+    """The columns of the table, NaN (ids: -1) for what a site does not have, and "change" [layers, heads] as a map, NaN for no effect."""
+    lines = [row_of(effect) for effect in sweep.effects]
+    result: dict[str, NDArray[Any]] = {"site": np.array([line["site"] for line in lines], dtype=np.str_)}
+    for name in columns_of(sweep.plan)[1:]:
+        whole = name in ("layer", "head")
+        none = -1 if whole else np.nan
+        result[name] = np.array([none if line[name] is None else line[name] for line in lines], dtype=np.int64 if whole else np.float64)
+    change = np.full((sweep.plan.info.layers, sweep.plan.columns), np.nan)
+    for effect in sweep.effects:
+        change[effect.layer, effect.column] = effect.change
+    np.savez_compressed(out, **result, change=change, meta=np.array(json.dumps(plain(recording.meta))))  # type: ignore[arg-type]
 
 
 def stacked(name: str, values: Sequence[NDArray[Any]]) -> NDArray[Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
@@ -12,27 +12,50 @@ from numpy.typing import NDArray
 
 from openmav.errors import UsageError
 from openmav.record.codec import plain
+from openmav.record.sweep_lines import columns_of, row_of
 from openmav.recording.export.table import NAMES, arrays, rows
 
 if TYPE_CHECKING:
     from openmav.recording.export.run import Run
+    from openmav.recording.reader import Recording
+    from openmav.recording.sweep import RecordedSweep
 
 ROW_GROUP = 1024  # tokens
 
 
 def write(run: Run, out: BinaryIO) -> None:
     """Raises UsageError where pyarrow is not installed."""
-    try:
-        import pyarrow as pa
-        from pyarrow import parquet
-    except ImportError as error:
-        raise UsageError("Parquet needs pyarrow: pip install 'openmav[parquet]'") from error
+    pa = _pyarrow()
     made = list(rows(run))
     columns = {name: pa.array([fields[at] for fields, _ in made]) for at, name in enumerate(NAMES)}
     steps = [arrays(step) for _, step in made]
     for name in dict.fromkeys(name for step in steps for name in step):
         columns[name] = nested(name, [step.get(name) for step in steps])
-    table = pa.table(columns).replace_schema_metadata({"mav": json.dumps(plain(run.recording.meta))})
+    _write_table(columns, run.recording.meta, out)
+
+
+def write_sweep(sweep: RecordedSweep, recording: Recording, out: BinaryIO) -> None:
+    """A row for each site, with the columns of `mav sweep --csv`. Raises UsageError where pyarrow is not installed."""
+    pa = _pyarrow()
+    lines = [row_of(effect) for effect in sweep.effects]
+    kinds = {"site": pa.string(), "layer": pa.int64(), "head": pa.int64()}
+    columns = {name: pa.array([line[name] for line in lines], kinds.get(name, pa.float64())) for name in columns_of(sweep.plan)}
+    _write_table(columns, recording.meta, out)
+
+
+def _pyarrow() -> Any:
+    try:
+        import pyarrow as pa
+    except ImportError as error:
+        raise UsageError("Parquet needs pyarrow: pip install 'openmav[parquet]'") from error
+    return pa
+
+
+def _write_table(columns: Mapping[str, Any], meta: Mapping[str, Any], out: BinaryIO) -> None:
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    table = pa.table(dict(columns)).replace_schema_metadata({"mav": json.dumps(plain(meta))})
     parquet.write_table(table, out, row_group_size=ROW_GROUP, compression="zstd")
 
 

@@ -12,9 +12,10 @@ from openmav.errors import UsageError
 from openmav.protocol.snapshot import Snapshot
 from openmav.record import Branch, ModelInfo, Step
 from openmav.recording.check import checks
-from openmav.recording.export import FORMATS
+from openmav.recording.export import FORMATS, SWEEP_FORMATS
 from openmav.recording.reader import Recording
 from openmav.recording.replay import snapshot_of
+from openmav.recording.sweep import read_sweep
 from openmav.system.files import new_file
 
 
@@ -51,8 +52,15 @@ def run_of(recording: Recording) -> Run:
 
 def write_format(recording: Recording, name: str, out: BinaryIO) -> None:
     """The recording in this format. Raises UsageError for what can't be written in it."""
+    module = importlib.import_module(FORMATS[name].module)
     try:
-        importlib.import_module(FORMATS[name].module).write(run_of(recording), out)
+        sweep = read_sweep(recording)
+        if sweep is None:
+            module.write(run_of(recording), out)
+        elif name in SWEEP_FORMATS:
+            module.write_sweep(sweep, recording, out)
+        else:
+            raise UsageError(f"{recording.path} is of a sweep, which {name} has no form for; known: {', '.join(SWEEP_FORMATS)}")
     except (IndexError, KeyError, TypeError, ValueError, AttributeError, OverflowError, MemoryError) as error:
         if not recording.problems and all(check.good for check in checks(recording)):
             raise
