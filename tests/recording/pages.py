@@ -6,6 +6,7 @@ import re
 import shutil
 import sqlite3
 import zlib
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -15,7 +16,9 @@ from openmav.recording.export.run import export
 from openmav.recording.recorder import Recorder
 from openmav.settings.sampling import SamplingOptions
 
-DTYPES = {"f8": "<f8", "f4": "<f4", "u4": "<u4", "u2": "<u2", "u1": "|u1"}
+EVERY = ("mlp_norm", "attention_norm", "residual_norm", "attention_entropy", "relative_attention_entropy", "sink_share", "distribution")
+EVERY += ("attention_rows", "logit_lens", "attribution", "neurons", "neuron_tokens", "sampling_stages", "cache_size", "router")
+DTYPES = {"f8": "<f8", "f4": "<f4", "u4": "<u4", "u2": "<u2", "u1": "|u1", "i4": "<i4", "i2": "<i2"}
 HOSTILE = "</script><script>window.hurt=1</script><img src=x onerror=window.hurt=2>\u202e\x1b[2J"
 
 
@@ -31,6 +34,18 @@ def changed_run(path):
     made(session, 3)
     session.intervene(("ablate L0.mlp",))
     made(session, 3)
+    recorder.update(snapshot(session))
+    recorder.close()
+
+
+def whole_run(path):
+    """Every measure of the toy backend, one of a user's own, and an intervention at the end."""
+    session = toy(measures=EVERY, sampling=SamplingOptions(temperature=1.0, top_k=20, top_p=0.95, seed=3))
+    made(session, 9)
+    session.intervene(("ablate L0.mlp",))
+    made(session, 3)
+    session.steps[:] = [replace(step, values={**step.values, "mine": step.values["mlp_norm"] * 2}) for step in session.steps]
+    recorder = Recorder(path, session.settings)
     recorder.update(snapshot(session))
     recorder.close()
 

@@ -2,32 +2,40 @@
 
 import base64
 import hashlib
+import math
 import re
 import sqlite3
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-from pages import HOSTILE, changed_run, core_run, hostile_run, unpacked, written
-from runs import snapshot
+from pages import EVERY, HOSTILE, changed_run, core_run, hostile_run, unpacked, whole_run, written
+from runs import snapshot, toy
 from test_hostile import STATEMENTS, refused
 
 from openmav.library import open_session
-from openmav.paint import level, percent
+from openmav.paint import level, percent, visible
 from openmav.paint.theme import contrast
-from openmav.recording.export.page import numbers
+from openmav.panels import health
+from openmav.panels.widgets.diverging import signed
+from openmav.protocol.snapshot import Snapshot
+from openmav.record import SAMPLING_STAGES, Branch, Prompt
+from openmav.record.attribution_result import InputAttribution
+from openmav.recording.export.page import numbers, squeeze
 from openmav.recording.export.page.assemble import code, colours
-from openmav.recording.export.page.pack import LESS, NOTHING, ZERO, permille
+from openmav.recording.export.page.extras import add_input
+from openmav.recording.export.page.measures import add_measures
+from openmav.recording.export.page.pack import LESS, NOTHING, ZERO, Pack, permille
 from openmav.recording.reader import Recording
 from openmav.recording.recorder import Recorder
 from openmav.recording.replay import at_branch, snapshot_of
 from openmav.settings import Settings
+from openmav.view import View
 
 ROOT = Path(__file__).parents[2]
 PARTS = (".html", ".css", ".js", ".py")
-ALL = ("mlp_norm", "attention_norm", "residual_norm", "attention_entropy", "relative_attention_entropy", "sink_share", "distribution")
-ALL += ("attention_rows", "logit_lens", "attribution", "neurons", "neuron_tokens", "sampling_stages", "cache_size", "router")
 
 
 @pytest.fixture(scope="module")
@@ -69,6 +77,78 @@ def test_the_numbers_are_those_of_the_recording(changed, tmp_path):
     assert header["branches"][0]["parent"] == header["branches"][1]["name"]
 
 
+def test_every_measure_is_on_the_page(tmp_path):
+    whole_run(tmp_path / "whole.mav")
+    header, arrays = unpacked(written(tmp_path / "whole.mav", tmp_path / "whole.html"))
+    texts, more = header["texts"], header["more"]
+    with Recording(tmp_path / "whole.mav") as recording:
+        now = snapshot_of(recording)
+        for at, step in enumerate(now.steps):
+            values, k = step.values, step.values["attribution.top"].shape[2]
+            assert arrays["attribution.part"][at, :, :, 0].tolist() == values["attribution"].tolist()
+            assert arrays["attribution.part"][at, :, :, 1 : 1 + k].tolist() == values["attribution.top"].tolist()
+            for row, name in enumerate((*more["attribution"]["parts"], "logit")):
+                assert arrays["attribution.whole"][at, row, 0] == values[f"attribution.{name}"][0]
+                assert arrays["attribution.whole"][at, row, 1 : 1 + k].tolist() == values[f"attribution.top.{name}"][0].tolist()
+            stages = {
+                texts[n].split()[0]: row for n, row in zip(arrays["stages.name"][at], arrays["stages.value"][at].tolist()) if texts[n]
+            }
+            for stage in ("raw", "top-k", "top-p"):
+                assert stages[stage] == values["sampling_stages"][SAMPLING_STAGES.index(stage)].tolist()
+            assert arrays["distribution.p"][at].tolist() == permille(values["distribution"]).tolist()
+            assert arrays["neurons.value"][at].tolist() == values["neurons"].tolist()
+            assert arrays["neurons.id"][at].tolist() == values["neurons.ids"].tolist()
+            for row, layer in enumerate(values["neuron_tokens.layers"]):
+                shown = arrays["neurons.logit"][at, layer] / more["neurons"]["scale"]
+                assert [signed(one, 2) for one in shown.ravel()] == [
+                    signed(one, 2) for one in values["neuron_tokens"][row].ravel().tolist()
+                ]
+                ids = values["neuron_tokens.token_ids"][row].ravel().tolist()
+                named = [texts[n] for n in arrays["neurons.token"][at, layer].ravel()]
+                assert named == [visible(step.pieces[one]) if one >= 0 else "" for one in ids]
+            for name in ("sink_share", "relative_attention_entropy"):
+                assert arrays[name][at].tolist() == permille(values[name]).tolist()
+                assert arrays[f"{name}.mean"][at].tolist() == permille(values[name].astype(np.float64).mean(axis=1)).tolist()
+            assert arrays["cache_size"][at] == values["cache_size"][0]
+            assert arrays["own0"][at].tolist() == values["mine"].tolist()
+            checks = health.data(View(info=now.info, steps=now.steps, cursor=at)).checks
+            assert [texts[n] for n in arrays["health.text"][at, :, 1]] == [check.number for check in checks]
+            if step.before is not None:
+                assert arrays["mlp_norm.base"][at].tolist() == step.before.values["mlp_norm"].tolist()
+    assert [one["name"] for one in more["own"]] == ["mine"]
+    modified = [step.before is not None for step in now.steps]
+    assert np.isfinite(arrays["mlp_norm.base"]).all(axis=1).tolist() == modified
+    assert True in modified
+    assert False in modified
+
+
+def test_a_mixture_of_experts_and_an_input_attribution_are_on_the_page():
+    pack, step = (
+        Pack(),
+        replace(
+            toy(measures=()).step(), values={"router": np.float32([[0.7, 0.2], [np.nan] * 2]), "router.ids": np.array([[5, 1], [-1, -1]])}
+        ),
+    )
+    now = Snapshot(info=replace(toy(measures=()).info, layers=2), steps=(step,))
+    said = add_measures(pack, [step], [Branch("main", Prompt("", (), ()), (step,))], now)
+    assert said["router"] == {"why": None, "most": pytest.approx(0.7)}
+    scores = np.float32([0.25, -1.5])
+    result = InputAttribution(
+        "occlusion", 3, 2, 7, " a", None, None, (1, 2), ("x", "y"), scores, 2.0, math.nan, 0.0, 0.1, False, 3, None, 0.1
+    )
+    said = add_input(pack, result)
+    assert (said["target"], said["t"], said["method"]) == ("·a", 3, "occlusion")
+    _, arrays = unpacked(f'id="data">{pack.encoded({})}</script>')
+    assert arrays["router.id"].tolist() == [[[5, 1], [-1, -1]]]
+    assert arrays["input.score"].tolist() == scores.tolist()
+
+
+def test_the_code_is_squeezed_and_its_texts_stay():
+    js = 'const a = "x  =  y", b = `p ${c ? `q , ${"r ; s"}` : 1} , t`; // kept\n// gone\nconst d = a - b, e = a - -b;'
+    assert squeeze.script(js) == 'const a="x  =  y",b=`p ${c ? `q , ${"r ; s"}` : 1} , t`;// kept\nconst d=a-b,e=a - -b;'
+    assert squeeze.style("a :b { width: calc(1px + 2px); }") == "a :b{width:calc(1px + 2px);}"
+
+
 def test_probabilities_have_the_digits_that_the_app_shows():
     probs = np.float32(np.concatenate([np.random.default_rng(1).random(20000) ** 6, np.arange(0, 1, 1 / 64), [0, 1, 0.0004, 0.0005]]))
     for p, number in zip(probs.tolist(), permille(probs).tolist()):
@@ -78,7 +158,7 @@ def test_probabilities_have_the_digits_that_the_app_shows():
 
 
 def test_two_hundred_tokens_of_the_demo_with_everything_and_the_code_stay_small(tmp_path):
-    session = open_session(Settings(max_new_tokens=200, measures=ALL))
+    session = open_session(Settings(max_new_tokens=200, measures=EVERY))
     recorder = Recorder(tmp_path / "demo.mav", session.settings)
     while session.reason is None:
         session.burst()
@@ -89,7 +169,9 @@ def test_two_hundred_tokens_of_the_demo_with_everything_and_the_code_stay_small(
     text = written(tmp_path / "demo.mav", tmp_path / "demo.html")
     header, arrays = unpacked(text)
     assert arrays["attention"].size == 6 * 9 * sum(range(arrays["attention.tokens"][0], arrays["attention.tokens"][0] + 200))
-    assert all(not said["why"] for said in (header["lens"], header["attention"], *header["measures"].values()))
+    more = {name: said["why"] for name, said in header["more"].items() if name != "own"}
+    assert "mixture of experts" in more.pop("router")
+    assert {*more.values(), *(said["why"] for said in (header["lens"], header["attention"], *header["measures"].values()))} == {None}
     assert len(text.encode()) < 2_000_000
     assert len(re.sub(r'(id="data">)[^<]*', r"\1", text).encode()) < 100_000
 

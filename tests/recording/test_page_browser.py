@@ -1,10 +1,12 @@
 """The page in a headless Chromium, as a reader uses it: one browser for all tests here."""
 
 import json
+import sqlite3
 
 import pytest
-from pages import broken_run, changed_run, core_run, empty_run, hostile_run, open_browser, written
+from pages import broken_run, changed_run, core_run, empty_run, hostile_run, open_browser, whole_run, written
 
+import warm
 from openmav.paint import percent, printable, visible
 from openmav.paint.marks import number_text
 from openmav.panels.widgets.lens import piece
@@ -66,7 +68,9 @@ def recordings(tmp_path_factory):
     hostile_run(folder / "hostile.mav", folder / "run.mav")
     empty_run(folder / "empty.mav")
     broken_run(folder / "broken.mav")
-    for name in ("run", "core", "hostile", "empty", "broken"):
+    whole_run(folder / "whole.mav")
+    assert warm.run("sweep", "--backend", "toy", "--model", "toy", "--prompt", "Hi", "--record", str(folder / "sweep.mav")).returncode == 0
+    for name in ("run", "core", "hostile", "empty", "broken", "whole", "sweep"):
         written(folder / f"{name}.mav", folder / f"{name}.html")
     return folder
 
@@ -170,6 +174,56 @@ def test_every_number_is_the_recordings(page, recordings):
         assert (
             f"first token {percent(float(step.values['attention_rows'][1].astype('float64').mean(axis=0)[0])).strip()}" in said["attention"]
         )
+
+
+def test_every_panel_shows_what_the_recording_has(page, recordings):
+    browser = page("whole", "#t=10&layer=1")
+    with Recording(recordings / "whole.mav") as recording:
+        step = snapshot_of(recording).steps[10]
+        values = {name: step.values[name] for name in step.values}
+    note = text(browser, "#attribution-note")
+    assert f"has the logit {number_text(float(values['attribution.logit'][0]), 2)}: " in note
+    assert f"attention {number_text(float(values['attribution'][:, 0].astype('float64').sum()), 2)}, " in note
+    other = int(browser.execute_script("return document.querySelector('#against option:last-child').value"))
+    browser.execute_script(
+        "const s = document.getElementById('against'); s.value = arguments[0]; s.dispatchEvent(new Event('change'))", other
+    )
+    browser.execute_async_script(AFTER_DRAWING)
+    lead = float(values["attribution.logit"][0]) - float(values["attribution.top.logit"][0, other - 1])
+    assert f"difference of the logits {number_text(lead, 2)}: " in text(browser, "#attribution-note")
+    assert "adds" in hover(browser, "#attribution-map", x=50, y=60)
+    rows = browser.execute_script("return [...document.querySelectorAll('#sampling-body li')].map((one) => one.innerText.split('\\n'))")
+    raw, top = values["sampling_stages"][0], next(row for row in rows if row[0].startswith("top-k"))
+    assert rows[1] == ["raw", "295", percent(float(raw[2])).strip(), number_text(float(raw[3]), 2), percent(float(raw[4])).strip()]
+    assert top[1] == "20"
+    said = browser.execute_script("return [...document.querySelectorAll('#neurons-body li')].slice(1).map((one) => one.innerText)")
+    for line, number, value in zip(said, values["neurons.ids"][1], values["neurons"][1], strict=True):
+        assert line.startswith(f"#{number}\n")
+        assert number_text(abs(float(value)), 2) in line
+    assert browser.execute_script("return document.querySelectorAll('#health-body li').length") == 5
+    assert text(browser, "#own-body").startswith("mine at layer 1")
+    assert browser.execute_script("return document.querySelectorAll('.column.mlp_norm s:not([hidden])').length") == 4
+    assert "router (no layer" in text(browser, "#run-facts")
+    browser.execute_script("const s = document.getElementById('heads-of'); s.value = 'sink_share'; s.dispatchEvent(new Event('change'))")
+    assert percent(float(values["sink_share"][3, 0])).strip() in hover(browser, "#heads", x=3, y=3)
+    narrow = {"width": 390, "height": 844, "deviceScaleFactor": 1, "mobile": True}
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", narrow)
+    browser.execute_async_script(AFTER_DRAWING)
+    assert browser.execute_script("return document.documentElement.scrollWidth") <= 390
+
+
+def test_a_sweep_is_a_map(page, recordings):
+    browser = page("sweep")
+    site, change = (
+        sqlite3.connect(recordings / "sweep.mav").execute("SELECT site, change FROM effects ORDER BY abs(change) DESC").fetchone()
+    )
+    assert text(browser, "#sweep-list li").startswith(f"{site}{'+' if change > 0 else ''}{number_text(change, 2)}")
+    assert "each head ablated alone" in text(browser, "#sweep-title")
+    assert hover(browser, "#sweep-map", x=40, y=4).startswith("L3.H0")
+    shown = browser.execute_script(
+        "return [...document.querySelectorAll('main > *')].filter((one) => one.checkVisibility()).map((one) => one.id)"
+    )
+    assert shown == ["text", "sweep", "run"]
 
 
 def test_few_candidates_have_the_chosen_one_among_them(page, recordings):
@@ -348,7 +402,7 @@ def test_numbers_of_a_broken_model_are_shown_as_such(page):
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
 def test_all_text_can_be_read(theme, page):
-    browser = page(color_scheme=theme)
+    browser = page("whole", color_scheme=theme)
     press(browser, "?")
     count, poor = browser.execute_script(CONTRASTS)
     assert (count > 150, poor) == (True, [])

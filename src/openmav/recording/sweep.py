@@ -129,10 +129,9 @@ def _effects(recording: Recording, plan: Plan, sites: dict[str, Intervention]) -
 
 def _reading(logit: Any, prob: Any, logprob: Any, minus_logit: Any = None) -> Reading:
     """NaN for None. Raises TypeError for what is no number."""
-    values = [float("nan") if value is None else value for value in (logit, prob, logprob)]
-    if not all(type(value) in (int, float) for value in (*values, 0.0 if minus_logit is None else minus_logit)):
+    if not all(type(value) in (int, float, type(None)) for value in (logit, prob, logprob, minus_logit)):
         raise TypeError("a number")
-    return Reading(*map(float, values), None if minus_logit is None else float(minus_logit))
+    return Reading(number(logit), number(prob), number(logprob), None if minus_logit is None else float(minus_logit))
 
 
 def _token(content: Any) -> Token:

@@ -7,8 +7,16 @@ from typing import BinaryIO
 from openmav.recording.export.page.assemble import page_text
 from openmav.recording.export.page.content import encoded_content
 from openmav.recording.export.run import Run
+from openmav.recording.reader import Recording
+from openmav.recording.replay import snapshot_of
+from openmav.recording.sweep import RecordedSweep
 
 
 def write(run: Run, out: BinaryIO) -> None:
     """The page, as UTF-8."""
     out.write(page_text(encoded_content(run.recording, run.now)).encode())
+
+
+def write_sweep(sweep: RecordedSweep, recording: Recording, out: BinaryIO) -> None:
+    """The page of a sweep: its map, and the prompt."""
+    out.write(page_text(encoded_content(recording, snapshot_of(recording), sweep), of_sweep=True).encode())

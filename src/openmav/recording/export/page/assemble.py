@@ -10,35 +10,38 @@ from pathlib import Path
 
 from openmav.paint.surprise import EDGES, LABELS
 from openmav.paint.theme import PALETTES, READABLE, Palette, contrast, mix, readable
+from openmav.recording.export.page import squeeze
 
 FOLDER = Path(__file__).parent
-SCRIPTS = ("numbers", "recording", "state", "dom", "text", "card", "timeline", "lens", "layers", "about", "main")
+SCRIPTS = ("numbers", "recording", "state", "dom", "text", "card", "timeline", "lens", "layers", "about")
+OF_A_RUN, OF_A_SWEEP = ("attribution", "inside"), ("sweep",)  # what only one kind of page needs
 ROLES = ("ground", "text", "frame", "select", "probability", "mlp", "attention", "entropy", "residual")
 INKS = ("secondary", "accent", "warning", "key")  # text is written in these
 
 
-def page_text(data: str) -> str:
+def page_text(data: str, of_sweep: bool = False) -> str:
     """The whole file; `data` is base64."""
-    parts = code()
+    parts = dict(code(of_sweep))
     for name in ("style", "theme", "script"):
         parts["page"] = parts["page"].replace(f"@{name}@", parts[name])
     return parts["page"].replace("@policy@", policy(parts)).replace("@data@", data)
 
 
-@cache
 def _read(name: str) -> str:
     return (FOLDER / name).read_text("utf-8")
 
 
-def code() -> dict[str, str]:
+@cache
+def code(of_sweep: bool = False) -> dict[str, str]:
     """Markup, style and the two scripts: the one that sets the theme before anything is drawn, and all others."""
     steps = f"const SURPRISE_EDGES = {list(EDGES)}, SURPRISE_LABELS = {list(LABELS)};"
-    scripts = "\n".join([steps, *(_read(f"js/{name}.js") for name in SCRIPTS)])
+    names = (*SCRIPTS, *(OF_A_SWEEP if of_sweep else OF_A_RUN), "main")
+    scripts = "\n".join([steps, *(_read(f"js/{name}.js") for name in names)])
     return {
-        "page": _read("page.html"),
-        "style": f"{colours()}\n{_read('page.css')}",
-        "theme": _read("js/theme.js"),
-        "script": f'"use strict";\n(() => {{\n{scripts}\n}})();\n',
+        "page": squeeze.lines(_read("page.html")),
+        "style": squeeze.style(f"{colours()}\n{_read('page.css')}"),
+        "theme": squeeze.script(_read("js/theme.js")),
+        "script": squeeze.script(f'"use strict";\n(() => {{\n{scripts}\n}})();\n'),
     }
 
 
@@ -70,7 +73,9 @@ def _variables(palette: Palette) -> Iterator[tuple[str, str]]:
         yield role, getattr(palette, role)
     for role in INKS:
         yield role, legible(getattr(palette, role), palette.text, (palette.ground, panel, palette.select))
-    for name, ramp in (("surprise", palette.surprise), ("heat", palette.heat)):
+    yield "lowers", palette.diverging[0]
+    yield "raises", palette.diverging[-1]
+    for name, ramp in (("surprise", palette.surprise), ("heat", palette.heat), ("diverging", palette.diverging)):
         for at, colour in enumerate(ramp):
             yield f"{name}-{at}", colour
             yield f"{name}-ink-{at}", readable(palette, colour)

@@ -10,23 +10,27 @@ from openmav.paint import one_line, printable, visible
 from openmav.panels.generated_text import EIGHTHS
 from openmav.protocol.snapshot import Snapshot
 from openmav.record import ENDS, Branch, Prompt, Step
+from openmav.recording.export.page.extras import add_input, add_sweep
+from openmav.recording.export.page.measures import add_measures
 from openmav.recording.export.page.numbers import add_attention, add_layers, add_lens, add_steps
 from openmav.recording.export.page.pack import Pack
 from openmav.recording.reader import Recording
+from openmav.recording.sweep import RecordedSweep
 from openmav.view import View
 
+OF_A_RUN = ("sampling", "seed", "ended")  # facts that a sweep has not
 LONGEST = 2000  # characters of one fact
 
 
-def encoded_content(recording: Recording, now: Snapshot) -> str:
-    """All of it as one block of text; `now`: the run as the app shows it."""
+def encoded_content(recording: Recording, now: Snapshot, sweep: RecordedSweep | None = None) -> str:
+    """All of it as one block of text; `now`: the run as the app shows it; `sweep`: where the recording is of one."""
     branches = list(View().updated(now).all_branches().values())
     branches.sort(key=lambda branch: branch.name != now.branch)
     steps = list({id(step): step for branch in branches for step in branch.steps}.values())  # branches share those before they part
     numbers = {id(step): at for at, step in enumerate(steps)}
     pack = Pack()
     header: dict[str, Any] = {
-        "facts": list(facts(recording, now)),
+        "facts": [fact for fact in facts(recording, now) if sweep is None or fact[0] not in OF_A_RUN],
         "model": model(now),
         "problems": list(map(one_line, recording.problems)),
     }
@@ -34,6 +38,9 @@ def encoded_content(recording: Recording, now: Snapshot) -> str:
     header["lens"] = add_lens(pack, steps, now)
     header["measures"] = add_layers(pack, steps, now)
     header["attention"] = add_attention(pack, steps, now)
+    header["more"] = add_measures(pack, steps, branches, now)
+    header["input"] = add_input(pack, now.attribution)
+    header["sweep"] = None if sweep is None else add_sweep(pack, sweep)
     header["eighths"] = EIGHTHS
     settings = recording.meta.get("settings")
     most = isinstance(settings, Mapping) and settings.get("aggregation") == "max_abs"

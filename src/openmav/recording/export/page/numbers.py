@@ -18,7 +18,7 @@ from openmav.panels.widgets.layer_rows import decimals_for
 from openmav.panels.widgets.lens import ABOVE, AGAIN, FIRST, STABLE, lens_of, mark, piece
 from openmav.panels.widgets.lens import MEASURE as LENS
 from openmav.protocol.snapshot import Snapshot
-from openmav.record import ModelInfo, Step
+from openmav.record import Baseline, ModelInfo, Step
 from openmav.record.nonfinite import nonfinite
 from openmav.recording.export.page.pack import NOTHING, Pack, attention_code, permille, stacked
 from openmav.recording.format import LARGEST
@@ -97,7 +97,7 @@ def _candidates(pack: Pack, step: Step, width: int) -> dict[str, Any]:
 # ---- layers -------------------------------------------------------------------------------------------------------------------
 
 
-def _shaped(step: Step, name: str, shape: tuple[int, ...]) -> NDArray[Any] | None:
+def _shaped(step: Step | Baseline, name: str, shape: tuple[int, ...]) -> NDArray[Any] | None:
     """An entry of the step's values, where it has this shape."""
     array = step.values.get(name)
     return array if array is not None and array.shape == shape else None
@@ -124,8 +124,16 @@ def add_layers(pack: Pack, steps: Sequence[Step], now: Snapshot) -> dict[str, An
         decimals = 2 if name == ENTROPY else decimals_for(float(np.max(np.abs(first), where=np.isfinite(first), initial=0.0)))[0]
         result[name] = {"why": None, "most": most, "decimals": decimals}
         if name == ENTROPY:
-            pack.add(f"{name}.mean", [[_mean(row, layer, info) for layer in range(info.layers)] for row in array], "f8")
+            pack.add(f"{name}.mean", _means(array, info), "f8")
+        base = [None if step.before is None else _shaped(step.before, name, shape) for step in steps]
+        if any(row is not None for row in base):
+            numbers = stacked(base, shape, np.nan, np.float32)
+            pack.add(f"{name}.base", _means(numbers, info) if name == ENTROPY else numbers, "f8")
     return result
+
+
+def _means(array: NDArray[Any], info: ModelInfo) -> list[list[float]]:
+    return [[_mean(row, layer, info) for layer in range(info.layers)] for row in array]
 
 
 def _mean(values: NDArray[Any], layer: int, info: ModelInfo) -> float:

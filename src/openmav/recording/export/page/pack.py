@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 ALIGNED = 8  # bytes: where an array may begin, so that the page can read it in place
 LESS, ZERO, NOTHING = 0, 1001, 65535  # of `permille`: above 0 but shown as "<0.1 %"; exactly 0; NaN or infinity
-KINDS = {"f8": "<f8", "f4": "<f4", "u4": "<u4", "u2": "<u2", "u1": "|u1"}
+KINDS = {"f8": "<f8", "f4": "<f4", "u4": "<u4", "u2": "<u2", "u1": "|u1", "i4": "<i4", "i2": "<i2"}
 
 
 class Pack:

@@ -12,8 +12,9 @@ function showRun(recording) {
   put(find("model"), recording.model.name);
   document.title = `${recording.model.name} · mav`;
   put(find("summary"), HEADED.filter((name) => facts.has(name)).map((name) => (name === "seed" ? `seed ${facts.get(name)}` : facts.get(name))).join(" · "));
+  const lacking = [...Object.entries({ logit_lens: recording.header.lens, attention_rows: recording.header.attention, ...recording.header.measures, ...recording.header.more })].filter(([, said]) => said.why).map(([name, { why }]) => `${name} (${why.split(";")[0]})`);
   const problems = recording.header.problems.map((text) => ["problem", text]);
-  find("run-facts").replaceChildren(...[...recording.header.facts, ...problems].flatMap(([label, value]) => [make("dt", { textContent: label }), make("dd", { textContent: value })]));
+  find("run-facts").replaceChildren(...[...recording.header.facts, ...(lacking.length && !recording.header.sweep ? [["not shown", lacking.join(" · ")]] : []), ...problems].flatMap(([label, value]) => [make("dt", { textContent: label }), make("dd", { textContent: value })]));
 }
 
 function showGuide() {
@@ -33,8 +34,8 @@ function toggleGuide() {
 class Changes {
   constructor(state) {
     this.state = state;
-    this.recording = state.recording;
-    const branches = this.recording.branches;
+    this.run = state.run;
+    const branches = this.run.branches;
     find("branches").hidden = branches.length < 2;
     find("branch").replaceChildren(...branches.map((one, value) => make("option", { value, textContent: one.name })));
     find("branch").addEventListener("change", (event) => this.go(Number(event.target.value)));
@@ -46,15 +47,15 @@ class Changes {
 
   // To another branch: to its first token of its own, where the two part.
   go(branch) {
-    const { parent, at } = this.recording.branches[branch];
+    const { parent, at } = this.run.branches[branch];
     this.state.set({ branch, ...(parent === null ? {} : { t: at }) });
   }
 
   draw() {
     find("branch").value = this.state.values.branch;
-    const { changes, parent, at } = this.recording.branches[this.state.values.branch];
+    const { changes, parent, at } = this.run.branches[this.state.values.branch];
     const left = parent === null ? [] : [{ token: at, kind: "branch", text: `left “${parent}” here` }];
-    const others = this.recording.branches.filter((one) => one.parent === this.recording.branches[this.state.values.branch].name)
+    const others = this.run.branches.filter((one) => one.parent === this.run.branches[this.state.values.branch].name)
       .map((one) => ({ token: one.at, kind: "branch", text: `“${one.name}” leaves here`, name: one.name }));
     const list = [...changes, ...left, ...others].sort((a, b) => a.token - b.token);
     find("changes-list").replaceChildren(...(list.length ? list.map((one) => this.item(one)) : [make("li", { className: "quiet", textContent: "Nothing: no token was forced, sampling stayed as it was, and the model was not modified." })]));
@@ -63,7 +64,7 @@ class Changes {
   item({ token, kind, text, name }) {
     const button = make("button", { type: "button", className: "plain" }, make("b", { textContent: `token ${token}` }), make("em", { textContent: kind }), make("bdi", { textContent: text }));
     button.dataset.token = token;
-    button.addEventListener("click", () => (name === undefined ? this.state.set({ t: token }) : this.go(this.recording.branches.findIndex((one) => one.name === name))));
+    button.addEventListener("click", () => (name === undefined ? this.state.set({ t: token }) : this.go(this.run.branches.findIndex((one) => one.name === name))));
     return make("li", {}, button);
   }
 

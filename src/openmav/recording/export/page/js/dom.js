@@ -1,5 +1,9 @@
 // ---- elements, colours, and the one tooltip; foreign text is only ever textContent ----
 
+const PANELS = []; // those that only one kind of page has
+
+const ROOT = document.documentElement, MAIN = document.querySelector("main");
+
 const find = (id) => document.getElementById(id);
 
 function make(tag, options = {}, ...children) {
@@ -22,11 +26,11 @@ function say(element, ...parts) {
 const colours = new Map();
 
 function colour(name) {
-  if (!colours.size || colours.theme !== document.documentElement.dataset.theme) {
+  if (!colours.size || colours.theme !== ROOT.dataset.theme) {
     colours.clear();
-    colours.theme = document.documentElement.dataset.theme;
+    colours.theme = ROOT.dataset.theme;
   }
-  if (!colours.has(name)) colours.set(name, getComputedStyle(document.documentElement).getPropertyValue(`--${name}`).trim());
+  if (!colours.has(name)) colours.set(name, getComputedStyle(ROOT).getPropertyValue(`--${name}`).trim());
   return colours.get(name);
 }
 
@@ -35,7 +39,7 @@ const heatLevel = (share) => clamp(Math.floor(share * HEAT), 0, HEAT - 1);
 
 // A canvas as large as its box, sharp on every screen; null while it has no size.
 function sheet(canvas, width, height) {
-  const density = document.documentElement.dataset.print ? 3 : Math.max(devicePixelRatio || 1, 1);
+  const density = ROOT.dataset.print ? 3 : Math.max(devicePixelRatio || 1, 1);
   if (width < 1 || height < 1) return null;
   if (canvas.width !== Math.round(width * density) || canvas.height !== Math.round(height * density)) {
     canvas.width = Math.round(width * density);
@@ -51,6 +55,16 @@ function sheet(canvas, width, height) {
 
 function fontOf(element, size, family) {
   return `${size}px ${getComputedStyle(element).getPropertyValue(`--${family}`)}`;
+}
+
+function cell(className, textContent, more = {}) { return make("span", { className, textContent, ...more }); }
+
+// A bar from 0 to its share; `both`: around 0 in the middle.
+function bar(share, hue, both = false) {
+  const inner = make("i"), size = clamp(Math.abs(share) || 0, 0, 1) * (both ? 50 : 100);
+  inner.style.width = `${size}%`;
+  if (both) inner.style.marginLeft = `${share < 0 ? 50 - size : 50}%`;
+  return make("span", { className: `bar ${both ? (share < 0 ? "lowers both" : "raises both") : hue}` }, inner);
 }
 
 // ---- the tooltip ----
@@ -106,7 +120,15 @@ const TERMS = {
   attention_norm: ["Attention norm", "Size of what the attention of a layer adds to the residual stream."],
   mlp_norm: ["MLP norm", "Size of what the MLP of a layer adds to the residual stream."],
   attention_entropy: ["Attention entropy", "How widely the heads of a layer spread their attention: −Σ a ln a, in nats, the mean over its heads. 0 means one token only."],
-  heads: ["Attention entropy of each head", "One cell a head, in the colours of the text: quiet for heads that look at one token, strong for heads that look at many. A click selects the head, and shows its attention on the text."],
+  heads: ["Heads", "One cell a head, quiet to strong. Entropy: how many tokens it looks at, in nats, in the colours of the text. Relative entropy: the same as a share of the most that is possible. Attention sink: the share that rests on the first token, or on a learned sink. A click selects the head, and shows its attention on the text."],
+  attribution: ["Where the logit comes from", "What the embedding and the attention and MLP of each layer add to the logit of the token, with the scale of the final norm held: the bars sum to the logit. Choose another token, and it is what decided between the two: the difference of their logits. Direct effects only; what later layers make of a part is counted with them."],
+  sampling: ["Sampling", "Each stage from the model’s own distribution (raw) down: how many tokens it left, the share of the probability that these had before it, the entropy after it in nats, and the probability of the token that was chosen."],
+  distribution: ["Probability by rank", "All tokens sorted by their probability, in bins of ranks: what each bin holds, and after the arrow what sampling left in it."],
+  neurons: ["Neurons", "The neurons of the selected layer’s MLP with the largest activation, and the tokens whose logits each one raises and lowers most, by its own effect through the final norm and the head."],
+  router: ["Experts", "In a mixture of experts: those that the router of each layer selected for this token, with the weight of each one’s output."],
+  health: ["Health", "What often goes wrong: numbers that are not finite, layers that add nothing, attention that rests on the first token, text that repeats itself. ✓ passed, ! failed, – not known; then the number and the limit that it is judged by."],
+  input: ["Input attribution", "What each earlier token has to do with the logit of one token, in logits: above 0 it raises the logit. The tokens with the largest scores, in the order of the text."],
+  sweep: ["Sweep", "Each site was ablated alone in a pass of its own over the prompt. Blue: without it the target’s logit falls, so that it raises the target; orange: it lowers it."],
   rank: ["Rank", "How many tokens the model thought more likely; 0 is the most likely one."],
   forced: ["Forced", "Put there by the user, not drawn by the model."],
 };

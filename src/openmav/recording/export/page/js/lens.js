@@ -6,9 +6,9 @@ const GUTTER = 30, FOOT = 22, LABEL = 40; // px of the layers' numbers, of the t
 class LensMap {
   constructor(state) {
     this.state = state;
-    this.recording = state.recording;
+    this.run = state.run;
     this.canvas = find("lens-map");
-    this.known = !this.recording.header.lens.why;
+    this.known = !this.run.header.lens.why;
     this.canvas.addEventListener("pointerdown", (event) => this.choose(event));
     onHover(this.canvas, (event) => this.about(event));
     for (const button of document.querySelectorAll("[data-zoom]")) button.addEventListener("click", () => state.set({ zoom: button.dataset.zoom }));
@@ -26,20 +26,20 @@ class LensMap {
 
   note() {
     const { t, layer } = this.state.values, step = this.state.step;
-    if (!this.known) return [`none: ${this.recording.header.lens.why}`];
+    if (!this.known) return [`none: ${this.run.header.lens.why}`];
     if (step < 0) return ["no token yet"];
-    if (!this.recording.knows("lens", step)) return [`Token ${t}: none: not captured for this token`];
+    if (!this.run.knows("lens", step)) return [`Token ${t}: none: not captured for this token`];
     const tops = this.tops(step, layer), begin = `Layer ${layer} at token ${t}: `;
-    if (!tops.length) return [`${begin}none: ${this.recording.missing("logit_lens", layer) || "NaN"}`];
+    if (!tops.length) return [`${begin}none: ${this.run.missing("logit_lens", layer) || "NaN"}`];
     return [begin, ...tops.flatMap(([text, p], at) => [at ? " · " : "", [text], ` ${p}`])];
   }
 
   // [text, probability] of a layer's most likely tokens.
   tops(step, layer) {
-    const top = this.recording.header.lens.top, from = layer * top;
-    const tokens = this.recording.row("lens.token", step), probs = this.recording.row("lens.p", step);
+    const top = this.run.header.lens.top, from = layer * top;
+    const tokens = this.run.row("lens.token", step), probs = this.run.row("lens.p", step);
     return Array.from({ length: top }, (_, at) => from + at).filter((at) => probs[at] !== NOTHING)
-      .map((at) => [this.recording.textAt(tokens[at]), percentOf(probs[at])]);
+      .map((at) => [this.run.textAt(tokens[at]), percentOf(probs[at])]);
   }
 
   layout() {
@@ -49,7 +49,7 @@ class LensMap {
     const first = clamp(this.state.values.t - Math.floor(fits / 2), 0, Math.max(count - fits, 0));
     const wide = Math.min(room / Math.max(fits, 1), this.state.values.zoom === "all" ? WIDE : room);
     const each = [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 5000].find((step) => step * wide >= LABEL) || 10000;
-    return { width, row, height: row * this.recording.layers + FOOT, first, fits, wide, each };
+    return { width, row, height: row * this.run.layers + FOOT, first, fits, wide, each };
   }
 
   paint() {
@@ -61,15 +61,15 @@ class LensMap {
     if (place.wide < 40) this.floors(context, place);
     this.cursor(context, place);
     const { t, layer } = this.state.values;
-    this.canvas.setAttribute("aria-label", `Lens map, ${this.recording.layers} layers by ${this.state.count} tokens. ${this.note().flat().join("")}. Arrow keys select token ${t} and layer ${layer}.`);
+    this.canvas.setAttribute("aria-label", `Lens map, ${this.run.layers} layers by ${this.state.count} tokens. ${this.note().flat().join("")}. Arrow keys select token ${t} and layer ${layer}.`);
   }
 
-  y(place, layer) { return (this.recording.layers - 1 - layer) * place.row; }
+  y(place, layer) { return (this.run.layers - 1 - layer) * place.row; }
 
   gutter(context, place) {
     context.textAlign = "right";
     const each = Math.ceil(12 / place.row);
-    for (let layer = 0; layer < this.recording.layers; layer++) {
+    for (let layer = 0; layer < this.run.layers; layer++) {
       const chosen = layer === this.state.values.layer;
       if (layer % each && !chosen) continue;
       context.font = `${chosen ? "600 " : ""}${fontOf(this.canvas, 11, "sans")}`;
@@ -81,9 +81,9 @@ class LensMap {
   column(context, place, column) {
     const t = place.first + column, step = this.state.stepAt(t), x = GUTTER + column * place.wide;
     const gap = place.wide > 8 ? 1 : 0;
-    if (this.recording.knows("lens", step)) {
-      const probs = this.recording.row("lens.p", step);
-      for (let layer = 0; layer < this.recording.layers; layer++) this.cell(context, place, step, layer, x, gap, probs[layer * this.recording.header.lens.top]);
+    if (this.run.knows("lens", step)) {
+      const probs = this.run.row("lens.p", step);
+      for (let layer = 0; layer < this.run.layers; layer++) this.cell(context, place, step, layer, x, gap, probs[layer * this.run.header.lens.top]);
     }
     this.foot(context, place, t, step, x);
   }
@@ -99,8 +99,8 @@ class LensMap {
     context.fillStyle = colour(`heat-${level}`);
     context.fillRect(x, y, place.wide - gap, place.row - 1);
     if (place.wide < 40 || place.row < 11) return;
-    const sign = this.recording.header.lens.marks[this.recording.row("lens.mark", step)[layer]];
-    const text = this.recording.textAt(this.recording.row("lens.token", step)[layer * this.recording.header.lens.top]);
+    const sign = this.run.header.lens.marks[this.run.row("lens.mark", step)[layer]];
+    const text = this.run.textAt(this.run.row("lens.token", step)[layer * this.run.header.lens.top]);
     context.font = fontOf(this.canvas, Math.min(12, place.row - 4), "mono");
     context.fillStyle = colour(`heat-ink-${level}`);
     context.textAlign = "left";
@@ -108,12 +108,12 @@ class LensMap {
   }
 
   foot(context, place, t, step, x) {
-    const y = place.row * this.recording.layers + FOOT / 2 + 1, chosen = t === this.state.values.t;
+    const y = place.row * this.run.layers + FOOT / 2 + 1, chosen = t === this.state.values.t;
     context.fillStyle = colour(chosen ? "accent" : "secondary");
     if (place.wide >= 40) {
       context.textAlign = "left";
       context.font = `${chosen ? "600 " : ""}${fontOf(this.canvas, 12, "mono")}`;
-      context.fillText(cut(context, this.recording.text("token", step), place.wide - 6), x + 4, y);
+      context.fillText(cut(context, this.run.text("token", step), place.wide - 6), x + 4, y);
     } else if (chosen || t % place.each === 0) {
       context.font = fontOf(this.canvas, 10, "sans");
       context.textAlign = "center";
@@ -123,17 +123,17 @@ class LensMap {
 
   // Where the columns have no text: a line below the layer from which on all predict the final answer.
   floors(context, place) {
-    const stable = this.recording.header.lens.marks.indexOf("◆");
+    const stable = this.run.header.lens.marks.indexOf("◆");
     context.fillStyle = colour("accent");
     for (let column = 0; column < place.fits; column++) {
       const step = this.state.stepAt(place.first + column);
-      const layer = this.recording.knows("lens", step) ? this.recording.row("lens.mark", step).indexOf(stable) : -1;
+      const layer = this.run.knows("lens", step) ? this.run.row("lens.mark", step).indexOf(stable) : -1;
       if (layer >= 0) context.fillRect(GUTTER + column * place.wide, this.y(place, layer) + place.row - 2, place.wide, 2);
     }
   }
 
   cursor(context, place) {
-    const { t, layer } = this.state.values, x = GUTTER + (t - place.first) * place.wide, tall = place.row * this.recording.layers;
+    const { t, layer } = this.state.values, x = GUTTER + (t - place.first) * place.wide, tall = place.row * this.run.layers;
     context.strokeStyle = colour("text");
     context.lineWidth = 1.5;
     context.strokeRect(x - 0.5, 0.75, Math.max(place.wide, 3), tall - 1.5);
@@ -150,7 +150,7 @@ class LensMap {
     const box = this.canvas.getBoundingClientRect(), place = this.layout();
     const column = Math.floor((event.clientX - box.left - GUTTER) / place.wide), row = Math.floor((event.clientY - box.top) / place.row);
     if (column < 0 || column >= place.fits || row < 0) return null;
-    return { t: place.first + column, layer: Math.max(this.recording.layers - 1 - row, -1) };
+    return { t: place.first + column, layer: Math.max(this.run.layers - 1 - row, -1) };
   }
 
   choose(event) {
@@ -160,23 +160,23 @@ class LensMap {
 
   about(event) {
     const at = this.at(event);
-    if (!at || at.layer < 0) return at && aboutToken(this.recording, this.state.stepAt(at.t), at.t);
-    const step = this.state.stepAt(at.t), title = `Layer ${at.layer} at token ${at.t} ${this.recording.text("token", step)}`;
-    if (!this.recording.knows("lens", step)) return [title, "none: not captured for this token"];
-    const tops = this.tops(step, at.layer), missing = this.recording.missing("logit_lens", at.layer);
+    if (!at || at.layer < 0) return at && aboutToken(this.run, this.state.stepAt(at.t), at.t);
+    const step = this.state.stepAt(at.t), title = `Layer ${at.layer} at token ${at.t} ${this.run.text("token", step)}`;
+    if (!this.run.knows("lens", step)) return [title, "none: not captured for this token"];
+    const tops = this.tops(step, at.layer), missing = this.run.missing("logit_lens", at.layer);
     if (!tops.length) return [title, `none: ${missing || "NaN"}`];
-    const chosen = this.recording.row("lens.chosen", step)[at.layer];
+    const chosen = this.run.row("lens.chosen", step)[at.layer];
     return [title, ...tops, ...(chosen === NOTHING ? [] : [["the token itself", percentOf(chosen)]])];
   }
 }
 
 // All panels of layers have rows of one height.
 function rowHeight() {
-  return parseFloat(getComputedStyle(document.documentElement).getPropertyValue("--row")) || 18;
+  return parseFloat(getComputedStyle(ROOT).getPropertyValue("--row")) || 18;
 }
 
 function setRowHeight(layers) {
-  document.documentElement.style.setProperty("--row", `${clamp(Math.floor(500 / Math.max(layers, 1)), 14, 28)}px`);
+  ROOT.style.setProperty("--row", `${clamp(Math.floor(500 / Math.max(layers, 1)), 14, 28)}px`);
 }
 
 function cut(context, text, width) {

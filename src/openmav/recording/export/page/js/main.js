@@ -5,7 +5,7 @@ const SURPRISING = 3; // nats
 
 function nextSurprising(state, by) {
   for (let t = state.values.t + by; t >= 0 && t < state.count; t += by) {
-    if (state.recording.value("surprisal", state.stepAt(t)) >= SURPRISING) return state.set({ t });
+    if (state.run.value("surprisal", state.stepAt(t)) >= SURPRISING) return state.set({ t });
   }
   return undefined;
 }
@@ -19,7 +19,7 @@ function keys(state, playing) {
     n: () => nextSurprising(state, 1), N: () => nextSurprising(state, -1),
     v: () => state.set({ tint: TINTS[(TINTS.indexOf(state.values.tint) + 1) % TINTS.length] }),
     a: () => state.set({ zoom: state.values.zoom === "all" ? "read" : "all" }),
-    b: () => state.changes.go((state.values.branch + 1) % state.recording.branches.length),
+    b: () => state.changes.go((state.values.branch + 1) % state.run.branches.length),
     d: () => switchTheme(state), "?": toggleGuide, " ": () => playing.toggle(), Escape: () => tip.hide(),
   };
 }
@@ -63,8 +63,8 @@ class Playing {
 }
 
 function switchTheme(state) {
-  const theme = document.documentElement.dataset.theme === "dark" ? "light" : "dark";
-  document.documentElement.dataset.theme = theme;
+  const theme = ROOT.dataset.theme === "dark" ? "light" : "dark";
+  ROOT.dataset.theme = theme;
   try { localStorage.setItem("mav-theme", theme); } catch { /* no storage: the choice lasts as long as the page */ }
   state.schedule("theme");
 }
@@ -73,14 +73,14 @@ function switchTheme(state) {
 function preparePrint(state) {
   let theme = "";
   addEventListener("beforeprint", () => {
-    theme = document.documentElement.dataset.theme;
-    Object.assign(document.documentElement.dataset, { theme: "light", print: "yes" });
+    theme = ROOT.dataset.theme;
+    Object.assign(ROOT.dataset, { theme: "light", print: "yes" });
     state.schedule("theme", "size");
     state.draw();
   });
   addEventListener("afterprint", () => {
-    document.documentElement.dataset.theme = theme;
-    delete document.documentElement.dataset.print;
+    ROOT.dataset.theme = theme;
+    delete ROOT.dataset.print;
     state.schedule("theme", "size");
   });
 }
@@ -88,7 +88,7 @@ function preparePrint(state) {
 function speak(state) {
   state.onChange((changed) => {
     if (!changed.has("t") || state.step < 0) return;
-    put(find("live"), `Token ${state.values.t}: ${state.recording.text("token", state.step)}, p ${likelihood(state.recording.value("p", state.step))}`);
+    put(find("live"), `Token ${state.values.t}: ${state.run.text("token", state.step)}, p ${likelihood(state.run.value("p", state.step))}`);
   });
 }
 
@@ -99,19 +99,22 @@ async function start() {
   setRowHeight(recording.layers);
   showRun(recording);
   showGuide();
-  document.querySelector("main").classList.toggle("no-lens", Boolean(recording.header.lens.why));
-  document.querySelector("main").hidden = document.querySelector(".dock").hidden = false;
+  MAIN.classList.toggle("no-lens", Boolean(recording.header.lens.why));
+  MAIN.classList.toggle("of-sweep", Boolean(recording.header.sweep));
+  find("sweep").hidden = !recording.header.sweep;
+  MAIN.hidden = document.querySelector(".dock").hidden = false;
   new TextPanel(state);
   new Card(state);
   new Timeline(state);
   new LensMap(state);
   new Layers(state);
+  for (const panel of PANELS) new panel(state);
   state.changes = new Changes(state);
   const table = keys(state, new Playing(state));
   addEventListener("keydown", (event) => onKey(state, table, event));
   find("theme").addEventListener("click", () => switchTheme(state));
   for (const name of ["scroll", "pointerdown"]) addEventListener(name, () => tip.hide(), { passive: true, capture: true });
-  new ResizeObserver(() => state.schedule("size")).observe(document.querySelector("main"));
+  new ResizeObserver(() => state.schedule("size")).observe(MAIN);
   explainTerms();
   preparePrint(state);
   speak(state);

@@ -50,3 +50,8 @@ function stepOf(nats) {
 function clamp(value, low, high) {
   return Math.max(low, Math.min(value, high));
 }
+
+function signed(value, digits = 2) {
+  const text = fixed(value, digits);
+  return Number(text) === 0 ? fixed(0, digits) : value > 0 ? `+${text}` : text;
+}

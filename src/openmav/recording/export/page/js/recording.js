@@ -1,6 +1,6 @@
 // ---- the recording: arrays and texts, as pack.py packed them ----
 
-const ARRAYS = { f8: Float64Array, f4: Float32Array, u4: Uint32Array, u2: Uint16Array, u1: Uint8Array };
+const ARRAYS = { f8: Float64Array, f4: Float32Array, u4: Uint32Array, u2: Uint16Array, u1: Uint8Array, i4: Int32Array, i2: Int16Array };
 
 async function unpacked(text) {
   const binary = atob(text.trim()), bytes = new Uint8Array(binary.length);
@@ -74,7 +74,7 @@ class Recording {
   }
 
   whyNo(measure, step, layer) {
-    const said = this.header.measures[measure];
+    const said = this.header.measures[measure] || this.header.more[measure];
     if (said.why) return said.why;
     return this.missing(measure, layer) || (this.knows(measure, step) ? null : "not captured for this token");
   }

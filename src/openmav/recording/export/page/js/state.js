@@ -5,24 +5,24 @@ const ADDRESS_PAUSE = 200; // ms: browsers allow few changes of the address a se
 
 class State {
   constructor(recording) {
-    this.recording = recording;
+    this.run = recording;
     this.listeners = [];
     this.dirty = new Set();
-    this.values = { branch: 0, t: 0, layer: recording.layers - 1, head: -1, tint: "surprise", zoom: "read", all: matchMedia("(min-width: 901px)").matches };
+    this.values = { branch: 0, t: 0, layer: recording.layers - 1, head: -1, tint: "surprise", heads: "attention_entropy", against: 0, zoom: "read", all: matchMedia("(min-width: 901px)").matches };
     this.values.t = Math.max(this.count - 1, 0);
   }
 
-  get count() { return this.recording.steps(this.values.branch).length; }
-  get step() { return this.count ? this.recording.steps(this.values.branch)[this.values.t] : -1; }
-  stepAt(t) { return this.recording.steps(this.values.branch)[t]; }
+  get count() { return this.run.steps(this.values.branch).length; }
+  get step() { return this.count ? this.run.steps(this.values.branch)[this.values.t] : -1; }
+  stepAt(t) { return this.run.steps(this.values.branch)[t]; }
 
   // Whatever is out of range is moved into it.
   set(changes) {
     const next = { ...this.values, ...changes };
-    next.branch = clamp(next.branch, 0, this.recording.branches.length - 1);
-    next.t = clamp(Math.round(next.t) || 0, 0, Math.max(this.recording.steps(next.branch).length - 1, 0));
-    next.layer = clamp(Math.round(next.layer) || 0, 0, Math.max(this.recording.layers - 1, 0));
-    next.head = clamp(Math.round(next.head), -1, this.recording.heads - 1);
+    next.branch = clamp(next.branch, 0, this.run.branches.length - 1);
+    next.t = clamp(Math.round(next.t) || 0, 0, Math.max(this.run.steps(next.branch).length - 1, 0));
+    next.layer = clamp(Math.round(next.layer) || 0, 0, Math.max(this.run.layers - 1, 0));
+    next.head = clamp(Math.round(next.head), -1, this.run.heads - 1);
     for (const name of Object.keys(next)) if (next[name] !== this.values[name]) this.dirty.add(name);
     this.values = next;
     if (this.dirty.size) this.schedule();
@@ -46,7 +46,7 @@ class State {
 function readAddress(state) {
   const asked = new URLSearchParams(location.hash.slice(1));
   const changes = {};
-  const branch = state.recording.branches.findIndex((one) => one.name === asked.get("branch"));
+  const branch = state.run.branches.findIndex((one) => one.name === asked.get("branch"));
   if (branch >= 0) changes.branch = branch;
   for (const name of ["t", "layer", "head"]) if (/^\d{1,9}$/.test(asked.get(name) || "")) changes[name] = Number(asked.get(name));
   if (asked.get("head") === "mean") changes.head = -1;
@@ -59,7 +59,7 @@ function address(state) {
   const parts = { t, layer };
   if (tint === "attention") parts.head = head < 0 ? "mean" : head;
   if (tint !== "surprise") parts.tint = tint;
-  if (branch) parts.branch = state.recording.branches[branch].name;
+  if (branch) parts.branch = state.run.branches[branch].name;
   return `#${new URLSearchParams(parts)}`;
 }
 

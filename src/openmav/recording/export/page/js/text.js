@@ -6,13 +6,13 @@ const SHORT = 420; // characters of a text that is set larger
 class TextPanel {
   constructor(state) {
     this.state = state;
-    this.recording = state.recording;
+    this.run = state.run;
     this.box = find("tokens");
     this.spans = [];
     this.box.addEventListener("click", (event) => this.choose(event.target));
     onHover(this.box, (event) => this.about(event.target));
     for (const button of document.querySelectorAll("[data-tint]")) button.addEventListener("click", () => state.set({ tint: button.dataset.tint }));
-    this.fill(find("layer"), this.recording.layers, (at) => [at, String(at)]);
+    this.fill(find("layer"), this.run.layers, (at) => [at, String(at)]);
     find("layer").addEventListener("change", (event) => state.set({ layer: Number(event.target.value) }));
     find("head").addEventListener("change", (event) => state.set({ head: Number(event.target.value) }));
     state.onChange((changed) => this.draw(changed));
@@ -30,16 +30,16 @@ class TextPanel {
     if (changed.has("branch") || changed.has("t")) this.mark(t);
     for (const button of document.querySelectorAll("[data-tint]")) button.setAttribute("aria-pressed", String(button.dataset.tint === tint));
     find("where").hidden = tint !== "attention";
-    if (changed.has("layer")) this.fill(find("head"), this.recording.headsOf(layer) + 1, (at) => [at - 1, at ? String(at - 1) : "mean"]);
+    if (changed.has("layer")) this.fill(find("head"), this.run.headsOf(layer) + 1, (at) => [at - 1, at ? String(at - 1) : "mean"]);
     find("layer").value = layer;
     find("head").value = head;
   }
 
   build() {
-    const prompt = this.recording.prompt(this.state.values.branch);
+    const prompt = this.run.prompt(this.state.values.branch);
     this.before = prompt.length;
     this.prompt = prompt;
-    const steps = this.recording.steps(this.state.values.branch);
+    const steps = this.run.steps(this.state.values.branch);
     const parts = [...prompt.map((token) => this.span(token.text, "given")), ...Array.from(steps, (step) => this.generated(step))];
     parts.forEach((span, at) => { span.dataset.at = at; });
     this.spans = parts;
@@ -60,13 +60,13 @@ class TextPanel {
   }
 
   generated(step) {
-    const text = this.recording.text("text", step) || (this.recording.special(step) ? this.recording.text("token", step) : "");
-    return this.span(text, ["made", text ? "" : "part", this.recording.forced(step) ? "forced" : ""].join(" ").trim());
+    const text = this.run.text("text", step) || (this.run.special(step) ? this.run.text("token", step) : "");
+    return this.span(text, ["made", text ? "" : "part", this.run.forced(step) ? "forced" : ""].join(" ").trim());
   }
 
   tint() {
     const { tint, layer, head } = this.state.values;
-    const row = tint === "attention" && this.state.step >= 0 ? this.recording.attention(this.state.step, layer, head) : null;
+    const row = tint === "attention" && this.state.step >= 0 ? this.run.attention(this.state.step, layer, head) : null;
     const known = row && row.some((code) => code !== NOTHING);
     this.spans.forEach((span, at) => this.colour(span, tint === "attention" ? this.eighth(known ? row : null, at) : this.nats(tint, at)));
     this.legend(tint);
@@ -83,7 +83,7 @@ class TextPanel {
 
   nats(tint, at) {
     if (at < this.before) return 0;
-    return stepOf(this.recording.value(tint === "surprise" ? "surprisal" : "entropy", this.state.stepAt(at - this.before)));
+    return stepOf(this.run.value(tint === "surprise" ? "surprisal" : "entropy", this.state.stepAt(at - this.before)));
   }
 
   eighth(row, at) {
@@ -91,23 +91,23 @@ class TextPanel {
   }
 
   legend(tint) {
-    const labels = tint === "attention" ? this.recording.header.eighths : SURPRISE_LABELS;
+    const labels = tint === "attention" ? this.run.header.eighths : SURPRISE_LABELS;
     const unit = tint === "attention" ? "of the most" : "nats";
     find("legend").replaceChildren(...labels.map((label, at) => make("span", { textContent: label, data: at ? { step: at } : {} })), make("em", { textContent: unit }));
   }
 
   mean(tint) {
-    const steps = Array.from(this.recording.steps(this.state.values.branch));
+    const steps = Array.from(this.run.steps(this.state.values.branch));
     if (!steps.length) return "no token yet";
     const name = tint === "surprise" ? "surprisal" : "entropy";
-    const mean = steps.reduce((sum, step) => sum + this.recording.value(name, step), 0) / steps.length;
+    const mean = steps.reduce((sum, step) => sum + this.run.value(name, step), 0) / steps.length;
     const more = tint === "surprise" ? ` · perplexity ${fixed(Math.exp(mean), 1)}` : "";
     return `${steps.length} tokens · mean ${name} ${fixed(mean, 2)} nats${more}`;
   }
 
   attended(row) {
     const { t, layer, head } = this.state.values;
-    const what = head < 0 ? `mean of ${this.recording.headsOf(layer)} heads` : `head ${head}`;
+    const what = head < 0 ? `mean of ${this.run.headsOf(layer)} heads` : `head ${head}`;
     const share = (at) => shareOf(shareCode(row[at]));
     const strongest = Array.from(row.keys()).slice(1).filter((at) => share(at) > 0).sort((a, b) => share(b) - share(a) || eighthOf(row[b]) - eighthOf(row[a]));
     const named = strongest.slice(0, STRONGEST).flatMap((at) => [" · ", [this.name(at)], ` ${percentOf(shareCode(row[at]))}`]);
@@ -115,12 +115,12 @@ class TextPanel {
   }
 
   none(layer, head) {
-    return this.state.step < 0 ? "no token yet" : `none: ${this.recording.whyNoAttention(this.state.step, layer, head)}`;
+    return this.state.step < 0 ? "no token yet" : `none: ${this.run.whyNoAttention(this.state.step, layer, head)}`;
   }
 
   name(at) {
     if (at < this.before) return this.prompt[at].text.trim() || "␣";
-    return at - this.before < this.state.count ? this.recording.text("token", this.state.stepAt(at - this.before)) : "?";
+    return at - this.before < this.state.count ? this.run.text("token", this.state.stepAt(at - this.before)) : "?";
   }
 
   mark(t) {
@@ -143,7 +143,7 @@ class TextPanel {
     const at = Number(span.dataset.at), t = at - this.before;
     const attention = this.row && at < this.row.length ? [["attention", percentOf(shareCode(this.row[at]))]] : [];
     if (t < 0) return [this.prompt[at].text || "∅", `prompt · position ${at} · id ${this.prompt[at].id}`, ...attention];
-    return [...aboutToken(this.recording, this.state.stepAt(t), t), ...attention];
+    return [...aboutToken(this.run, this.state.stepAt(t), t), ...attention];
   }
 }
 

@@ -5,7 +5,7 @@ const THUMB = 16; // px, as in the style
 class Timeline {
   constructor(state) {
     this.state = state;
-    this.recording = state.recording;
+    this.run = state.run;
     this.canvas = find("timeline");
     this.slider = find("scrub");
     this.slider.addEventListener("input", () => state.set({ t: Number(this.slider.value) }));
@@ -22,7 +22,7 @@ class Timeline {
     put(find("place"), this.state.count ? `${t} / ${last}` : "no token yet");
     find("back").disabled = t <= 0;
     find("forward").disabled = t >= last;
-    if (this.state.step >= 0) this.slider.setAttribute("aria-valuetext", `token ${t}: ${this.recording.text("token", this.state.step)}`);
+    if (this.state.step >= 0) this.slider.setAttribute("aria-valuetext", `token ${t}: ${this.run.text("token", this.state.step)}`);
     if (["branch", "size", "theme"].some((name) => changed.has(name))) this.paint();
   }
 
@@ -35,14 +35,14 @@ class Timeline {
     const { width, height } = this.canvas.parentElement.getBoundingClientRect();
     const context = sheet(this.canvas, width, height);
     if (!context) return;
-    const steps = Array.from(this.recording.steps(this.state.values.branch)), top = 8, room = height - top - 1;
-    const nats = (name) => steps.map((step) => this.recording.value(name, step));
+    const steps = Array.from(this.run.steps(this.state.values.branch)), top = 8, room = height - top - 1;
+    const nats = (name) => steps.map((step) => this.run.value(name, step));
     const surprise = nats("surprisal"), entropy = nats("entropy");
     const most = [...surprise, ...entropy].reduce((best, one) => (Number.isFinite(one) ? Math.max(best, one) : best), 7);
     const wide = Math.max(Math.min((width - THUMB) / Math.max(steps.length - 1, 1) - 1, 14), 1);
     surprise.forEach((one, t) => this.bar(context, this.x(t, width), one, wide, height, room / most));
     this.line(context, entropy.map((one, t) => [this.x(t, width), height - 1 - one * room / most]));
-    for (const { token } of this.recording.branches[this.state.values.branch].changes) this.mark(context, this.x(token, width));
+    for (const { token } of this.run.branches[this.state.values.branch].changes) this.mark(context, this.x(token, width));
     put(find("most"), `${fixed(most, 0)} nats`);
   }
 
@@ -80,7 +80,7 @@ class Timeline {
     const { left, width } = this.slider.getBoundingClientRect();
     const t = Math.round((event.clientX - left - THUMB / 2) / (width - THUMB) * (this.state.count - 1));
     if (!(t >= 0 && t < this.state.count)) return null;
-    const changes = this.recording.branches[this.state.values.branch].changes.filter((one) => one.token === t);
-    return [...aboutToken(this.recording, this.state.stepAt(t), t), ...changes.map((one) => [one.kind, one.text])];
+    const changes = this.run.branches[this.state.values.branch].changes.filter((one) => one.token === t);
+    return [...aboutToken(this.run, this.state.stepAt(t), t), ...changes.map((one) => [one.kind, one.text])];
   }
 }
