@@ -16,10 +16,10 @@ pytest.importorskip("gguf", reason="gguf is not installed: no file for the backe
 from backends.gguf_files import VOCABULARY, write
 from openmav.backends import llamacpp
 from openmav.backends.base import Frame, LoadOptions
-from openmav.backends.llamacpp import native
+from openmav.backends.llamacpp import anatomy, native
 from openmav.backends.llamacpp.backend import LlamaCppBackend
 from openmav.backends.llamacpp.tap import Tap
-from openmav.backends.sites import SITES
+from openmav.backends.sites import HEAD_SITES, SITES
 from openmav.backends.transformers.backend import TransformersBackend, wrap
 from openmav.errors import EngineError, LoadError, UsageError
 from openmav.settings.interventions import parse
@@ -208,3 +208,19 @@ def test_what_is_no_model_is_one_line(tmp_path: Path) -> None:
     assert "\n" not in str(raised.value)
     with pytest.raises(UsageError, match="float16 or float32, not int8"):
         llamacpp.backend.context.cache_type("int8")
+
+
+def test_a_stream_that_is_not_followed_leaves_the_text_and_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write(built("llama"), tmp_path / "a.gguf", *KINDS["llama"][1:])
+    expected = llamacpp.load(str(path), FLOAT32).prefill(IDS[:5], frozenset()).logits
+
+    def not_followed(_graph: object, _layers: int) -> None:
+        raise anatomy.NotFollowedError("it splits")
+
+    monkeypatch.setattr(anatomy, "find", not_followed)
+    backend = llamacpp.load(str(path), FLOAT32)
+    frame = backend.prefill(IDS[:5], SITES)
+    assert torch.equal(frame.logits, expected)
+    assert all(row is None for rows in frame.sites.values() for row in rows)
+    assert frame.head is None
+    assert all(set(backend.missing[site].values()) == {f"{anatomy.NO_STREAM}: it splits"} for site in SITES | HEAD_SITES)

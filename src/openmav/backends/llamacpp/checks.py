@@ -19,7 +19,7 @@ from openmav.backends.llamacpp.insides import Layer
 from openmav.backends.llamacpp.native import Tensor
 from openmav.backends.llamacpp.passes import PARTS, Passes, nodes_of, summed
 from openmav.backends.llamacpp.tap import Values
-from openmav.backends.sites import ROW_SITES, SITES
+from openmav.backends.sites import HEAD_SITES, ROW_SITES, SITES
 from openmav.errors import LoadError
 
 SUMS = 1e-5  # of the sizes of what is added: what parts may miss of the stream
@@ -34,6 +34,8 @@ def examine(weights: Weights, settings: ContextSettings) -> Examined:
     examined = Examined(weights, settings, layers, weights.count("n_embd"))
     if not weights.native.llama.llama_model_has_decoder(weights.handle) or examined.layers < 1:
         raise LoadError(f"{weights.path.name} does not generate text: its architecture is {weights.architecture}")
+    if weights.native.llama.llama_vocab_type(weights.vocab) == weights.native.llama.LLAMA_VOCAB_TYPE_NONE:
+        raise LoadError(f"{weights.path.name} holds no vocabulary; convert it again with its tokenizer, or try another file")
     context = Context(weights, settings, SIZE)
     try:
         _try(examined, context)
@@ -65,8 +67,10 @@ def _try(examined: Examined, context: Context) -> None:
         learned = passes.learn([last])
     except anatomy.NotFollowedError as problem:
         examined.cuts = _cuts(context, len(first))
-        examined.lack(sorted(SITES), range(examined.layers), f"{anatomy.NO_STREAM}: {problem}")
+        examined.lack(sorted(SITES | HEAD_SITES), range(examined.layers), f"{anatomy.NO_STREAM}: {problem}")
         return
+    if learned.graph.nodes[learned.anatomy.logits].shape[0] != examined.weights.vocabulary:
+        raise LoadError(f"{examined.weights.path.name} does not predict tokens: its architecture is {examined.weights.architecture}")
     examined.parts = learned.anatomy
     bare = context.logits()
     examined.cuts = _cuts(context, len(first))

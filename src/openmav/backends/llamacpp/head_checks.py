@@ -16,7 +16,7 @@ from openmav.backends.sites import HEAD_SITES
 
 LENS = 1e-4  # of the largest logit: the same operations, on one row or on several
 TOKENS = 64  # on which the directions are compared with the logits
-NORMED = "a norm stands between its neurons and the residual stream"
+NORMED = "a norm or a factor stands between its neurons and the residual stream"
 LINEAR_SITES = ("head.direction", "head.neurons")
 
 

@@ -23,7 +23,7 @@ CPU_DEVICE = 0  # of ggml_backend_dev_type
 TESTED = ("0.3.30", "0.3.36")  # the oldest version of llama-cpp-python that may work, and the newest that was tested
 INSTALL = "pip install 'openmav[llamacpp]', or add --backend transformers"
 _log = logging.getLogger(__name__)
-_LEVELS = {1: logging.DEBUG, 2: logging.INFO, 3: logging.WARNING, 4: logging.ERROR, 5: logging.DEBUG}
+_LEVELS = {3: logging.INFO, 4: logging.INFO}  # else DEBUG; no higher, so that nothing of it is on the screen of who has set up no log
 
 
 class LayoutError(Exception):

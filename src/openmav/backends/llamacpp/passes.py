@@ -99,7 +99,7 @@ class Passes:
         finally:
             tap.end()
         if tap.error is not None:
-            _log.warning("capture failed: %r", tap.error)
+            _log.info("capture failed: %r", tap.error)
         elif plan is None:
             self._understand(kind)
         elif self.context.reused > reused or self._still_holds(kind, plan):
