@@ -280,6 +280,7 @@ class ScriptedSource:
             self._append(**changes)
 
     def _append(self, **changes: object) -> None:
+        changes = {"sampling": self.history.snapshot().sampling, **changes}
         self.history.append(replace(make_step(len(self.steps), None, self.info), **changes))  # type: ignore[arg-type]
         if len(self.steps) >= self.limit:
             self.history.update(status="ended", reason="length")

@@ -310,3 +310,23 @@ def test_heads_with_room_are_bars_scaled_to_all_but_the_first_token() -> None:
     assert "The" in drawn[0]
     assert "70.0 %" in drawn[0]
     assert panel("attention_row").pick(view, 100, 9, 40, 6).head == 1
+
+
+def test_all_heads_stand_beside_the_list_or_below_it_where_there_is_room() -> None:
+    info = make_info(3, 4)
+    view = make_view(deep_steps(8, info), info, layer=1, head=2)
+    step = view.step
+    assert step is not None
+    wide, high, small = draw("attention_row", view, 120, 14), draw("attention_row", view, 60, 24), draw("attention_row", view, 60, 12)
+    assert "all heads of layer 1" in wide[0]
+    assert re.match(r" *\d+ \S+", wide[0]), "the list begins beside the heading"
+    start = next(at for at, row in enumerate(high) if row.startswith("all heads of layer 1"))
+    for rows, x in ((wide, 48), (high[start:], 0)):
+        named = [re.match(r" *▸?H(\d)", row[x:]) for row in rows]
+        assert [int(one[1]) for one in named if one] == [0, 1, 2, 3]
+    assert not any("all heads" in row for row in small)
+    assert not any("all heads" in row for row in draw("attention_row", replace(view, maximised=True), 120, 14))
+    assert panel("attention_row").pick(view, 60, 24, 1, start + 1).head == 0
+    below = next(at for at, row in enumerate(high) if row.strip().startswith("H3"))
+    assert panel("attention_row").pick(view, 60, 24, 1, below).head == 3
+    assert panel("attention_row").pick(view, 60, 24, 1, 0).head == 2, "the list selects no head"

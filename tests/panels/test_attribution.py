@@ -255,3 +255,13 @@ def test_a_floating_bar_stays_in_its_room_and_leaves_a_trace(start: float, end: 
     line = floating_bar(PALETTES["dark"], start, end, 10)
     assert line_width(line) == 10
     assert line_text(line).strip()
+
+
+def test_the_waterfall_stands_on_an_axis_from_0_to_the_logit() -> None:
+    view = view_with(deep_steps(4))
+    assert view.step is not None
+    last = draw("attribution", view, 90, 60)[-1]
+    logit = f"{float(view.step.values['attribution.logit'].ravel()[0]):.2f}"
+    assert last.endswith(f"= logit {logit}")
+    axis = last.removesuffix(f"= logit {logit}").split()
+    assert axis in ([logit], ["0", logit], [logit, "0"])

@@ -11,7 +11,8 @@ from drawing import draw, make_view, panel
 
 from everything import whole_steps
 from fakes import make_info, make_step, make_steps
-from openmav.apps.tui.layout import kind_of, place_all
+from openmav.apps.tui.kinds import kind_of
+from openmav.apps.tui.layout import place_all
 from openmav.paint import PALETTES, line_text
 from openmav.plugins import registry
 from openmav.view import View

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from drawing import draw, make_view, note
+from drawing import draw, make_view, note, panel
 
 from everything import whole_step
 from fakes import HOSTILE, make_info, with_nan, with_values
@@ -93,3 +93,19 @@ def test_hostile_tokens_show_as_symbols() -> None:
     pieces = {token: HOSTILE[at % len(HOSTILE)] for at, token in enumerate(step.pieces)}
     view = replace(make_view([replace(step, pieces=pieces)], INFO), layer=3)
     assert all(char.isprintable() for row in draw("neurons", view, 160, 8) for char in row)
+
+
+def test_the_strongest_of_every_layer_stand_below_where_there_is_room() -> None:
+    view = view_of()
+    assert view.step is not None
+    rows = draw("neurons", view, 160, 20)
+    start = next(at for at, row in enumerate(rows) if "strongest neurons of every layer" in row) + 1
+    for layer, row in zip(reversed(range(6)), rows[start:]):
+        assert int(row.strip("▸ ").split()[0]) == layer
+        said = re.findall(r"#(\d+) +([+-]?[\d.]+)", row)
+        assert [int(number) for number, _ in said] == view.step.values["neurons.ids"][layer].tolist()
+        assert [float(value) for _, value in said] == pytest.approx(view.step.values["neurons"][layer], abs=0.0051)
+    assert panel("neurons").pick(view, 160, 20, 3, start + 1).layer == 4
+    few = draw("neurons", view, 160, 15)
+    assert "layers 1–5 of 6" in "\n".join(few), "the selected layer is among those that fit"
+    assert "strongest neurons" not in "\n".join(draw("neurons", view, 160, 11))

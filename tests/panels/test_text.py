@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
 from drawing import draw, make_view, note, panel
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fakes import HOSTILE, make_step, make_steps
+from fakes import HOSTILE, make_info, make_prompt, make_step, make_steps, with_values
 from openmav.paint import PALETTES
 from openmav.paint.wrap import wrap
 from openmav.protocol.snapshot import Snapshot
@@ -43,8 +44,8 @@ def test_the_wrap_loses_nothing_but_spaces(texts: list[str], width: int) -> None
 
 
 def test_written_lines_stay_where_they_are() -> None:
-    before = draw("generated_text", make_view(60), 40, 20)
-    after = draw("generated_text", make_view(61), 40, 20)
+    before = draw("generated_text", make_view(60), 40, 12)
+    after = draw("generated_text", make_view(61), 40, 12)
     assert after[: len(before) - 1] == before[:-1]
 
 
@@ -86,7 +87,7 @@ def test_the_limit_counts_generated_characters_only() -> None:
 
 def test_no_limit() -> None:
     steps = make_steps(150)
-    text = "".join(draw("generated_text", make_view(steps, options=AppOptions(limit_chars=0)), 100, 40))
+    text = "".join(draw("generated_text", make_view(steps, options=AppOptions(limit_chars=0)), 100, 13))
     assert text.startswith("The capital of France")
 
 
@@ -179,3 +180,44 @@ def test_a_click_in_the_popover_selects_a_candidate_and_beside_it_a_token() -> N
     assert panel("generated_text").pick(view, 70, 20, 1, 2).cursor != view.cursor
     frame = panel("generated_text").pick(view, 70, 20, x - 2, y)
     assert (frame.candidate, frame.cursor) == (2, view.cursor)
+
+
+def test_where_there_is_room_each_token_has_a_bar_of_its_surprisal() -> None:
+    nats = (0.0, 2.0, 4.0, 20.0, float("nan"))
+    steps = [replace(make_step(at, f" w{at}"), logprob=-one) for at, one in enumerate(nats)]
+    view = replace(make_view(steps), prompt=None)
+    rows = draw("generated_text", view, 60, 20)
+    assert len(rows) == 6
+    assert rows[5] == " w0 w1 w2 w3 w4"
+    columns = ["".join(row.ljust(15)[1 + 3 * at] for row in rows[:5]) for at in range(5)]
+    full = [sum("▁▂▃▄▅▆▇█".find(char) + 1 for char in column) for column in columns]
+    assert full[:4] == [1, 10, 20, 40]  # eighths of 5 rows; all of them from 8 nats on
+    assert columns[4] == "!" * 5 or full[4] == 40
+    assert all(row.ljust(15)[0] == " " for row in rows[:5]), "no bar over a space"
+    assert "a full bar: 8 nats" in note("generated_text", view, 60, 20)
+    assert panel("generated_text").pick(view, 60, 20, 4, 1).cursor == 1, "a click on a bar is one on its token"
+    assert "a full bar" not in note("generated_text", view, 60, 12)
+
+
+def test_bars_stay_until_the_text_needs_their_rows() -> None:
+    heights = []
+    for count in range(1, 400, 21):
+        rows = draw("generated_text", make_view(count), 60, 22)
+        words = [at for at, row in enumerate(rows) if any(char.isalpha() for char in row)]
+        heights.append(words[-1] - words[-2] if len(words) > 1 else 6)
+    assert heights == sorted(heights, reverse=True), "text that grows only ever moves closer together"
+    assert {heights[0], heights[-1]} == {6, 1}
+
+
+def test_bars_of_attention_are_shares_of_the_most() -> None:
+    info = make_info(2, 2)
+    steps = make_steps(6, info)
+    length = len(make_prompt().tokens) + 5
+    row = np.full((2, 2, length), 0.1)
+    row[1, 0, -1] = 0.4
+    steps = (*steps[:-1], with_values(steps[-1], attention_rows=row))
+    view = make_view(steps, info, modes={"generated_text": "attention"}, layer=1, head=0)
+    rows = draw("generated_text", view, 70, 20)
+    assert "a full bar: 40.0 %" in note("generated_text", view, 70, 20)
+    assert ["█" in one for one in rows[-6:-1]] == [True] * 5, "the last token that was read has all of the rows"
+    assert not any("█" in one for one in rows[:4]), "a quarter of the most has a quarter of them"

@@ -14,7 +14,7 @@ from fakes import ListSource, ScriptedSource, make_info, make_steps
 from openmav.apps.tui.app import MavApp
 from openmav.apps.tui.controllers import context
 from openmav.apps.tui.keys import KEYS
-from openmav.apps.tui.layout import kinds_of
+from openmav.apps.tui.kinds import kinds_of
 from openmav.paint import cells
 from openmav.plugins import registry
 from openmav.protocol.history import History

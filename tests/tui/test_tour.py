@@ -31,10 +31,10 @@ KEYS = {
     "A token": ["full_stop"],
     "Its candidates": ["down", "down", "enter"],
     "Surprisal": ["space", *["beat"] * 8, "space"],
-    "Entropy": ["left"],
-    "Temperature": [*["plus"] * 8, *["full_stop"] * 3],
+    "Entropy": ["left", "left"],
+    "Temperature": [*["plus"] * 15, *["full_stop"] * 3],
     "Attention": ["right_curly_bracket"],
-    "Layers": ["left_square_bracket"],
+    "Layers": ["left_square_bracket"] * 3,
     "The logit lens": ["full_stop"],
     "Explore": ["1"],
 }
@@ -205,9 +205,23 @@ def test_entropy_is_explained_by_a_die() -> None:
 
     view = view_of()
     assert view.step is not None
-    for nats, said in ((0.0, "1.0 sides, nearly certain"), (math.log(6), "6.0 sides"), (4.0, "55 sides")):
+    for nats, said in ((0.0, "1.0 sides"), (math.log(6), "6.0 sides"), (4.0, "55 sides")):
         assert said in answers.entropy(moment(replace(view, steps=(replace(view.step, entropy=nats),))))
     assert "NaN" in answers.entropy(moment(replace(view, steps=(replace(view.step, entropy=math.nan),))))
+
+
+def test_entropy_waits_for_a_sure_and_an_unsure_choice_and_compares_them() -> None:
+    from dataclasses import replace
+
+    steps = tuple(replace(make_step(at, f" w{at}", info=INFO), entropy=nats) for at, nats in enumerate((2.0, 0.1, 3.0, 5.0, 1.0)))
+    view = View().updated(Snapshot(info=INFO, prompt=make_prompt(), steps=steps))
+    for visited, done in (({4}, False), ({4, 0}, False), ({4, 3, 2}, True), ({2, 0}, False), ({3, 1}, True)):
+        progress = Progress(View(), view, (), frozenset(visited))
+        assert answers.is_sure_and_unsure(progress) == done, visited
+    assert answers.entropy(Progress(View(), view, (), frozenset({1, 2, 3}))) == (
+        "“·w1” was the surest choice that you saw: 0.10 nats, as a fair die with 1.1 sides. “·w3” was the least sure: 5.00 nats, as a fair"
+        " die with 148 sides. One long bar is a low entropy, many short ones are a high one."
+    )
 
 
 def test_temperature_counts_tokens_that_were_not_the_most_likely() -> None:

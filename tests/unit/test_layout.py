@@ -4,13 +4,18 @@ from __future__ import annotations
 
 from dataclasses import replace
 from itertools import combinations
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from openmav.apps.tui.layout import Tile, arrange, kind_of, single
+from fakes import make_info, make_prompt, make_steps
+from openmav.apps.tui.kinds import for_view, kind_of, kinds_of
+from openmav.apps.tui.layout import Tile, arrange, single
 from openmav.plugins import registry
+from openmav.protocol.snapshot import Snapshot
+from openmav.view import View
 from openmav.view.layouts import LAYOUTS
 from openmav.view.options import PANELS
 
@@ -131,3 +136,21 @@ def test_every_layout_fills_the_screen(layout: str, layers: int, width: int, hei
     tiles = list(shown(layout, layers, width, height).values())
     check(tiles, width, height)
     assert all(tile.height >= 3 for tile in tiles)
+
+
+def test_spare_rows_of_a_tall_screen_go_to_the_text_before_the_timeline() -> None:
+    tiles = {tile.name: tile for tile in arrange(OVERVIEW, 6, 240, 67)}
+    assert tiles["timeline"].height <= 14
+    assert tiles["generated_text"].height > tiles["timeline"].height
+
+
+def test_a_panel_that_needs_few_rows_now_leaves_the_others_to_the_text() -> None:
+    modules = {name: registry.load("panels", name) for name in LAYOUTS["hands-on"]}
+    steps = make_steps(4, make_info())
+    rest = View().updated(Snapshot(info=make_info(), prompt=make_prompt(), steps=steps, status="paused"))
+    modified = replace(rest, steps=(*steps[:-1], replace(steps[-1], interventions=("ablate L1.H0",))))
+    kinds = kinds_of(modules, {})
+    at_rest, at_work = ({tile.name: tile for tile in arrange(for_view(kinds, modules, view), 12, 150, 42)} for view in (rest, modified))
+    assert at_rest["interventions"].height <= 10 < at_work["interventions"].height
+    assert at_rest["generated_text"].height > at_work["generated_text"].height
+    assert for_view({"x": kinds["branches"]}, {"x": SimpleNamespace(rows=lambda view: 1)}, rest)["x"].rows is None, "only mav's own"

@@ -106,12 +106,13 @@ def shade(share: float) -> str:
 
 
 def number_text(value: float, decimals: int) -> str:
-    """Fixed decimals; "NaN", "inf" and "-inf" as such."""
+    """Fixed decimals, 0 without a sign; "NaN", "inf" and "-inf" as such."""
     if math.isnan(value):
         return "NaN"
     if math.isinf(value):
         return "inf" if value > 0 else "-inf"
-    return f"{value:.{decimals}f}"
+    text = f"{value:.{decimals}f}"
+    return text if float(text) else text.lstrip("-")
 
 
 def number(value: float, decimals: int, width: int) -> str:

@@ -9,6 +9,7 @@ what is normal), `data(view)` and `render(data, box)`. It may have:
     STRIP = True                    it spans the whole screen, few rows high
     WEIGHT = 1.5                    width relative to its neighbours
     ROWS = 12                       rows beyond which it gains nothing
+    rows(view) -> int | None        the same for what is shown now, of mav's own panels; None: no limit
     BESIDE = 40                     it stands beside the text where it has so many cells there, frame included, else below
     FOOT = 4                        rows of a layer panel below its layers
     heading(data, box) -> str       a title that depends on what is shown

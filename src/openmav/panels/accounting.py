@@ -232,7 +232,7 @@ def _speed(data: AccountingData, box: Box, rows: int) -> list[Line]:
     left = AXIS if rows > 1 and box.width >= 40 else 0
     shown, together = condensed_means(data.speeds.tolist(), box.width - left)
     width = roomy(len(shown), box.width - left)
-    lines = spark_lines(box.palette, shown, rows, "probability", data.cursor // together, box.scale, width)
+    lines = spark_lines(box.palette, shown, rows, "residual", data.cursor // together, box.scale, width)
     if not left:
         return lines
     finite = [one for one in shown if math.isfinite(one)]

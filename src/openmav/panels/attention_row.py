@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +16,7 @@ from openmav.panels.widgets import heat_grid
 from openmav.panels.widgets.head_rows import LEAST, columns_of, head_lines, heads_in_sight, pick_head, rows_each
 from openmav.panels.widgets.heat_grid import Columns, condensed, fitting
 from openmav.panels.widgets.layer_rows import message, that_fit, why_empty
+from openmav.panels.widgets.parts import Row, heading_row, part_lines
 from openmav.panels.widgets.sequence import prompt_length, token_at
 from openmav.view import Selection, View
 
@@ -27,14 +29,14 @@ What it shows: for the selected layer and head, how much of the head's attention
 read: the token's position, the token (a space is ·, a newline ⏎; bold where the model wrote it), its share in percent, and a
 bar.
 
-How to read it: the shares say from where the head brings information to the place of the token under the cursor. Select
-a layer with [ and ], a head with { and }. The key v goes through five views: strongest first, or in the order of the text,
-each with and without the first token, and all heads of the layer. Many heads rest on the first token when they have nothing
-to do; left out, the others are scaled up to sum to 100 %, and the lower edge says what was left out. A long text in order is
-drawn as columns; where there are more tokens than columns, a column is the sum of neighbours. Of all heads, each has a
-little chart, scaled to the most that goes to any token but the first (in few rows, cells coloured by factors of ten), and
-beside it the token that it looks at most. Maximised (m), the tokens stand in several lists with their names. Click a
-generated token to go to it.
+How to read it: the shares say from where the head brings information to the place of the token under the cursor. Select a
+layer with [ and ], a head with { and }. The key v goes through five views: strongest first, or in the order of the text,
+each with and without the first token, and all heads of the layer, which stand beside the first view where there is room.
+Many heads rest on the first token when they have nothing to do; left out, the others are scaled up to sum to 100 %, and the
+lower edge says what was left out. A long text in order is drawn as columns; where there are more tokens than columns, a
+column is the sum of neighbours. Of all heads, each has a little chart, scaled to the most that goes to any token but the
+first (in few rows, cells coloured by factors of ten), and beside it the token that it looks at most. Maximised (m), the
+tokens stand in several lists with their names. Click a generated token to go to it.
 
 Formula: a_j = softmax over the keys j of (query . key_j, scaled), the model's own weights; without the first token: a_j /
 (sum of all a_j but a_0).
@@ -48,6 +50,7 @@ copies of the same token. A model with a learned sink, or with keys that stand f
 POSITION = 5  # cells of a token's position
 WIDEST = 4  # cells of a column in the order of the text
 LIST, GAP = 44, 2  # cells of a list of several, and between them
+WIDE, LEAST_LIST = 100, 8  # cells from which on all heads stand beside the list; rows of the list from which on they stand below it
 WHOLE = 0.99  # a row that sums to less gives the rest to a learned sink, or to blocks of several tokens
 
 
@@ -65,7 +68,7 @@ class RowData:
     left_out: float | None  # what the first token took; None: it is among them
     total: float  # what all tokens take together, before anything was left out
     tokens: Mapping[int, str]  # position: text; where the panel has a size, of those that can be in sight
-    heads: NDArray[np.float32] | None  # [heads, tokens] of the layer, where all heads are shown
+    heads: NDArray[np.float32] | None  # [heads, tokens] of the layer, where all heads are shown or may stand beside the one
     prompt: int  # tokens of the prompt
     steps: int  # generated tokens
 
@@ -84,7 +87,7 @@ def data(view: View) -> RowData:
             row, first, left_out = row[1:] / rest if rest > 0 else row[1:], 1, float(row[0])
     if row is None or not np.isfinite(row).all():
         why = view.why_missing("attention_rows", max(view.layer, 0)) or ("no such head" if row is None else None)
-    layer_rows = rows[view.layer] if rows is not None and mode == ALL and 0 <= view.layer < rows.shape[0] else None
+    layer_rows = rows[view.layer] if rows is not None and mode in (ALL, MODES[0]) and 0 <= view.layer < rows.shape[0] else None
     named = [] if row is None else _in_sight(view, row, mode)
     if layer_rows is not None:
         named = [*named, *np.argmax(np.nan_to_num(layer_rows), axis=1).tolist()]
@@ -134,15 +137,46 @@ def heading(data: RowData, box: Box) -> str:
     return fitting([f"{full} · {data.mode}", f"{short} · {data.mode}", full, short], box.width)
 
 
+class Multiples(NamedTuple):
+    """Where the charts of all heads stand beside the list of one, or below it."""
+
+    x: int
+    y: int
+    box: Box
+    list_box: Box
+
+
+def _multiples(data: RowData, box: Box) -> Multiples | None:
+    """None where there is no room for them, or where they are all that is shown, or no part of the view."""
+    if data.heads is None or data.mode == ALL or data.none is not None or box.maximised:
+        return None
+    if box.width >= WIDE:
+        x = LIST + 2 * GAP
+        return Multiples(x, 0, replace(box, width=box.width - x), replace(box, width=LIST))
+    for high in (2 * len(data.heads) + 2, len(data.heads) + 2):  # a heading, the rows of a head, an axis
+        if (y := box.height - high) > LEAST_LIST:
+            return Multiples(0, y, replace(box, height=high), replace(box, height=y - 1))
+    return None
+
+
+def _heads_box(data: RowData, box: Box) -> Box | None:
+    """The box of the charts of all heads, without their heading; None where they are not shown."""
+    if data.heads is None or data.empty is not None:
+        return None
+    beside = _multiples(data, box)
+    return box if data.mode == ALL else None if beside is None else replace(beside.box, height=beside.box.height - 1)
+
+
 def legend(data: RowData, box: Box) -> Line | None:
-    if data.heads is None or data.empty is not None or rows_each(data.heads, box) > 1:
+    inside = _heads_box(data, box)
+    if data.heads is None or inside is None or rows_each(data.heads, inside) > 1:
         return None
     return heat_grid.legend(box.palette, LEAST, 1, "of the head, log", decimals=3)
 
 
 def note(data: RowData, box: Box) -> str:
     row, short = _row(data), box.width < 60
-    if data.heads is not None and data.empty is None:
+    if data.heads is not None and data.empty is None and data.mode == ALL:
         shown, where = heads_in_sight(data.heads, data.head, box), columns_of(data.heads, box)
         hidden = f"heads {shown[0]}–{shown[-1]} of {len(data.heads)}" if len(shown) < len(data.heads) else ""
         together = f"column: sum of {where.together} tokens" if where.together > 1 else ""
@@ -156,7 +190,8 @@ def note(data: RowData, box: Box) -> str:
         parts.append(f"the first had {gone}" if short else f"without the first token ({gone}), scaled to 100 %")
     if data.total < WHOLE:
         parts.append(f"{percent(1 - data.total).strip()} goes to no token")
-    return " · ".join([*parts, _extent(data, row, box, short), "v: next view"])
+    beside = _multiples(data, box)
+    return " · ".join([*parts, _extent(data, row, box if beside is None else beside.list_box, short), "v: next view"])
 
 
 def _extent(data: RowData, row: NDArray[np.float64], box: Box, short: bool) -> str:
@@ -187,11 +222,31 @@ def _columns(row: NDArray[np.float64], box: Box) -> Columns:
 def render(data: RowData, box: Box) -> list[Line]:
     if data.empty is not None:
         return message(box, data.empty)
-    if data.heads is not None and data.none is None:
+    if data.heads is not None and data.none is None and data.mode == ALL:
         return that_fit(box, head_lines(data.heads, data.head, data.tokens, box))
-    row = _row(data)
+    row, beside = _row(data), _multiples(data, box)
     if row is None:
         return [_none(data, box)]
+    return _list(data, row, box) if beside is None else _with_multiples(data, row, box, beside)
+
+
+def _with_multiples(data: RowData, row: NDArray[np.float64], box: Box, beside: Multiples) -> list[Line]:
+    """The list of the selected head, and all heads of its layer beside it or below."""
+    listed, inside = _list(data, row, beside.list_box), _heads_box(data, box)
+    charts: list[Line] = []
+    if data.heads is not None and inside is not None:
+        bars = " · a full bar: its most but on the first token" if rows_each(data.heads, inside) > 1 else ""
+        charts.append(heading_row(beside.box, beside.box.width, f"all heads of layer {data.layer}{bars}", "strongest").line)
+        charts += that_fit(inside, head_lines(data.heads, data.head, data.tokens, inside))
+    if not beside.x:
+        return [*listed, *([] for _ in range(beside.y - len(listed))), *charts]
+    high = max(len(listed), len(charts))
+    parts = [[Row(line) for line in lines] + [Row([])] * (high - len(lines)) for lines in (listed, charts)]
+    return part_lines([(0, parts[0]), (beside.x, parts[1])], box.height)
+
+
+def _list(data: RowData, row: NDArray[np.float64], box: Box) -> list[Line]:
+    """The tokens of one head."""
     if _as_columns(data, row, box):
         return _column_lines(data, row, box)
     lengths, across = shares(row, box.scale), _across(row, box)
@@ -256,11 +311,14 @@ def _axis(data: RowData, row: NDArray[np.float64], where: Columns, width: int) -
 
 def pick(data: RowData, box: Box, x: int, y: int) -> Selection | None:
     """The generated token that was clicked, and the head where all are shown."""
-    if data.heads is not None and data.empty is None and data.none is None:
-        return pick_head(data.heads, data.head, data.prompt, data.steps, box, x, y)
-    row = _row(data)
+    row, inside, beside = _row(data), _heads_box(data, box), _multiples(data, box)
+    if data.heads is not None and data.none is None and inside is not None:
+        left, top = (0, 0) if beside is None else (beside.x, beside.y + 1)
+        if x >= left and y >= top:
+            return pick_head(data.heads, data.head, data.prompt, data.steps, inside, x - left, y - top)
     if row is None:
         return None
+    box = box if beside is None else beside.list_box
     if _as_columns(data, row, box):
         column = _columns(row, box).column(x)
         at = -1 if column is None else column

@@ -254,8 +254,21 @@ def _waterfall(data: AttributionData, shown: Sum, box: Box) -> list[Line]:
         return lines
     for at, (name, value) in enumerate(shown.below):
         lines.append([gutter, *row(first - 1 - at, (SHORT[name], signed(value, DECIMALS)), quiet)])
-    last = f"= logit {number_text(shown.logit, DECIMALS)}"
-    return [*lines, [gutter, Segment(last.rjust(width), ink(box.palette, "text", bold=True))]]
+    last = f" = logit {number_text(shown.logit, DECIMALS)}"
+    axis = fit(_axis(low, high, room, shown.logit), max(0, width - len(last)))
+    return [*lines, [gutter, Segment(axis, quiet), Segment(fit(last, width - len(axis), ">"), ink(box.palette, "text", bold=True))]]
+
+
+def _axis(low: float, high: float, room: int, logit: float) -> str:
+    """Where the bars begin, at 0, and where they end, in `room` cells; only the end where both are too near."""
+    start, end = (round((value - low) / (high - low or 1.0) * (room - 1)) for value in (0.0, logit))
+    name = number_text(logit, DECIMALS)
+    first = max(0, min(end - len(name) + 1, room - len(name)))
+    marks = sorted([(start, "0"), (first, name)]) if abs(start - first) > len(name) else [(first, name)]
+    text = ""
+    for at, mark in marks:
+        text = text.ljust(at) + mark
+    return text
 
 
 def _part(data: AttributionData, box: Box, layer: int, value: float, share: float, width: int) -> Line:

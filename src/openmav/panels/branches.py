@@ -49,6 +49,7 @@ MEASURES = (
     ("attention_entropy", "attention entropy"),
 )
 AFTER = "after different texts: not the same question to both"
+AT_REST = 5  # rows while there is one branch
 CONTEXT = 12  # tokens that both texts show from before their first difference
 
 
@@ -87,6 +88,11 @@ class BranchesData:
     differences: tuple[tuple[float, str, int, float, float], ...]  # (share, measure, layer, current, other), largest share first
     cursor: int
     undone: int  # tokens
+
+
+def rows(view: View) -> int | None:
+    """Few while there is one branch; None: any number."""
+    return AT_REST if view.compared is None else None
 
 
 def data(view: View) -> BranchesData:
@@ -217,7 +223,8 @@ def render(data: BranchesData, box: Box) -> list[Line]:
     width, quiet = box.width, ink(box.palette, "secondary")
     if data.sides is None:
         words = (
-            "One way so far. Undo tokens (b), then choose another candidate (↓ ⏎) or insert text (w); e starts another prompt. Each stays."
+            "One branch so far. Undo tokens (b), then choose another candidate (↓ ⏎) or insert text (w); e starts another prompt."
+            " The text before stays on its branch."
         )
         return [[Segment("".join(glyph.text for glyph in row), quiet)] for row in wrap([(words, 0)], width)][: box.height]
     count, texts, numbers = _parts(data, box.height)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import groupby
 
 import numpy as np
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 from rich.segment import Segment
 from rich.style import Style
 
-from openmav.paint import Line, fit, ink, level, one_line, percent, surprise
+from openmav.paint import Line, ink, level, one_line, percent, surprise
 from openmav.paint.wrap import Glyph, Row, row_of, wrap
 from openmav.panels.base import Box
 from openmav.panels.widgets import attended
@@ -20,7 +21,9 @@ from openmav.panels.widgets.candidate_bars import CandidateBars, candidate_bars
 from openmav.panels.widgets.popover import Place, pick_popover, place_of, with_popover
 from openmav.panels.widgets.search import hit_tokens
 from openmav.panels.widgets.sequence import prompt_length
+from openmav.panels.widgets.skyline import Spread, bar_lines, spread
 from openmav.panels.widgets.text_window import NOWHERE, first_allowed, newest, piece, without_before
+from openmav.panels.widgets.waiting import waiting, waiting_lines
 from openmav.record import Step
 from openmav.view import Selection, View
 
@@ -36,11 +39,12 @@ unless you selected another) is reversed; tokens that you forced are underlined.
 
 How to read it: the background says how surprised the model was by each token, in the steps that the legend on the frame
 names (each cell holds the nats at which it begins): none for what it expected, stronger for what it considered unlikely.
-The timeline has the same colours. Without colour, 3 nats and more are underlined and 5 and more bold. Click on a token to
-see what the model did when it generated it. The key v colours by attention instead: where the model attended when the token
-under the cursor was generated, first the mean over the heads of the selected layer, then the selected head; [ ] and { } select
-layer and head. Once more colours by entropy: how unsure the model was before it chose, in the same steps.
-Beside the panel of the attention row, the selected head is what it begins with. Where no panel shows the candidates, the up and
+The timeline has the same colours. Where there is room, the rows stand apart, and each token has a bar above it; the lower
+edge says what a full bar stands for. Without colour, 3 nats and more are underlined and 5 and more bold. Click on a token
+to see what the model did when it generated it. The key v colours by attention instead: where the model attended when the
+token under the cursor was generated, first the mean over the heads of the selected layer, then the selected head; [ ] and {
+} select layer and head. Once more colours by entropy: how unsure the model was before it chose, in the same steps. Beside
+the panel of the attention row, the selected head is what it begins with. Where no panel shows the candidates, the up and
 down keys open them over the text. What is searched for (/) is underlined in amber.
 
 Formula: surprisal = -ln p of the chosen token under the model's raw distribution, in nats: 0.7 nats is a coin toss, 7
@@ -56,6 +60,7 @@ text is shown; maximised (m), the panel shows all of it, and the arrow keys or t
 
 EIGHTHS = ("0", "⅛", "¼", "⅜", "½", "⅝", "¾", "⅞")  # of the most attention: where each step begins
 SHOW_CANDIDATES = frozenset({"top_predictions", "token_card"})
+FULL = 8.0  # nats of the highest bar above a token
 BLOCK = 256  # steps; the wrap of a long text starts at a multiple of it, so that it seldom moves
 
 
@@ -131,7 +136,7 @@ def data(view: View) -> TextData:
         has_token=view.step is not None,
         mode_note=mode_note,
         has_values=not is_attention or row is not None,
-        waiting=_waiting(view),
+        waiting=waiting(view),
         fraction=view.fraction,
     )
 
@@ -154,31 +159,42 @@ def _part(row: NDArray[np.float64] | None, start: int, count: int) -> NDArray[np
     return part
 
 
-def _waiting(view: View) -> str | None:
-    what = {"loading": "loading the model", "prefill": "reading the prompt"}.get(view.status)
-    return None if what is None else one_line(view.progress) or what
-
-
-def _layout(data: TextData, width: int, height: int) -> tuple[list[Row], int]:
-    """The rows in sight, and how many are hidden above them (-1: some, uncounted)."""
+def _layout(data: TextData, width: int, height: int) -> tuple[Spread, int]:
+    """The lines in sight, and how many rows are hidden above them (-1: some, uncounted)."""
     chunks = [*((text, at - len(data.prompt)) for at, text in enumerate(data.prompt)), *zip(data.texts, range(data.first, 1 << 62))]
+    is_whole = data.has_values and data.has_token and not data.cut and data.allowed <= 0
+    roomy = spread(chunks, width, height, partial(_share, data)) if is_whole else None
+    if roomy is not None:
+        return roomy, 0
     rows, cut = wrap(chunks, width), data.cut
     if data.allowed > 0:
         rows, cut = without_before(rows, data.allowed), True
     first = max(0, len(rows) - height)
     if not data.following:
         first = min(first, max(0, row_of(rows, data.cursor) - height // 2))
-    return rows[first : first + height], -1 if cut else first
+    return Spread(rows[first : first + height], {}), -1 if cut else first
+
+
+def _value(data: TextData, token: int) -> float:
+    """The token's nats, or the attention to it; NaN where it has none."""
+    kept, at = (data.values, token - data.first) if token >= 0 else (data.prompt_values, token + len(data.prompt_values))
+    return float(kept[at]) if 0 <= at < len(kept) else math.nan
 
 
 def _step(data: TextData, token: int) -> int:
     """The step of a token's background; -1 for a number that is not finite."""
+    value = _value(data, token)
     if data.mode in ATTENTION:
-        at = token - data.first
-        kept, at = (data.values, at) if token >= 0 else (data.prompt_values, token + len(data.prompt_values))
-        share = kept[at] if 0 <= at < len(kept) else math.nan
-        return level(share / data.most, surprise.STEPS) if share == share and data.most > 0 else 0
-    return 0 if token < 0 else surprise.step_of(float(data.values[token - data.first]))
+        return level(value / data.most, surprise.STEPS) if value == value and data.most > 0 else 0
+    return 0 if token < 0 else surprise.step_of(value)
+
+
+def _share(data: TextData, token: int) -> float:
+    """The height of the bar above a token, 0..1; NaN for none."""
+    value, most = _value(data, token), data.most if data.mode in ATTENTION else FULL
+    if not math.isfinite(value):
+        return 1.0 if token >= 0 and data.mode not in ATTENTION else math.nan
+    return min(value / most, 1.0) if most > 0 else math.nan
 
 
 def _token_style(data: TextData, box: Box, token: int) -> Style:
@@ -205,43 +221,39 @@ def legend(data: TextData, box: Box) -> Line | None:
 def note(data: TextData, box: Box) -> str:
     if not data.has_token:
         return ""
-    hidden = _layout(data, box.width, box.height)[1]
+    text, hidden = _layout(data, box.width, box.height)
     by = f"{'coloured' if box.palette.color else 'marked'} by " if data.has_values else ""
     parts = [
         f"▲ {hidden} row{'s' * (hidden > 1)}" if hidden > 0 else "▲ more" if hidden else "",
         f"'{data.search}' marked" if any(data.hits) else "",
         by + data.mode_note[0],
         *data.mode_note[1:],
+        f"a full bar: {_full(data)}" if text.bars else "",
     ]
     return " · ".join(part for part in parts if part)
 
 
-def _progress(data: TextData, box: Box) -> list[Line]:
-    """What is going on before the first token."""
-    if data.waiting is None:
-        return []
-    lines: list[Line] = [[Segment(fit(data.waiting, box.width).rstrip(), ink(box.palette, "text"))]]
-    if data.fraction is not None:
-        longest = max(1, min(box.width - 8, 48))
-        done = round(min(max(data.fraction, 0.0), 1.0) * longest)
-        lines.append(
-            [
-                Segment("━" * done, ink(box.palette, "accent")),
-                Segment("─" * (longest - done), ink(box.palette, "frame")),
-                Segment(f" {data.fraction * 100:4.0f} %", ink(box.palette, "secondary")),
-            ]
-        )
-    return lines
+def _full(data: TextData) -> str:
+    """What the highest bar stands for."""
+    return percent(data.most).strip() if data.mode in ATTENTION else f"{FULL:g} nats"
 
 
 def render(data: TextData, box: Box) -> list[Line]:
-    status = _progress(data, box)
-    rows, _ = _layout(data, box.width, max(1, box.height - len(status)))
-    lines = [[_run(data, box, token, run) for token, run in groupby(row, _token)] for row in rows]
-    place = _popover(data, box, rows)
+    status = waiting_lines(data.waiting, data.fraction, box)
+    text, _ = _layout(data, box.width, max(1, box.height - len(status)))
+    lines = [[_run(data, box, token, run) for token, run in groupby(row, _token)] for row in text.lines]
+    for at, above in text.bars.items():
+        lines[at - above : at] = _bars(data, box, text.lines[at], above)
+    place = _popover(data, box, text.lines)
     if place is not None and data.candidates is not None:
         lines = with_popover(lines, place, data.candidates, box)
     return [*(line for line in lines if line or not status), *status]
+
+
+def _bars(data: TextData, box: Box, row: Row, rows: int) -> list[Line]:
+    """The lines above a row of text."""
+    palette = box.palette
+    return bar_lines(row, rows, partial(_share, data), lambda token: surprise.column(palette, _step(data, token)))
 
 
 def _popover(data: TextData, box: Box, rows: Sequence[Row]) -> Place | None:
@@ -258,13 +270,13 @@ def _token(glyph: Glyph) -> int:
 
 def pick(data: TextData, box: Box, x: int, y: int) -> Selection | None:
     """The candidate that was clicked, where they are open over the text, else the token."""
-    rows, _ = _layout(data, box.width, box.height)
-    place = _popover(data, box, rows)
+    text, _ = _layout(data, box.width, box.height)
+    place = _popover(data, box, text.lines)
     over = None if place is None or data.candidates is None else pick_popover(place, data.candidates, box, x, y)
     if over is not None:
         return over
-    used = 0
-    for glyph in rows[y] if 0 <= y < len(rows) else ():
+    used, y = 0, text.text_line(y)
+    for glyph in text.lines[y] if 0 <= y < len(text.lines) else ():
         used += glyph.width
         if x < used:
             return Selection(step=glyph.token) if glyph.token >= 0 else None

@@ -48,6 +48,15 @@ LEAST_BAR = 7
 LEAST = 2 + LEAST_TOKEN + 1 + PERCENT
 
 
+AT_REST, LOOKED_AT = 8, 512  # rows while no token was modified; the newest tokens that are asked
+
+
+def rows(view: View) -> int | None:
+    """Few while no token was modified; None: any number."""
+    modified = view.interventions or any(step.interventions for step in view.steps[-LOOKED_AT:])
+    return None if modified else AT_REST
+
+
 @dataclass(frozen=True)
 class Row:
     """A candidate of either model. `after` is an upper bound where `bound`: the token is not among the modified model's own."""

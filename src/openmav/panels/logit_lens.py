@@ -49,7 +49,7 @@ shown.
 What is normal: nonsense or copies of the last token in the lower layers, a sudden turn to sensible words in the middle,
 and the final answer only in the last quarter. A token that is stable early was easy. Small models turn late.
 """
-LEAST_BAR = 4
+LEAST_TOKEN, LEAST_BAR = 8, 4  # cells
 OTHER = 18  # cells of one more token and its probability
 
 pick = pick_layer
@@ -119,7 +119,8 @@ def note(data: LensData, box: Box) -> str:
 
 def _widths(box: Box, count: int, width: int) -> tuple[int, int, int]:
     """(cells of the top token, of the longest bar, how many more of `count` tokens) in `width` cells."""
-    token = max(4, min(16, (width - 2 - 8) // 2))
+    room = width - 2 - 1 - 8
+    token = max(4, min(16, room if room < LEAST_TOKEN + LEAST_BAR else max(LEAST_TOKEN, room // 2)))
     spare = width - 2 - token - 1 - 8 - 12
     others = max(0, min(count - 1, spare // OTHER))
     left = max(0, width - 2 - token - 1 - 8 - others * OTHER)

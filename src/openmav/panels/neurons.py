@@ -9,21 +9,23 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.segment import Segment
 
-from openmav.paint import Line, cells, fit, ink, line_width, number_text, one_line, visible
+from openmav.paint import Line, cells, fit, ink, line_width, number_text, one_line, readable, visible
 from openmav.panels.base import Box
 from openmav.panels.widgets.diverging import diverging_bar, signed, signed_shares
+from openmav.panels.widgets.heat_grid import fitting
 from openmav.panels.widgets.layer_rows import not_captured, nothing_to_show, why_no_layers
 from openmav.record import Step
-from openmav.view import View
+from openmav.view import Selection, View
 
 TITLE = "Neurons"
 NEEDS = ("neurons", "neuron_tokens")
 ROWS = 24
 FOCUS = True
 HELP = """\
-What it shows: the neurons of the selected layer's MLP that fired most strongly for this token, strongest first: the neuron's
-number (#), its activation as a bar around 0 and a number, then the tokens whose logits it raises most (▲) and those that it
-lowers most (▼), each with by how much where there is room. Choose the layer with [ and ].
+What it shows: the neurons of the selected layer's MLP that fired most strongly for this token, strongest first: the
+neuron's number (#), its activation as a bar around 0 and a number, then the tokens whose logits it raises most (▲) and
+those that it lowers most (▼), each with by how much where there is room. Choose the layer with [ and ]. Below, where there
+is room, the strongest neurons of every layer: orange for positive activations, blue for negative ones.
 
 How to read it: an MLP can be read as a memory: a neuron fires on a pattern in the text and then pushes some tokens up and
 others down. Look for a neuron whose raised tokens belong together, and see whether it fires again when the text comes back
@@ -42,6 +44,7 @@ ID, VALUE = 7, 8
 MOST_BAR = 49  # cells of a bar that has a line of its own
 NAME, CHANGE, MOST_NAME, LEAST_NAME = 9, 6, 14, 6  # cells of a token in its column, of its number; of a token at most, of two at least
 LEAST_TOKENS = 24  # cells of the tokens beside the neuron; where there are fewer, they stand below it
+CELL, LEAST_LAYERS = 15, 4  # cells of a neuron in the grid of all layers; rows that the grid needs
 LEAST = ID + VALUE  # cells; where there are fewer, numbers would have to be cut
 
 
@@ -58,7 +61,7 @@ class Neuron:
     lowers: Tokens | None = None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class NeuronsData:
     empty: str | None  # why there is nothing to show; None where there is
     layers: int
@@ -66,6 +69,8 @@ class NeuronsData:
     cursor: int
     neurons: tuple[Neuron, ...]  # strongest first
     no_tokens: str  # why the tokens that they raise and lower are not known; "" where they are
+    ids: NDArray[np.int64]  # [layers, k], the strongest neurons of every layer, strongest first; -1 for none
+    values: NDArray[np.float64]  # [layers, k], their activations
 
 
 def data(view: View) -> NeuronsData:
@@ -76,7 +81,9 @@ def data(view: View) -> NeuronsData:
         none = f"none: {one_line(why)}" if why else "none in this layer"
         empty = none if "neurons" in step.values else not_captured(view)
     no_tokens = _why_no_tokens(view, step) if step is not None and neurons else ""
-    return NeuronsData(empty, view.layers, view.layer, view.cursor, neurons, no_tokens)
+    every = (view.values("neurons.ids"), view.values("neurons"))
+    ids, values = (np.empty((0, 0)) if one is None else one for one in every)
+    return NeuronsData(empty, view.layers, view.layer, view.cursor, neurons, no_tokens, ids.astype(np.int64), values.astype(np.float64))
 
 
 def neurons_of(view: View, step: Step) -> tuple[Neuron, ...]:
@@ -129,7 +136,7 @@ def _rows_each(data: NeuronsData, box: Box) -> int:
     """Lines of a neuron: one more for what it raises and one for what it lowers, where that does not fit beside it or all have space."""
     if not data.neurons or data.neurons[0].raises is None:
         return 1
-    return 3 if box.width < ID + VALUE + 2 * LEAST_TOKENS + 12 or box.height >= 3 * len(data.neurons) else 1
+    return 3 if box.width < ID + VALUE + 2 * LEAST_TOKENS + 12 else 1
 
 
 def _count(height: int, each: int) -> int:
@@ -146,7 +153,57 @@ def render(data: NeuronsData, box: Box) -> list[Line]:
     lines: list[Line] = []
     for neuron, share in list(zip(data.neurons, lengths))[: _count(box.height, each)]:
         lines += _beside(box, neuron, float(share)) if each == 1 else _below(box, neuron, float(share))
-    return lines[: max(box.height, 0)]
+    return [*lines, *_every_layer(data, box, box.height - len(lines) - 1)][: max(box.height, 0)]
+
+
+def _layers_in_sight(data: NeuronsData, rows: int) -> range:
+    """As many layers as fit below a heading, the selected one in the middle; none where there is little room."""
+    count = min(len(data.ids), rows - 1)
+    first = max(0, min(data.layer - count // 2, len(data.ids) - count))
+    return range(first, first + count) if count >= min(LEAST_LAYERS, len(data.ids)) else range(0)
+
+
+def _every_layer(data: NeuronsData, box: Box, rows: int) -> list[Line]:
+    """A blank line, and the strongest neurons of the layers in a grid, the highest layer first, coloured by their activations."""
+    shown, label = _layers_in_sight(data, rows), len(str(data.layers)) + 2
+    across = min(data.ids.shape[1], (box.width - label) // CELL)
+    if not shown or across < 1:
+        return []
+    quiet, palette = ink(box.palette, "secondary"), box.palette
+    part = data.values[shown.start : shown.stop, :across]
+    most = float(np.abs(part[np.isfinite(part)]).max(initial=0.0)) or 1.0
+    sight = f"layers {shown.start}–{shown.stop - 1} of {len(data.ids)}" if len(shown) < len(data.ids) else "every layer"
+    lines: list[Line] = [[], [Segment(fit(fitting([f"the strongest neurons of {sight}", sight], box.width), box.width), quiet)]]
+    for layer in reversed(shown):
+        chosen = layer == data.layer
+        mark = ink(palette, "accent" if chosen else "secondary", bold=chosen)
+        line: Line = [Segment(f"{'▸' if chosen else ' '}{layer:>{label - 2}} ", mark)]
+        for number, value in zip(data.ids[layer, :across].tolist(), data.values[layer, :across].tolist()):
+            line += _cell(box, number, value, value / most)
+        lines.append(line)
+    return lines
+
+
+def _cell(box: Box, number: int, value: float, share: float) -> Line:
+    """`#1234  +3.21` on a ground of its colour."""
+    if number < 0:
+        return [Segment(" " * CELL)]
+    good = bool(np.isfinite(value))
+    shown = signed(value, 2) if good else f"! {number_text(value, 0)}"
+    text = f"{fit(f'#{number}', CELL - 1 - VALUE)}{fit(shown, VALUE, '>')}"
+    colours = box.palette.diverging
+    on = colours[round((share + 1) / 2 * (len(colours) - 1))] if good and box.palette.color else ""
+    style = ink(box.palette, readable(box.palette, on) if on else "text" if good else "warning", on)
+    return [Segment(text, style), Segment(" ")]
+
+
+def pick(data: NeuronsData, box: Box, x: int, y: int) -> Selection | None:
+    """The layer of a row of the grid."""
+    if data.empty is not None or not data.neurons or box.width < LEAST:
+        return None
+    used = min(len(data.neurons), _count(box.height, _rows_each(data, box))) * _rows_each(data, box)
+    shown, at = _layers_in_sight(data, box.height - used - 1), y - used - 2
+    return Selection(layer=shown[-1 - at]) if 0 <= at < len(shown) else None
 
 
 def _start(box: Box, neuron: Neuron, share: float, width: int) -> Line:

@@ -45,6 +45,7 @@ What is normal: a rank of 0 and a surprisal near 0 inside words; a rank of 10 an
 or where you forced a token. Small models find their answer in the last few layers only.
 """
 SHORT, TWO, THREE = 24, 44, 64  # a box lower than this has two columns, or three, where it is as wide
+UNIT = "\ue000%"  # a number and its unit stay together
 LABEL, GAP = 10, 3  # cells of a label, and between columns
 BYTE = re.compile(r"<0x([0-9A-Fa-f]{2})>")
 BROKEN = "\ufffd"
@@ -205,8 +206,8 @@ def _wrapped(value: str, width: int) -> list[str]:
         if rows and cells(rows[-1]) + 3 + cells(part) <= width:
             rows[-1] += f" · {part}"
         else:
-            rows += wrap_words(part, width)
-    return rows
+            rows += wrap_words(part.replace(" %", UNIT), width)
+    return [row.replace(UNIT, " %") for row in rows]
 
 
 def _parts(data: CardData, box: Box) -> list[Part]:

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.segment import Segment
 
-from openmav.paint import Line, fit, ink, number, number_text, visible
+from openmav.paint import Line, fit, ink, number, number_text, surprise, visible
 from openmav.panels.base import Box
 from openmav.panels.widgets.heat_grid import Columns, fitting, windowed
 from openmav.panels.widgets.layer_rows import message, too_narrow, why_no_step
@@ -19,15 +19,16 @@ from openmav.view import Selection, View
 
 TITLE = "Uncertainty"
 NEEDS = ()
-ROWS = 8
+ROWS = 12
 HELP = """\
 What it shows: two rows of columns, one column for each generated token, the oldest on the left: above the entropy, how
 unsure the model was before it chose; below the surprisal, how unlikely the chosen token was. The numbers on the right are
 those of the token under the cursor, whose column the frame points at (▼ ▲).
 
-How to read it: both rows have the same scale, so they can be compared. High entropy and low surprisal: many ways to go on,
-and a common one was taken. Low entropy and high surprisal: the model was sure, and something else was chosen, by sampling
-or by you. Both low: the text could hardly go on in another way. Walk with the left and right keys, or click.
+How to read it: both rows have the same scale, and the colours of the text and of the timeline, so they can be compared.
+High entropy and low surprisal: many ways to go on, and a common one was taken. Low entropy and high surprisal: the model
+was sure, and something else was chosen, by sampling or by you. Both low: the text could hardly go on in another way. Walk
+with the left and right keys, or click.
 
 Formula: entropy = -sum p ln p over the whole vocabulary; surprisal = -ln p of the chosen token; both in nats, of the raw
 distribution p = softmax(logits), before any change by sampling.
@@ -39,7 +40,6 @@ surprisal is entropy on average; greedy text stays far below it.
 """
 LABEL, DIGITS = 10, 7
 SHORT = {"entropy": "H", "surprisal": "S"}  # where the column is too narrow for the words
-HUES = ("entropy", "probability")
 LEAST = 12  # cells; where there are fewer, numbers would have to be cut
 
 
@@ -81,6 +81,10 @@ def heading(data: UncertaintyData, box: Box) -> str:
     return fitting(["Uncertainty · entropy and surprisal, nats", "Uncertainty · H, S in nats", "Uncertainty"], box.width)
 
 
+def legend(data: UncertaintyData, box: Box) -> Line | None:
+    return surprise.legend(box.palette) if box.palette.color and data.empty is None and box.width >= 60 else None
+
+
 def _mean(values: NDArray[np.float64]) -> str:
     return number_text(sum(values.tolist()) / len(values), 2)
 
@@ -120,9 +124,9 @@ def render(data: UncertaintyData, box: Box) -> list[Line]:
     both = [_shown(data, values, columns).tolist() for values in (data.entropy, data.surprisal)]
     top = max((value for values in both for value in values if math.isfinite(value)), default=0.0)
     lines: list[Line] = []
-    for which, (name, hue) in enumerate(zip(("entropy", "surprisal"), HUES)):
+    for which, name in enumerate(("entropy", "surprisal")):
         rows = max(1, (box.height + (which == 0)) // 2)
-        scaled = spark_lines(box.palette, [*both[which], top], rows, hue, columns.cell(data.cursor), box.scale, columns.wide)
+        scaled = spark_lines(box.palette, [*both[which], top], rows, None, columns.cell(data.cursor), box.scale, columns.wide)
         shown = [_without_last(row, columns.wide) for row in scaled]
         scale = f"{top:.1f} " if rows > 1 and _label(box) == LABEL else ""
         lines += [_framed(box, name, now[which], row, at == rows - 1, scale if at == 0 else "") for at, row in enumerate(shown)]

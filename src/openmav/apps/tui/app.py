@@ -42,6 +42,7 @@ from openmav.apps.tui.controllers.watches import WatchesController
 from openmav.apps.tui.flood import Flood
 from openmav.apps.tui.job_control import catch_stops
 from openmav.apps.tui.keys import action_of, current_ids, keys_of
+from openmav.apps.tui.kinds import for_view
 from openmav.apps.tui.layout import Tile, place_all
 from openmav.apps.tui.performance import Performance
 from openmav.apps.tui.safe_panel import is_under_way
@@ -238,7 +239,8 @@ class MavApp(App[None]):
         panels, view = self.panels, self.view
         if view.status == "failed" and not view.steps:  # there is nothing to show
             return []
-        return place_all(panels.kinds, view.layers, *self.extent, view.options.grid_rows, panels.focused, panels.maximised, taken)
+        kinds = for_view(panels.kinds, panels.modules, view)
+        return place_all(kinds, view.layers, *self.extent, view.options.grid_rows, panels.focused, panels.maximised, taken)
 
     # ---- actions ----
 

@@ -14,7 +14,8 @@ from typing import TextIO
 
 from rich.segment import Segment
 
-from openmav.apps.tui.layout import kinds_of, place_all
+from openmav.apps.tui.kinds import for_view, kinds_of
+from openmav.apps.tui.layout import place_all
 from openmav.apps.tui.tiles import draw_screen, ground, theme_of
 from openmav.paint import Line
 from openmav.plugins import registry
@@ -52,7 +53,7 @@ def empty_screen(can: frozenset[str], options: AppOptions, width: int, height: i
     kinds = kinds_of(modules, options.sizes.get(options.layout, {}))
     view = View(options=options, layout=options.shown_layout, theme=theme_of(options))
     focused = next(iter(modules))
-    places = place_all(kinds, 0, width, height, options.grid_rows, focused, False)
+    places = place_all(for_view(kinds, modules, view), 0, width, height, options.grid_rows, focused, False)
     lines = draw_screen(modules, view, places, focused, can, width, height)[:height]
     return [list(Segment.apply_style(line, ground(view))) for line in lines]
 

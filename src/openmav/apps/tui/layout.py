@@ -5,14 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal, TypeAlias
 
+from openmav.apps.tui.kinds import TOP, Kind
 from openmav.paint import CLOSED, Edges
 
-Group: TypeAlias = Literal["top", "layers", "side", "strip"]
 SMALL = (72, 20)  # below this width or height: one panel at a time
-TOP = ("generated_text", "top_predictions")
-CARD = 0.5  # width of a panel with BESIDE, against that of the text
 CARD_ROWS = 12  # more than it asks for, that it has a use for below the text
 NARROW = 24  # cells that a panel beside the layers needs at least
 SIDE_ROWS = 10  # rows that suffice for most of them
@@ -23,18 +20,7 @@ ALONE_ROWS = 8  # the same where neither text nor candidates are shown
 WIDE = 200  # cells from which few layer panels leave half of the width to others
 LEAST_WITH_BAR = 14  # rows of a screen that names the layouts
 LEAST_ROWS = 3  # of a tile: its frame and one line
-
-
-@dataclass(frozen=True)
-class Kind:
-    """What the layout needs to know of a panel."""
-
-    group: Group
-    weight: float = 1.0  # of its width beside its neighbours
-    tall: float = 1.0  # of its height above and below others
-    rows: int | None = None  # inside its frame, beyond which it has nothing more to show; None: no limit
-    foot: int = 0  # rows below those of its layers
-    beside: int = 0  # cells that a panel of the top group needs there, frame included; with fewer it is at the side
+STRIP_ROWS = 14  # of a strip beyond which others have a better use for them
 
 
 @dataclass(frozen=True)
@@ -55,28 +41,6 @@ class Tile:
     def inner(self) -> tuple[int, int]:
         """Width and height inside of the frame."""
         return max(0, self.width - self.edges.inset), max(0, self.height - 2)
-
-
-def kind_of(name: str, module: object) -> Kind:
-    """The group and sizes of a panel, from the attributes of its module."""
-    if getattr(module, "LAYERS", False):
-        return Kind("layers", getattr(module, "WEIGHT", 1.0), foot=getattr(module, "FOOT", 0))
-    if getattr(module, "STRIP", False):
-        return Kind("strip")
-    if hasattr(module, "BESIDE"):
-        return Kind("top", CARD, rows=getattr(module, "ROWS", None), beside=module.BESIDE)
-    if name in TOP or getattr(module, "TOP", False):
-        return Kind("top", 1.0 + 0.1 * (TOP.index(name) if name in TOP else 0), rows=getattr(module, "ROWS", None))
-    return Kind("side", rows=getattr(module, "ROWS", None))
-
-
-def kinds_of(modules: Mapping[str, object], sizes: Mapping[str, tuple[float, float]]) -> dict[str, Kind]:
-    """The kinds of all panels; `sizes` multiplies the (width, height) of some."""
-    kinds = {name: kind_of(name, module) for name, module in modules.items()}
-    for name in kinds.keys() & sizes.keys():
-        wide, tall = sizes[name]
-        kinds[name] = replace(kinds[name], weight=kinds[name].weight * wide, tall=tall)
-    return kinds
 
 
 def single(width: int, height: int) -> bool:
@@ -113,7 +77,9 @@ def arrange(
         if any(kinds[name].beside for name in groups["side"]):  # what is read goes before the timeline
             top += spare - min(spare // 2, CARD_ROWS)
         elif groups["strip"]:
-            strip, rest = strip + spare, rest - spare
+            more = max(0, min(spare, STRIP_ROWS * len(groups["strip"]) - strip)) if groups["top"] else spare
+            strip, rest = strip + more, rest - more
+            top += (spare - more) * bool(groups["top"])
         elif groups["top"]:
             top += spare
     tiles = _row(_with_wide_text(kinds, has_middle, width), groups["top"], 0, 0, width, top)

@@ -8,29 +8,36 @@ from collections.abc import Sequence
 import numpy as np
 from rich.segment import Segment
 
-from openmav.paint import Line, Palette, columns, heat_runs, ink, shares, widened
+from openmav.paint import Line, Palette, columns, heat_runs, ink, shares, surprise, widened
+
+WIDEST = 4  # characters of a column
 
 
 def roomy(count: int, width: int) -> int:
-    """Characters of a column: two as long as all have that room, as on the timeline."""
-    return 2 if 2 * count <= width else 1
+    """Characters of a column: as many as all have room for, as on the timeline."""
+    return max(1, min(WIDEST, width // max(count, 1)))
 
 
 def spark_lines(
-    palette: Palette, values: Sequence[float], rows: int, hue: str, marked: int = -1, scale: str = "linear", wide: int = 1
+    palette: Palette, values: Sequence[float], rows: int, hue: str | None, marked: int = -1, scale: str = "linear", wide: int = 1
 ) -> list[Line]:
-    """`rows` lines, `wide` characters a value, scaled to the largest; `marked` is the cursor's, or -1."""
+    """`rows` lines, `wide` characters a value, scaled to the largest; `marked` is the cursor's, or -1.
+
+    Without a `hue` the values are nats, each in the colour of its step of surprise.
+    """
     finite = [math.isfinite(value) for value in values]
     heights = [float(share) if good else 1.0 for share, good in zip(shares(values, scale), finite)] if len(values) else []
-    runs = heat_runs([(at == marked) * 2 + (not good) for at, good in enumerate(finite)])
+    steps = [surprise.step_of(value) if hue is None or not good else 0 for value, good in zip(values, finite)]
+    runs = heat_runs([2 * step + (at == marked) for at, step in enumerate(steps)])
     lines: list[Line] = []
     for row in columns(heights, max(1, rows)):
         at, line = 0, []
         for code, count in runs:
-            cursor, bad = divmod(code, 2)
-            role, on = "warning" if bad else hue, "select" if cursor and palette.color else ""
+            step, cursor = divmod(code, 2)
+            on, bad = "select" if cursor and palette.color else "", step == surprise.NOT_FINITE
             text = "!" * count if bad else row[at : at + count]
-            line.append(Segment(widened(text, wide), ink(palette, role, on, bold=bool(bad))))
+            style = surprise.column(palette, step, on) if hue is None or bad else ink(palette, hue, on)
+            line.append(Segment(widened(text, wide), style))
             at += count
         lines.append(line)
     return lines

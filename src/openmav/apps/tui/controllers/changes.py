@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from openmav.apps.tui.controllers.context import Context
 from openmav.apps.tui.controllers.panels import PanelsController
-from openmav.apps.tui.layout import Kind
+from openmav.apps.tui.kinds import Kind
 from openmav.protocol.commands import Intervene
 
 MOST = 100  # changes that can be undone

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from openmav.apps.tui.controllers.context import Context
 from openmav.apps.tui.controllers.panels import PanelsController
-from openmav.apps.tui.layout import kinds_of
+from openmav.apps.tui.kinds import kinds_of
 from openmav.apps.tui.screens.modal import Field
 from openmav.errors import UsageError
 from openmav.plugins import registry

@@ -10,21 +10,33 @@ import numpy as np
 from openmav.apps.tui import keys as table
 from openmav.paint import number_text, visible
 from openmav.panels.widgets.sequence import token_at
+from openmav.record import Step
 from openmav.view import View
 
 
 @dataclass(frozen=True)
 class Progress:
-    """The view when the step of the tour was reached, the view now, and the panels that are shown now."""
+    """The view when the step of the tour was reached, the view now, the panels that are shown now, and the tokens looked at since."""
 
     before: View
     now: View
     panels: tuple[str, ...]
+    visited: frozenset[int] = frozenset()  # indexes of tokens
 
     @property
     def generated(self) -> int:
         """Tokens generated since then."""
         return len(self.now.steps) - len(self.before.steps)
+
+    @property
+    def looked_at(self) -> list[Step]:
+        """The tokens that were looked at and are still there, the surest choice first; the shown one where none was."""
+        found = [self.now.steps[at] for at in self.visited if at < len(self.now.steps)] or [self.now.step]
+        return sorted((step for step in found if step is not None), key=lambda step: step.entropy)
+
+    def drawn(self, temperature: float) -> int:
+        """Tokens generated since then at so high a temperature."""
+        return sum(step.sampling.temperature >= temperature for step in self.now.steps[len(self.before.steps) :])
 
 
 def quoted(token: str) -> str:
@@ -65,14 +77,31 @@ def after_running(progress: Progress) -> str:
     )
 
 
+def is_sure_and_unsure(progress: Progress) -> bool:
+    """Whether one of the surest quarter of all choices was looked at, and one of the least sure quarter."""
+    entropies = np.array([step.entropy for step in progress.now.steps])
+    seen = [step.entropy for step in progress.looked_at]
+    if len(progress.visited) < 2 or not np.isfinite(entropies).all():
+        return len(progress.visited) > 1
+    low, high = np.quantile(entropies, (0.25, 0.75))
+    return bool(seen[0] <= low and seen[-1] >= high)
+
+
 def entropy(progress: Progress) -> str:
-    step = progress.now.step
-    nats = step.entropy if step is not None else math.nan
+    steps = progress.looked_at
+    sure, unsure = steps[0], steps[-1]
+    if sure is unsure:
+        return f"Here the entropy was {_die(sure.entropy)}."
+    return (
+        f"{quoted(sure.token)} was the surest choice that you saw: {_die(sure.entropy)}. {quoted(unsure.token)} was the least sure:"
+        f" {_die(unsure.entropy)}. One long bar is a low entropy, many short ones are a high one."
+    )
+
+
+def _die(nats: float) -> str:
+    """An entropy, and the fair die that is as uncertain."""
     choices = math.exp(nats) if nats < 50 else math.inf
-    sides = number_text(choices, 0 if choices >= 20 else 1)
-    certainty = "nearly certain" if choices < 2 else "between a few" if choices < 12 else "wide open"
-    die = f"as uncertain as a fair die with {sides} sides"
-    return f"Here the entropy was {number_text(nats, 2)} nats: {die}, {certainty}."
+    return f"{number_text(nats, 2)} nats, as a fair die with {number_text(choices, 0 if choices >= 20 else 1)} sides"
 
 
 def temperature(progress: Progress) -> str:

@@ -14,6 +14,7 @@ from openmav.apps.tui.app import MavApp
 from openmav.apps.tui.bindings import bindings
 from openmav.apps.tui.controllers.measures import MeasureRequests
 from openmav.apps.tui.keys import TOUR_KEYS, keys_of
+from openmav.apps.tui.kinds import for_view
 from openmav.apps.tui.layout import SMALL, Tile, arrange
 from openmav.apps.tui.tour.answers import Progress
 from openmav.apps.tui.tour.box import TourBox
@@ -51,6 +52,7 @@ class TourApp(MavApp):
         self.at = 0
         self.answer: str | None = None  # the result of this step, once there is one
         self.begun = self.view
+        self._visited: set[int] = set()  # tokens that were looked at in this step
 
     def make_measures(self) -> MeasureRequests:
         return TourMeasures(self.context, self.panels)
@@ -67,6 +69,7 @@ class TourApp(MavApp):
         self.answer, self.panels.maximised, self.panels.focused = None, False, step.focus
         self.context.view = replace(self.view, modes=step.modes)
         self.begun, self.context.note = self.view, ""
+        self._visited = set()
         self.panels.show(step.panels, kinds={})
         self.controllers.changes.forget()
 
@@ -80,7 +83,9 @@ class TourApp(MavApp):
 
     def _check(self) -> None:
         """Sets the result once what the step asks for has been done."""
-        step, progress = TOUR_STEPS[self.at], Progress(self.begun, self.view, tuple(self.panels.modules))
+        step = TOUR_STEPS[self.at]
+        self._visited |= {self.view.cursor} if self.view.cursor >= 0 else set()
+        progress = Progress(self.begun, self.view, tuple(self.panels.modules), frozenset(self._visited))
         if step.done(progress):
             self.answer = step.answer(progress)
 
@@ -95,4 +100,4 @@ class TourApp(MavApp):
         width, height = self.extent
         body = max(1, height - 2 - taken)
         alone = self.panels.focused if self.panels.maximised or width < SMALL[0] or body < LEAST_BODY else None
-        return arrange(self.panels.kinds, self.view.layers, width, body, None, alone)
+        return arrange(for_view(self.panels.kinds, self.panels.modules, self.view), self.view.layers, width, body, None, alone)

@@ -23,6 +23,8 @@ class TourStep:
     modes: Mapping[str, str] = field(default_factory=dict)  # which of its MODES a panel shows
 
 
+HOT = 1.45  # the temperature that the tour goes to
+
 TOUR_STEPS = (
     TourStep(
         "A token",
@@ -57,22 +59,22 @@ TOUR_STEPS = (
     TourStep(
         "Entropy",
         "Before a token is chosen, the model may be certain or undecided. Entropy measures that over the whole distribution: 0 nats is"
-        " certainty, and the higher, the less certain. It is on the lower edge of the predictions. All earlier tokens are kept.",
-        "Press {scrub_left} to look back at earlier choices.",
+        " certainty, and the higher, the less certain. It is on the lower edge of the predictions: watch it beside the bars.",
+        "Press {scrub_left} to look back until you have seen a sure choice, one long bar, and an unsure one, only short bars.",
         ("generated_text", "top_predictions", "timeline"),
         "top_predictions",
-        lambda progress: progress.now.cursor not in (-1, progress.before.cursor),
+        answers.is_sure_and_unsure,
         answers.entropy,
     ),
     TourStep(
         "Temperature",
         "Until now the model took the most likely token (you forced one): temperature 0. Above 0 it draws one at random, by the"
-        " column “sampled”. A low temperature favours the most likely tokens, 1 draws by the model's own probabilities p, a higher one"
-        " makes them more alike: watch “sampled” and its bars.",
-        "Press {temperature_up} until the temperature is 0.8 or more, then {next} three times.",
-        ("generated_text", "top_predictions", "sampler_waterfall"),
+        " column “sampled”. Below 1 the likely tokens gain (▒), at 1 hardly anything changes, above 1 they lose (░) and the unlikely ones"
+        " gain. The temperature is on the lower edge of the predictions.",
+        "Press {temperature_up} until it is 1.5, and watch the bars on the way; then {next} three times.",
+        ("generated_text", "top_predictions"),
         "top_predictions",
-        lambda progress: progress.now.sampling.temperature >= 0.75 and progress.generated >= 3,
+        lambda progress: progress.drawn(HOT) >= 3,
         answers.temperature,
     ),
     TourStep(
@@ -90,12 +92,14 @@ TOUR_STEPS = (
     TourStep(
         "Layers",
         "A model is a stack of layers. Through them runs one vector, the residual stream; each layer's attention, and then a small network"
-        " called MLP, add something to it. The bars show how long that is; a row is a layer, the highest one comes last before the answer.",
-        "Press {layer_down} a few times to walk down the layers, {layer_up} to walk up.",
-        ("attention_norms", "mlp_norm", "residual_norms"),
-        "attention_norms",
-        lambda progress: progress.now.layer != progress.before.layer,
+        " called MLP, add something to it. The bars show how long that is; a row is a layer, the highest one comes last before the answer."
+        " The text shows where the heads of the selected layer look.",
+        "Press {layer_down} a few times to walk down the layers, and watch the text.",
+        ("generated_text", "attention_norms", "mlp_norm", "residual_norms"),
+        "generated_text",
+        lambda progress: progress.before.layer - progress.now.layer >= min(3, progress.now.layers - 1),
         answers.layer,
+        {"generated_text": "layer attention"},
     ),
     TourStep(
         "The logit lens",
