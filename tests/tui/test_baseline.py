@@ -8,8 +8,12 @@ import numpy as np
 import pytest
 from driving import COMPACT, HOME, make_app, screen_text, sent, tile
 
+from everything import whole_steps
 from fakes import make_info, make_prompt, make_step, make_steps
+from openmav.paint import line_text
+from openmav.panels import draw
 from openmav.panels.widgets.difference import difference
+from openmav.plugins import registry
 from openmav.protocol.snapshot import Snapshot
 from openmav.view import View
 from openmav.view.pinned import Pinned
@@ -128,3 +132,57 @@ def test_nothing_large_is_kept_of_a_pinned_run() -> None:
     rows = np.zeros((6, 4, 3000), dtype=np.float32)
     step = replace(STEPS[0], values={**STEPS[0].values, "attention_rows": rows})
     assert "attention_rows" not in Pinned.run("x", PROMPT, (step,)).steps[0].values
+
+
+def whole_view(cursor: int = 3, **changes: object) -> View:
+    steps = whole_steps(8, INFO)
+    view = View().updated(Snapshot(info=INFO, prompt=PROMPT, steps=steps, status="paused"))
+    pinned = Pinned.token("token 6", PROMPT, steps, 6)
+    return replace(view, pinned=pinned, layer=2, head=1, **changes).at_step(cursor)  # type: ignore[arg-type]
+
+
+def test_cells_of_heads_show_the_difference_and_its_ramp() -> None:
+    view = whole_view()
+    assert view.step is not None
+    for name, decimals in (("attention_entropy", 1), ("attention_map", 2)):
+        module = registry.load("panels", name)
+        shown = draw(module, view, 90, 8)
+        rows = [line_text(line) for line in shown.lines]
+        change = view.step.values["attention_entropy"] - view.steps[6].values["attention_entropy"]
+        for row, layer in zip(rows, reversed(range(6))):
+            for value in change[layer]:
+                assert signed(float(value), 2) in row, (name, layer)
+        assert shown.title.startswith("Δ ")
+        assert shown.legend is not None
+        assert f"{np.abs(change).max():.{decimals}f}" in line_text(shown.legend)
+        same = replace(view, pinned=Pinned.token("token 3", PROMPT, view.steps, 3))
+        colours = {segment.style.bgcolor for line in list(draw(module, same, 90, 8).lines)[:6] for segment in line[-4:] if segment.style}
+        assert len(colours - {None}) == 1, "no difference has one colour"
+
+
+def test_the_card_says_how_the_token_differs() -> None:
+    view, card = whole_view(), registry.load("panels", "token_card")
+    step, pinned = view.step, view.steps[6]
+    assert step is not None
+    text = " ".join(line_text(line) for line in draw(card, view, 90, 30).lines)
+    assert f"surprisal {signed(step.surprisal - pinned.surprisal, 2)}" in text
+    assert f"entropy {signed(step.entropy - pinned.entropy, 2)} nats" in text
+    assert f"p {signed(100 * (np.exp(step.logprob) - np.exp(pinned.logprob)), 1)} pp" in text
+    assert "minus token 6" in text
+    short = replace(view, pinned=Pinned.run("run main (2 tokens)", PROMPT, view.steps[:2]))
+    text = " ".join(line_text(line) for line in draw(card, short, 90, 30).lines)
+    assert "none: run main (2 tokens) has no token 3" in text
+
+
+def test_attribution_shows_the_parts_of_the_difference_and_they_sum_up() -> None:
+    view, module = whole_view(), registry.load("panels", "attribution")
+    step, pinned = view.step, view.steps[6]
+    assert step is not None
+    data = module.data(view)
+    assert data.sum.parts == pytest.approx(step.values["attribution"].astype(float) - pinned.values["attribution"])
+    assert data.sum.explained + data.sum.rest == pytest.approx(data.sum.logit, abs=1e-3)
+    assert data.sum.logit == pytest.approx(float(np.ravel(step.values["attribution.logit"] - pinned.values["attribution.logit"])[0]))
+    shown = draw(module, view, 100, 30)
+    assert "minus token 6" in shown.note
+    assert "minus token 6" in shown.title
+    assert f"= difference {data.sum.logit:.2f}" in line_text(list(shown.lines)[-1])

@@ -12,8 +12,8 @@ from rich.segment import Segment
 from openmav.paint import Line, Palette, cells, ink, line_width, number_text, shares, surprise
 from openmav.panels.base import Box
 from openmav.panels.widgets import heat_grid
-from openmav.panels.widgets.difference import Difference, change_cell, difference
-from openmav.panels.widgets.diverging import signed_shares
+from openmav.panels.widgets.difference import CellChanges, Difference, cell_changes, change_cell, difference
+from openmav.panels.widgets.diverging import signed, signed_shares
 from openmav.panels.widgets.heat_grid import fitting
 from openmav.panels.widgets.layer_rows import (
     LayerData,
@@ -41,7 +41,7 @@ legend on the frame says; without colour, denser cells are higher.
 
 How to read it: low entropy means that a head looks at one or two tokens only; high entropy means that it spreads its
 attention over many. The selected head is marked; [ ] and { } select layer and head. Maximise the panel (m) to read
-each head's number.
+each head's number. With a pinned token, bars and cells show the difference from it: orange is wider, blue is narrower.
 
 Formula: -sum over keys j of a_j ln a_j, where a is the attention row of the last query; in nats, 0 ln 0 = 0. It lies
 between 0 (all on one token) and ln(number of tokens that the head can see). Bars are scaled to the largest of this token,
@@ -109,6 +109,9 @@ def heading(data: EntropyData, box: Box) -> str:
 def legend(data: EntropyData, box: Box) -> Line | None:
     if data.values is None or data.empty is not None:
         return None
+    changes = cell_changes(data.values, data.difference)
+    if changes is not None:
+        return heat_grid.legend(box.palette, -changes.most, changes.most, "nats", decimals=1, diverging=True)
     if box.scale == "linear":
         return surprise.map_legend(box.palette)
     finite = data.values[np.isfinite(data.values)]
@@ -131,26 +134,31 @@ def _means(row: Array, together: int) -> NDArray[np.float64]:
     return np.array([row[at : at + together].mean() for at in range(0, len(row), together)], dtype=np.float64)
 
 
-def _numbered(colours: NDArray[np.float64], heads: Array, marked: int, palette: Palette) -> Line:
+def _numbered(colours: NDArray[np.float64], heads: NDArray, marked: int, palette: Palette, is_change: bool) -> Line:
     """Heat cells that are wide enough to hold their numbers."""
     line: Line = []
     for at, (share, value) in enumerate(zip(colours, heads)):
-        text = number_text(float(value), DECIMALS).rjust(NUMBER_CELL - 1 - (not palette.color)) + ("◂" if at == marked else " ")
+        text = (signed if is_change else number_text)(float(value), DECIMALS).rjust(NUMBER_CELL - 1 - (not palette.color)) + (
+            "◂" if at == marked else " "
+        )
         if not math.isfinite(value):
             line.append(Segment(text, ink(palette, "warning", bold=True)))
         else:
-            line.append(heat_grid.text_cell(palette, text, float(share), NUMBER_CELL, at == marked))
+            line.append(heat_grid.text_cell(palette, text, float(share), NUMBER_CELL, at == marked, diverging=is_change))
     return line
 
 
-def _head_cells(data: EntropyData, box: Box, layer: int, colours: NDArray[np.float64], wide: int, together: int) -> Line:
+def _head_cells(
+    data: EntropyData, box: Box, layer: int, colours: NDArray[np.float64], wide: int, together: int, changes: CellChanges | None
+) -> Line:
     heads = data.values[layer] if data.values is not None else np.empty(0, dtype=np.float32)
     if data.missing[layer] is not None and not np.isfinite(heads).any():
         return [Segment("·" * (math.ceil(len(heads) / together) * wide), ink(box.palette, "frame"))]
     marked = data.head // together if layer == data.layer else -1
     if wide == NUMBER_CELL and together == 1:
-        return _numbered(colours, heads, marked, box.palette)
-    return heat_grid.heat_line(box.palette, colours.tolist(), wide, marked)
+        shown = heads if changes is None else changes.values[layer]
+        return _numbered(colours, shown, marked, box.palette, changes is not None)
+    return heat_grid.heat_line(box.palette, colours.tolist(), wide, marked, diverging=changes is not None)
 
 
 def render(data: EntropyData, box: Box) -> list[Line]:
@@ -160,8 +168,9 @@ def render(data: EntropyData, box: Box) -> list[Line]:
     means = values.mean(axis=1)
     bars = shares(means, box.scale)
     together = _split(data, box.width - gutter_width(data, box))[2]
-    colours = surprise.map_shares(np.array([_means(row, together) for row in values]), box.scale)
-
+    by_head = cell_changes(values, data.difference)
+    cellwise = np.array([_means(row, together) for row in (values if by_head is None else by_head.shares)])
+    colours = surprise.map_shares(cellwise, box.scale) if by_head is None else cellwise
     before = None if data.difference is None or data.difference.values is None else data.difference.values.mean(axis=1)
     changes = None if before is None else means - before
     reach = None if changes is None else signed_shares(changes, box.scale)
@@ -173,7 +182,7 @@ def render(data: EntropyData, box: Box) -> list[Line]:
             left = change_cell(box, float(changes[layer]), float(reach[layer]), DECIMALS, DIGITS, main, bold=bold)
         else:
             left = value_cell(data, box, layer, float(means[layer]), float(bars[layer]), "entropy", DECIMALS, DIGITS, main)
-        return [*left, Segment(" "), *_head_cells(data, box, layer, colours[layer], wide, together)]
+        return [*left, Segment(" "), *_head_cells(data, box, layer, colours[layer], wide, together, by_head)]
 
     return layer_lines(data, box, cell)
 

@@ -6,11 +6,14 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 from rich.segment import Segment
 
 from openmav.paint import Line, cells, fit, ink, line_width, number_text, surprise
 from openmav.panels.base import Box
 from openmav.panels.widgets import heat_grid
+from openmav.panels.widgets.difference import Difference, cell_changes, difference
+from openmav.panels.widgets.diverging import signed
 from openmav.panels.widgets.heat_grid import Columns, condensed, fitting, heat_line, text_cell
 from openmav.panels.widgets.layer_rows import (
     LayerData,
@@ -18,6 +21,7 @@ from openmav.panels.widgets.layer_rows import (
     hidden_note,
     layer_lines,
     message,
+    minus_note,
     missing_of,
     shown_layers,
     why_empty,
@@ -56,7 +60,7 @@ How to read it: the key v goes through three kinds. Entropy: how widely a head s
 or two tokens, high is many. Relative entropy: the same as a share of the widest possible (0 = one token, 1 = all alike),
 so that early and late tokens can be compared. Sink share: how much of the attention goes to the first token, where it
 does nothing (a "sink"). Select a layer with [ and ], a head with { and }, or click a cell; the panel of the attention row
-then shows where that head looks.
+then shows where that head looks. With a pinned token, the cells show the difference from it, orange above 0 and blue below.
 
 Formula: entropy H = -sum over keys j of a_j ln a_j, with a the attention row of the last query; relative entropy = H / ln
 n, with n the number of tokens that the head can see; sink share = a_0, plus what a learned sink takes where the model
@@ -78,6 +82,7 @@ class MapData(LayerData):
     values: Array | None  # [layers, heads], in the unit of the mode
     head: int  # the selected one
     heads: int
+    difference: Difference | None = None  # from what the user pinned
 
 
 def data(view: View) -> MapData:
@@ -92,6 +97,7 @@ def data(view: View) -> MapData:
         values=values,
         head=view.head,
         heads=view.heads,
+        difference=difference(view, KINDS[mode].measure),
     )
 
 
@@ -119,14 +125,18 @@ def _ends(kind: Kind, values: Array, scale: str) -> tuple[float, float]:
 def heading(data: MapData, box: Box) -> str:
     """Leaves room for the legend where a short title does."""
     kind, shown = KINDS[data.mode], legend(data, box)
-    full = f"Attention map · {kind.title}{f', {kind.unit}' if kind.unit else ''}"
-    options = [*([f"{full} · heads 0–{data.heads - 1}"] if data.heads > 1 else []), full, f"Attention · {kind.title}"]
+    delta = "Δ " if data.values is not None and cell_changes(data.values, data.difference) is not None else ""
+    full = f"{delta}Attention map · {kind.title}{f', {kind.unit}' if kind.unit else ''}"
+    options = [*([f"{full} · heads 0–{data.heads - 1}"] if data.heads > 1 else []), full, f"{delta}Attention · {kind.title}"]
     beside = box.width - line_width(shown) - 4 if shown else box.width
     return fitting([option for option in options if cells(option) <= beside] or [*options, kind.title.capitalize()], box.width)
 
 
 def legend(data: MapData, box: Box) -> Line | None:
     kind, values = KINDS[data.mode], data.values
+    changes = None if values is None else cell_changes(values, data.difference)
+    if changes is not None:
+        return heat_grid.legend(box.palette, -changes.most, changes.most, kind.unit, diverging=True)
     if values is not None and kind.top is None and box.scale == "linear":
         return surprise.map_legend(box.palette)
     return None if values is None else heat_grid.legend(box.palette, *_ends(kind, values, box.scale), unit=kind.unit)
@@ -139,7 +149,7 @@ def note(data: MapData, box: Box) -> str:
     hidden = hidden_note(data, box, short)
     heads = _columns(data, box.width - gutter_width(data, box)).note("heads", short)
     selected = _selected(data, values, short)
-    parts = [heads, selected, hidden] if short else [hidden, heads, selected]
+    parts = [heads, selected, hidden] if short else [minus_note(data.difference, box), hidden, heads, selected]
     return " · ".join(part for part in [*parts, "v: next kind"] if part)
 
 
@@ -159,13 +169,15 @@ def render(data: MapData, box: Box) -> list[Line]:
     values = data.values
     if data.empty is not None or values is None:
         return message(box, data.empty or "")
-    heat = _shares(KINDS[data.mode], values, box.scale)
+    changes = cell_changes(values, data.difference)
+    heat = _shares(KINDS[data.mode], values, box.scale) if changes is None else changes.shares
+    shown = values if changes is None else changes.values
 
     def cell(layer: int, width: int) -> Line:
         why = data.missing[layer]
         if why is not None and not np.isfinite(values[layer]).any():
             return [Segment(fit(f"none: {why}", width), ink(box.palette, "secondary"))]
-        return _cells(data, box, layer, values[layer], heat[layer], _columns(data, width))
+        return _cells(data, box, layer, shown[layer], heat[layer], _columns(data, width), changes is not None)
 
     lines = layer_lines(data, box, cell)
     return [*lines, _axis(data, box)] if box.height > data.layers else lines
@@ -182,16 +194,18 @@ def _axis(data: MapData, box: Box) -> Line:
     return [Segment(fit(" " * gutter + names, box.width), ink(box.palette, "secondary"))]
 
 
-def _cells(data: MapData, box: Box, layer: int, values: Array, heat: Array, columns: Columns) -> Line:
+def _cells(data: MapData, box: Box, layer: int, values: NDArray, heat: NDArray, columns: Columns, is_change: bool) -> Line:
     marked = columns.cell(data.head) if layer == data.layer else -1
     if columns.wide < NUMBER_CELL or columns.together > 1:
-        return heat_line(box.palette, columns.means(heat), columns.wide, marked)
+        return heat_line(box.palette, columns.means(heat), columns.wide, marked, is_change)
     line: Line = []
     for at, (value, share) in enumerate(zip(values.tolist(), heat.tolist())):
-        text = number_text(value, DECIMALS)
+        text = (signed if is_change else number_text)(value, DECIMALS)
         text = f"{text:>4}{heat_grid.MARK if at == marked else ' '}"
         wide = columns.wide - (not box.palette.color)
-        line.append(text_cell(box.palette, text.rjust((wide + len(text) + 1) // 2).ljust(wide), share, columns.wide, at == marked))
+        line.append(
+            text_cell(box.palette, text.rjust((wide + len(text) + 1) // 2).ljust(wide), share, columns.wide, at == marked, is_change)
+        )
     return line
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +15,8 @@ from openmav.panels.widgets import heat_grid
 from openmav.panels.widgets.head_rows import LEAST, columns_of, head_lines, heads_in_sight, pick_head, rows_each
 from openmav.panels.widgets.heat_grid import Columns, condensed, fitting
 from openmav.panels.widgets.layer_rows import message, that_fit, why_empty
-from openmav.panels.widgets.parts import Row, heading_row, part_lines
+from openmav.panels.widgets.multiples import Multiples, beside_list, together
+from openmav.panels.widgets.parts import heading_row
 from openmav.panels.widgets.sequence import prompt_length, token_at
 from openmav.view import Selection, View
 
@@ -50,7 +50,6 @@ copies of the same token. A model with a learned sink, or with keys that stand f
 POSITION = 5  # cells of a token's position
 WIDEST = 4  # cells of a column in the order of the text
 LIST, GAP = 44, 2  # cells of a list of several, and between them
-WIDE, LEAST_LIST = 100, 8  # cells from which on all heads stand beside the list; rows of the list from which on they stand below it
 WHOLE = 0.99  # a row that sums to less gives the rest to a learned sink, or to blocks of several tokens
 
 
@@ -137,26 +136,11 @@ def heading(data: RowData, box: Box) -> str:
     return fitting([f"{full} · {data.mode}", f"{short} · {data.mode}", full, short], box.width)
 
 
-class Multiples(NamedTuple):
-    """Where the charts of all heads stand beside the list of one, or below it."""
-
-    x: int
-    y: int
-    box: Box
-    list_box: Box
-
-
 def _multiples(data: RowData, box: Box) -> Multiples | None:
     """None where there is no room for them, or where they are all that is shown, or no part of the view."""
     if data.heads is None or data.mode == ALL or data.none is not None or box.maximised:
         return None
-    if box.width >= WIDE:
-        x = LIST + 2 * GAP
-        return Multiples(x, 0, replace(box, width=box.width - x), replace(box, width=LIST))
-    for high in (2 * len(data.heads) + 2, len(data.heads) + 2):  # a heading, the rows of a head, an axis
-        if (y := box.height - high) > LEAST_LIST:
-            return Multiples(0, y, replace(box, height=high), replace(box, height=y - 1))
-    return None
+    return beside_list(len(data.heads), box, LIST)
 
 
 def _heads_box(data: RowData, box: Box) -> Box | None:
@@ -238,11 +222,7 @@ def _with_multiples(data: RowData, row: NDArray[np.float64], box: Box, beside: M
         bars = " · a full bar: its most but on the first token" if rows_each(data.heads, inside) > 1 else ""
         charts.append(heading_row(beside.box, beside.box.width, f"all heads of layer {data.layer}{bars}", "strongest").line)
         charts += that_fit(inside, head_lines(data.heads, data.head, data.tokens, inside))
-    if not beside.x:
-        return [*listed, *([] for _ in range(beside.y - len(listed))), *charts]
-    high = max(len(listed), len(charts))
-    parts = [[Row(line) for line in lines] + [Row([])] * (high - len(lines)) for lines in (listed, charts)]
-    return part_lines([(0, parts[0]), (beside.x, parts[1])], box.height)
+    return together(beside, listed, charts, box.height)
 
 
 def _list(data: RowData, row: NDArray[np.float64], box: Box) -> list[Line]:

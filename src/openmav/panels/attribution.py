@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 from rich.segment import Segment
 from rich.style import Style
 
-from openmav.paint import Line, fit, ink, number_text, visible
+from openmav.paint import Line, fit, ink, number_text
 from openmav.panels.base import Box
+from openmav.panels.widgets.difference import minus
 from openmav.panels.widgets.diverging import diverging_bar, floating_bar, signed, signed_shares
 from openmav.panels.widgets.heat_grid import fitting
 from openmav.panels.widgets.layer_rows import (
@@ -25,6 +26,7 @@ from openmav.panels.widgets.layer_rows import (
     that_fit,
     why_empty,
 )
+from openmav.panels.widgets.logit_parts import Sum, has_parts, less, sum_of
 from openmav.record import Step
 from openmav.record.nonfinite import hiding
 from openmav.view import View
@@ -62,34 +64,10 @@ LEAST_WATERFALL, WITH_SUM = 30, 44  # cells; those from which on the sum so far 
 SHORT = {"embedding": "embed.", "other": "other", "bias": "biases", "rest": "rest"}
 NUMBER = 7
 LEAST_BAR = 3  # cells; where there are fewer, the number stands alone
-PARTS = ("embedding", "other", "bias", "rest")  # what stands below the layers
 NAMES = {"embedding": "embedding", "other": "other", "bias": "biases", "rest": "rest"}
 COLUMNS = ("attention", "MLP")
 
 pick = pick_layer
-
-
-@dataclass(frozen=True)
-class Sum:
-    """The parts of one logit, or of the difference of two; logits."""
-
-    parts: NDArray[np.float64]  # [layers, 2]: attention and MLP
-    embedding: float
-    other: float  # what layers add beside attention and MLP
-    bias: float
-    rest: float  # what is not explained
-    logit: float
-    of: str  # the token, or "A minus B"
-
-    @property
-    def explained(self) -> float:
-        """All parts that are known."""
-        return float(np.nansum(self.parts) + np.nan_to_num(self.embedding) + np.nan_to_num(self.other)) + self.bias
-
-    @property
-    def below(self) -> list[tuple[str, float]]:
-        """The rows below the layers: names and numbers; that of other parts only where there are some."""
-        return [(name, getattr(self, name)) for name in PARTS if name != "other" or self.other]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,7 +76,8 @@ class AttributionData(LayerData):
 
     mode: str
     sum: Sum | None
-    is_difference: bool
+    is_difference: bool  # of two candidates, or from what the user pinned
+    minus: str  # what was pinned and subtracted, for the lower edge; "" for nothing
     not_comparable: bool  # a candidate is selected that was not attributed
     nowhere: bool  # this model has no attribution at all, for example because its head is not linear
 
@@ -109,6 +88,11 @@ def data(view: View) -> AttributionData:
     place = None if step is None or selected is None else _place(step, selected)
     if step is not None and "attribution" in step.values:
         shown = sum_of(view, step, place)
+    pinned = view.reference if place is None else None
+    if shown is not None and pinned is not None and has_parts(pinned, shown):
+        shown = less(shown, sum_of(view, pinned, None), minus(view))
+    else:
+        pinned = None
     own = missing_of(view, "attribution")
     return AttributionData(
         empty=why_empty(view, shown is not None),
@@ -117,7 +101,8 @@ def data(view: View) -> AttributionData:
         missing=own if step is None or shown is None else _missing(view, step, own),
         mode=view.mode("attribution", MODES),
         sum=shown,
-        is_difference=place is not None,
+        is_difference=place is not None or pinned is not None,
+        minus=minus(view) if pinned is not None else "",
         not_comparable=selected is not None and place is None,
         nowhere=shown is not None and not math.isfinite(shown.logit) and all(why is not None for why in own),
     )
@@ -136,23 +121,6 @@ def _place(step: Step, token_id: int) -> int | None:
     ids = step.values.get("attribution.top.token_ids")
     known = [] if ids is None else ids.tolist()
     return known.index(token_id) if token_id in known else None
-
-
-def sum_of(view: View, step: Step, place: int | None) -> Sum:
-    """The parts of the chosen token's logit, or of its lead over the token at `place` among those that were attributed."""
-    parts, name = step.values["attribution"].astype(np.float64), visible(step.token)
-    whole = {part: _number(step, f"attribution.{part}") for part in (*PARTS, "logit")}
-    if place is not None:
-        parts = parts - step.values["attribution.top"][:, :, place]
-        whole = {part: value - _number(step, f"attribution.top.{part}", place) for part, value in whole.items()}
-        name = f"{name} minus {visible(step.candidates.tokens[view.candidate or 0])}"
-    return Sum(parts=parts, of=name, **whole)
-
-
-def _number(step: Step, name: str, place: int = 0) -> float:
-    """One part of the whole; recordings of older versions have no "other"."""
-    values = step.values.get(name)
-    return 0.0 if values is None else float(np.ravel(values)[place])
 
 
 def _missing(view: View, step: Step, own: tuple[str | None, ...]) -> tuple[str | None, ...]:
@@ -183,6 +151,7 @@ def note(data: AttributionData, box: Box) -> str:
         what = "difference" if data.is_difference else "logit"
         parts.append(f"sum {number_text(shown.explained, DECIMALS)} = {what} {number_text(shown.logit, DECIMALS)}{_off(shown)}")
         parts += [f"embedding {_whole(shown, shown.embedding)}", f"biases {_whole(shown, shown.bias)}"]
+    parts.append(data.minus)
     if data.not_comparable:
         parts.insert(0, "no comparison: not among the ten most likely")
     return " · ".join(part for part in parts if part)
@@ -254,7 +223,7 @@ def _waterfall(data: AttributionData, shown: Sum, box: Box) -> list[Line]:
         return lines
     for at, (name, value) in enumerate(shown.below):
         lines.append([gutter, *row(first - 1 - at, (SHORT[name], signed(value, DECIMALS)), quiet)])
-    last = f" = logit {number_text(shown.logit, DECIMALS)}"
+    last = f" = {'difference' if data.is_difference else 'logit'} {number_text(shown.logit, DECIMALS)}"
     axis = fit(_axis(low, high, room, shown.logit), max(0, width - len(last)))
     return [*lines, [gutter, Segment(axis, quiet), Segment(fit(last, width - len(axis), ">"), ink(box.palette, "text", bold=True))]]
 

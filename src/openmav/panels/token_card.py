@@ -12,6 +12,8 @@ from rich.segment import Segment
 from openmav.paint import Line, cells, fit, ink, number_text, one_line, percent, visible, wrap_words
 from openmav.panels.base import Box
 from openmav.panels.widgets.candidate_bars import CandidateBars, candidate_bars, candidate_rows
+from openmav.panels.widgets.difference import minus
+from openmav.panels.widgets.diverging import signed
 from openmav.panels.widgets.layer_rows import message, not_captured, why_no_step
 from openmav.panels.widgets.lens import MEASURE
 from openmav.panels.widgets.lens_column import LensLayer, lens_layers, lens_rows
@@ -25,15 +27,15 @@ ROWS = 8
 BESIDE = 40  # cells, frame included, that it needs beside the text; with fewer it is below
 HELP = """\
 What it shows: the token under the cursor as a card: the token with every character visible (a space is ·, a newline ⏎), its
-bytes in hexadecimal, its id and its place in the text; its probability, its rank among all tokens, its surprisal, and the entropy
-of the distribution that it came from; how it was chosen, and what the sampler cut of the others; the time that it took. Below,
-or beside it: its candidates, the chosen one marked with ●, and its lens column: the token that the model would predict if
-it ended after a layer.
+bytes in hexadecimal, its id and its place in the text; its probability, its rank among all tokens, its surprisal, and the
+entropy of the distribution that it came from; Δ, how these differ from those of a pinned token; how it was chosen, and what
+the sampler cut of the others; the time that it took. Below, or beside it: its candidates, the chosen one marked with ●, and
+its lens column: the token that the model would predict if it ended after a layer.
 
 How to read it: walk through the text with the left and right keys, or go to the next surprising token with n. A bar of a
-candidate or a layer would reach over its whole width at 100 %. "cut" means that the sampler left nothing of it. In the lens column,
-neighbouring layers that predict the same token share a row, with the probability at the highest of them; read it from below
-to see the answer form. ◇ marks the first layer that predicts the final answer, ◆ the layer from which on all do.
+candidate or a layer would reach over its whole width at 100 %. "cut" means that the sampler left nothing of it. In the lens
+column, neighbouring layers that predict the same token share a row, with the probability at the highest of them; read it
+from below to see the answer form. ◇ marks the first layer that predicts the final answer, ◆ the layer from which on all do.
 
 Formula: p = softmax(logits) before any change by sampling; surprisal = -ln p, entropy = -sum p ln p, in nats; rank = how
 many tokens have a larger logit (0: none has). The bytes are the token's text in UTF-8.
@@ -74,6 +76,8 @@ class CardData:
     interventions: tuple[str, ...] = ()
     special: bool = False
     seconds: tuple[float, float, float] = (0.0, 0.0, 0.0)  # of the forward pass, of capture, of choosing
+    minus: str = ""  # what the user pinned; "" for nothing
+    changes: tuple[float, float, float] | None = None  # from it: of p, surprisal (nats) and entropy (nats)
     candidates: CandidateBars | None = None
     lens: tuple[LensLayer, ...] = ()  # [layers]
     no_lens: str = ""
@@ -118,11 +122,21 @@ def data(view: View) -> CardData:
         interventions=tuple(one_line(text) for text in step.interventions),
         special=step.special,
         seconds=(step.timing.model, step.timing.capture, step.timing.sample),
+        minus=minus(view),
+        changes=_changes(step, view.reference),
         candidates=candidates,
         lens=lens_layers(view, step),
         no_lens="not computed while the text runs" if _is_passing(view) else not_captured(view, MEASURE),
         layer=view.layer,
     )
+
+
+def _changes(step: Step, reference: Step | None) -> tuple[float, float, float] | None:
+    """How p, surprisal and entropy differ from those of the pinned token."""
+    if reference is None:
+        return None
+    p = math.exp(min(step.logprob, 0.0)) - math.exp(min(reference.logprob, 0.0))
+    return p, step.surprisal - reference.surprisal, step.entropy - reference.entropy
 
 
 def bytes_of(step: Step) -> tuple[bytes, str | None]:
@@ -175,6 +189,12 @@ def _facts(data: CardData) -> Iterator[tuple[str, str]]:
     yield "rank", rank if data.no_rank is None else f"none: {data.no_rank}"
     yield "surprisal", f"{number_text(data.surprisal, 2)} nats"
     yield "entropy", f"{number_text(data.entropy, 2)} nats"
+    if data.changes is not None:
+        p, surprisal, entropy = data.changes
+        change = f"p {signed(100 * p, 1)} pp · surprisal {signed(surprisal, 2)} · entropy {signed(entropy, 2)} nats"
+        yield "Δ", f"{change} · {data.minus}"
+    elif data.minus:
+        yield "Δ", f"none: {data.minus}"
     yield "chosen", data.chosen_by
     yield "bytes", " ".join(f"{one:02X}" for one in data.token_bytes) if data.no_bytes is None else f"none: {data.no_bytes}"
     if data.candidates is not None and any(data.candidates.cut):

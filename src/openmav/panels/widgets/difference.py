@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 from rich.segment import Segment
 
 from openmav.paint import Line, fit, ink, number
@@ -34,6 +35,24 @@ def difference(view: View, measure: str) -> Difference | None:
     if values is not None and values.shape != mine.shape:
         values = None
     return Difference(minus(view, captured=values is not None), values)
+
+
+@dataclass(frozen=True)
+class CellChanges:
+    """The changes of cells as shares -1..1 of the largest, for a grid on the ramp around 0."""
+
+    values: NDArray[np.float64]  # [layers, heads]
+    shares: NDArray[np.float64]  # [layers, heads]
+    most: float  # the largest magnitude
+
+
+def cell_changes(values: Array, difference: Difference | None) -> CellChanges | None:
+    """How [layers, heads] differ from the pinned ones; None where those are not known."""
+    if difference is None or difference.values is None:
+        return None
+    changes = values.astype(np.float64) - difference.values
+    most = float(np.abs(changes[np.isfinite(changes)]).max(initial=0.0))
+    return CellChanges(changes, changes / (most or 1.0), most)
 
 
 def minus(view: View, captured: bool = True) -> str:
