@@ -21,7 +21,7 @@ from openmav.protocol.commands import (
     SetBreakpoints,
     SetPace,
     SetSampling,
-    SweepHeads,
+    SweepSites,
     Want,
 )
 from openmav.protocol.history import History
@@ -194,9 +194,10 @@ def with_nan(step: Step, measure: str, *place: int, value: float = float("nan"))
 
 
 def make_sweep(step: Step, info: ModelInfo, known: int | None = None, **changes: object) -> SweepMap:
-    """Changes of a token's logit, those of the first `known` heads."""
-    count = info.layers * info.heads
-    there = (np.arange(count) < (count if known is None else known)).reshape(info.layers, info.heads)
+    """Changes of a token's logit, those of the first `known` sites."""
+    columns = info.heads if changes.get("what", "heads") == "heads" else 1
+    count = info.layers * columns
+    there = (np.arange(count) < (count if known is None else known)).reshape(info.layers, columns)
     values = np.random.default_rng(4).normal(0, 1, there.shape)
     made = SweepMap(step.index, step.token_id, step.token, 20.0, frozen(np.where(there, values, 0).astype(np.float32)), there, count)
     return replace(made, **changes)  # type: ignore[arg-type]
@@ -308,7 +309,7 @@ class ScriptedSource:
                 self.history.update(sampling=sampling)
             case PreviewSampling(sampling):
                 self.history.update(preview=make_preview(self.steps[-1], sampling) if self.steps else None)
-            case SweepHeads(index):
+            case SweepSites(index):
                 self.history.update(sweep=make_sweep(self.steps[index], self.info, known=40))
             case SetPace(seconds):
                 self.history.update(pace=seconds)

@@ -64,3 +64,22 @@ def test_a_click_selects_layer_and_head(width: int) -> None:
 def test_another_models_sweep_is_not_shown() -> None:
     view = replace(make_view(2), sweep=view_of().sweep)
     assert "no sweep yet" in draw(NAME, view, 60, 8)[0]
+
+
+@pytest.mark.parametrize(
+    ("what", "site", "names"), [("attn", "L{}.attn", "attention blocks"), ("mlp", "L{}.mlp", "MLPs"), ("layers", "L{}", "layers")]
+)
+def test_where_whole_parts_are_ablated_each_layer_has_a_bar_and_a_number(what: str, site: str, names: str) -> None:
+    view = view_of(known=5, what=what, how="mean")
+    sweep = view.sweep
+    assert sweep is not None
+    rows = draw(NAME, view, 60, 8)
+    for row, layer in zip(rows, reversed(range(6))):
+        change = float(sweep.changes[layer, 0])
+        assert (f"{change:+.2f}" in row) == bool(sweep.known[layer, 0])
+        assert any(part in row for part in "█▐▏▕▎▍▌▋▊▉") == bool(sweep.known[layer, 0])
+    strongest = int(np.abs(sweep.changes[:, 0]).argmax())
+    assert f"computing 5 of 6 {names} · strongest: {site.format(strongest)} " in note(NAME, view, 120, 8)
+    assert f"Sweep of {names}" in panel(NAME).heading(view, 120)
+    assert "set to its mean" in panel(NAME).heading(view, 120)
+    assert panel(NAME).pick(view, 60, 8, 30, 1).layer == 4

@@ -22,7 +22,7 @@ from openmav.protocol.commands import (
     Rename,
     Resume,
     SetSampling,
-    SweepHeads,
+    SweepSites,
     Switch,
     Type,
 )
@@ -374,7 +374,11 @@ async def test_a_sweep_has_the_whole_screen_and_escape_stops_it() -> None:
         await pilot.pause(0.5)
         await pilot.press("enter")
         await pilot.pause(0.3)
-        assert sent(app) == [SweepHeads(6, "main")]
+        assert "attention blocks: each adds its mean over the text before the token" in screen_text(app)
+        assert "layers: each is skipped" in screen_text(app)
+        await pilot.press("enter")
+        await pilot.pause(0.3)
+        assert sent(app) == [SweepSites(6, "main")]
         assert "40 of 108 heads" in screen_text(app)
         assert app.panels.maximised
         await pilot.press("escape")
@@ -388,14 +392,30 @@ async def test_a_sweep_has_the_whole_screen_and_escape_stops_it() -> None:
         assert not app.panels.maximised
 
 
-async def test_a_sweep_needs_a_token_a_model_and_heads() -> None:
+async def test_a_sweep_takes_each_kind_of_site_and_what_it_adds_instead() -> None:
+    app = make_app(8, layers=12)
+    async with app.run_test(size=HOME) as pilot:
+        app.controllers.sweep.start()
+        await pilot.pause()
+        await pilot.press("down", "down", "down", "down", "down", "enter")
+        await pilot.pause()
+        assert sent(app) == [SweepSites(7, "main", "mlp", "mean")]
+        assert "ablating 12 MLPs one by one" in screen_text(app)
+        app.controllers.sweep.start()
+        await pilot.pause()
+        await pilot.press("escape")
+        assert len(sent(app)) == 1
+
+
+async def test_a_sweep_needs_a_token_and_a_model_and_offers_heads_where_there_are_some() -> None:
     for app, says in (
         (make_app(0), "there is no token yet"),
         (make_app(source=ListSource(STEPS, INFO)), "this source does not support sweeps"),
-        (make_app(source=ScriptedSource(STEPS, replace(INFO, heads=0))), "no attention heads"),
+        (make_app(source=ScriptedSource(STEPS, replace(INFO, heads=0))), "MLPs: each adds nothing"),
     ):
         async with app.run_test(size=HOME) as pilot:
             app.controllers.sweep.start()
             await pilot.pause()
             assert says in screen_text(app)
+            assert " heads: each" not in screen_text(app)
             assert sent(app) == []

@@ -42,7 +42,7 @@ from openmav.protocol.commands import (
     SetBreakpoints,
     SetPace,
     SetSampling,
-    SweepHeads,
+    SweepSites,
     Switch,
     Type,
     Want,
@@ -281,17 +281,17 @@ def test_of_several_previews_the_last_counts_and_the_settings_between_them_too()
 
 def test_a_sweep_fills_its_map_and_another_command_stops_it(engine) -> None:
     before = obey(engine, Advance(3))
-    done = obey(engine, SweepHeads(1, "main"))
+    done = obey(engine, SweepSites(1, "main"))
     assert done.sweep is not None
     assert (done.sweep.done, done.sweep.stopped, done.sweep.index) == (done.sweep.total, False, 1)
     assert "the sweep is done" in done.notice
-    stopped = obey(engine, SweepHeads(2, "main"), Pause())
+    stopped = obey(engine, SweepSites(2, "main"), Pause())
     assert stopped.sweep is not None
     assert stopped.sweep.stopped
     assert stopped.sweep.done < stopped.sweep.total
     assert [a.token_id for a in stopped.steps] == [b.token_id for b in before.steps]
-    assert "no token 9" in obey(engine, SweepHeads(9, "main")).notice
-    assert "nothing was done" in obey(engine, SweepHeads(1, "elsewhere")).notice
+    assert "no token 9" in obey(engine, SweepSites(9, "main")).notice
+    assert "nothing was done" in obey(engine, SweepSites(1, "elsewhere")).notice
     assert len(obey(engine, Advance(1)).steps) == 4
 
 

@@ -27,7 +27,7 @@ def test_each_change_is_that_of_an_ablation_in_the_run() -> None:
     session = begin()
     for _ in range(5):
         session.step()
-    maps = list(session.sweep_heads(4))
+    maps = list(session.sweep_sites(4))
     last, info = maps[-1], session.info
     assert [one.done for one in maps] == list(range(last.total + 1))
     assert not last.under_way
@@ -58,7 +58,7 @@ def test_the_run_goes_on_as_if_nothing_had_been_swept(stop: int) -> None:
         for _ in range(6):
             session.step()
     before = list(swept.steps)
-    for at, _ in enumerate(swept.sweep_heads(2)):
+    for at, _ in enumerate(swept.sweep_sites(2)):
         if at == stop:
             break
     assert swept.steps == before
@@ -71,4 +71,23 @@ def test_there_is_no_such_token(index: int) -> None:
     for _ in range(3):
         session.step()
     with pytest.raises(UsageError, match="there is no token"):
-        next(session.sweep_heads(index))
+        next(session.sweep_sites(index))
+
+
+@pytest.mark.parametrize(
+    ("what", "how", "spec"), [("mlp", "zero", "ablate L{}.mlp"), ("attn", "mean", "ablate L{}.attn=mean"), ("layers", "zero", "ablate L{}")]
+)
+def test_other_sites_change_the_logit_as_their_interventions_do(what: str, how: str, spec: str) -> None:
+    session = begin()
+    session.step()
+    *_, last = session.sweep_sites(0, what, how)  # type: ignore[arg-type]
+    assert last.changes.shape == (session.info.layers, 1)
+    assert (last.what, last.how, last.done) == (what, how, last.total)
+    for layer in range(session.info.layers):
+        if not last.known[layer, 0]:
+            continue
+        step = session.intervene((spec.format(layer),))
+        assert step is not None
+        assert step.before is not None
+        change = logit_of(step.candidates, last.token_id) - logit_of(step.before.candidates, last.token_id)
+        assert last.changes[layer, 0] == pytest.approx(change, abs=1e-4)

@@ -27,11 +27,12 @@ from openmav.protocol.commands import (
     SetBreakpoints,
     SetPace,
     SetSampling,
-    SweepHeads,
+    SweepSites,
     Switch,
     Type,
     Want,
 )
+from openmav.settings.sites import SWEPT_NAMES
 
 if TYPE_CHECKING:
     from openmav.engine.worker import Engine
@@ -166,20 +167,20 @@ def _attributing(engine: Engine, what: str, fraction: float | None) -> None:
         raise UsageError("input attribution was stopped")
 
 
-def sweep_heads(engine: Engine, session: Session, command: SweepHeads) -> str:
+def sweep_sites(engine: Engine, session: Session, command: SweepSites) -> str:
     """Stopped by any other command but Want; that one is obeyed then."""
     engine.running = False
     _need_branch(session, command.branch)
     now, reported = None, 0.0
-    for now in session.sweep_heads(command.index):
+    for now in session.sweep_sites(command.index, command.what, command.how):
         engine.inbox.receive()
         stopped = engine.inbox.holds(Want, other=True) and now.under_way
         if stopped or not now.under_way or time.monotonic() - reported > EVERY:
             engine.reporter.swept(replace(now, stopped=stopped))
             reported = time.monotonic()
         if stopped:
-            return f"the sweep was stopped after {now.done} of {now.total} heads"
-    return f"the sweep is done: {now.total} heads" if now is not None else ""
+            return f"the sweep was stopped after {now.done} of {now.total} {SWEPT_NAMES[now.what]}"
+    return f"the sweep is done: {now.total} {SWEPT_NAMES[now.what]}" if now is not None else ""
 
 
 def retrace(engine: Engine, session: Session, command: Retrace) -> str:
@@ -280,6 +281,6 @@ HANDLERS: dict[type, Callable[[Engine, Session, Any], str | None]] = {
     PreviewSampling: preview_sampling,
     SetPace: set_pace,
     Attribute: attribute,
-    SweepHeads: sweep_heads,
+    SweepSites: sweep_sites,
     Retrace: retrace,
 }

@@ -19,13 +19,13 @@ from openmav.protocol.commands import (
     SetBreakpoints,
     SetPace,
     SetSampling,
-    SweepHeads,
+    SweepSites,
     Want,
 )
 
 MOST = 256  # commands that wait
 # Of these, one after the other, the last says all of it, whatever those before it said.
-LAST_WINS = (Want, SetSampling, PreviewSampling, SetPace, SetBreakpoints, Intervene, Attribute, SweepHeads)
+LAST_WINS = (Want, SetSampling, PreviewSampling, SetPace, SetBreakpoints, Intervene, Attribute, SweepSites)
 ONCE = (Want, PreviewSampling)  # of several that wait, only the last counts, whatever stands between them
 COUNTED = (Advance, Back, Forward)
 Numbered: TypeAlias = tuple[int, Command]

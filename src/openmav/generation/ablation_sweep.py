@@ -32,13 +32,15 @@ def possible_sites(backend: Backend, what: Swept, how: How) -> tuple[Intervening
     return backend, sites, missing
 
 
-def sweep_heads(backend: Backend, prompt: Prompt, steps: Sequence[Step], index: int) -> Iterator[SweepMap]:
-    """The map of step `index` as it grows: none known, then one head more each time. The backend's cache stays where it is.
+def sweep_sites(
+    backend: Backend, prompt: Prompt, steps: Sequence[Step], index: int, what: Swept = "heads", how: How = "zero"
+) -> Iterator[SweepMap]:
+    """The map of step `index` as it grows: none known, then one site more each time. The backend's cache stays where it is.
 
-    Raises UsageError for a backend or model that has no heads to ablate, and where there is no such step.
+    Raises UsageError for a backend or model that has no such sites to ablate, and where there is no such step.
     """
     info = backend.info
-    model, sites, _ = possible_sites(backend, "heads", "zero")
+    model, sites, _ = possible_sites(backend, what, how)
     if not 0 <= index < len(steps):
         raise UsageError(f"there is no token {index} to sweep for; there are {len(steps)}, counted from 0")
     step, ids = steps[index], (*prompt.token_ids, *(one.token_id for one in steps[:index]))
@@ -47,9 +49,10 @@ def sweep_heads(backend: Backend, prompt: Prompt, steps: Sequence[Step], index: 
         logit = float(whole.prefill(ids, frozenset()).logits[step.token_id])
     finally:
         whole.close()
-    shape = info.layers, info.heads
+    shape = info.layers, info.heads if what == "heads" else 1
     changes, known = np.zeros(shape, dtype=np.float32), np.zeros(shape, dtype=np.bool_)
-    result = SweepMap(index, step.token_id, step.token, logit, frozen(changes.copy()), known.copy(), len(sites), step.before is not None)
+    begun = (index, step.token_id, step.token, logit, frozen(changes.copy()), known.copy())
+    result = SweepMap(*begun, total=len(sites), of_baseline=step.before is not None, what=what, how=how)
     yield result
     for one, logits in zip(sites, model.variants(sites, ids)):
         place = one.layer, one.index or 0

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from openmav.backends.base import Backend, Frame, Progress
 from openmav.conditions.breakpoints import Breakpoints, Hit
 from openmav.errors import UsageError
-from openmav.generation.ablation_sweep import sweep_heads
+from openmav.generation.ablation_sweep import sweep_sites
 from openmav.generation.attribute import AttributionRequest, attribute
 from openmav.generation.branches import BranchTree
 from openmav.generation.detokenize import TokenStrings
@@ -29,7 +29,9 @@ from openmav.record.comparison import Comparison
 from openmav.record.sampling_preview import SamplingPreview
 from openmav.record.sweep_map import SweepMap
 from openmav.settings import Settings
+from openmav.settings.interventions import How
 from openmav.settings.sampling import Sampling
+from openmav.settings.sites import Swept
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -349,9 +351,9 @@ class Session:
         request = AttributionRequest(method, index, token_id, minus)
         return attribute(self.backend, self._runner.strings, self.prompt, self.steps, request, self.progress)
 
-    def sweep_heads(self, index: int) -> Iterator[SweepMap]:
-        """Each head of the baseline model ablated alone, and the change of the logit of the token at `index`; the map as it grows."""
-        return sweep_heads(self.backend, self.prompt, self.steps, index)
+    def sweep_sites(self, index: int, what: Swept = "heads", how: How = "zero") -> Iterator[SweepMap]:
+        """Each site of the baseline model ablated alone, and the change of the logit of the token at `index`; the map as it grows."""
+        return sweep_sites(self.backend, self.prompt, self.steps, index, what, how)
 
     def __enter__(self) -> Session:
         return self

@@ -1,4 +1,4 @@
-"""Head sweep: each head ablated alone, and how the logit of one token changes, as a map that fills while it is computed."""
+"""Sweep: each head, sub-block or layer ablated alone, and how the logit of one token changes, as a map that fills while it is computed."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from openmav.paint import Line, visible
 from openmav.panels.base import Box
 from openmav.panels.widgets import heat_grid
+from openmav.panels.widgets.difference import change_cell
 from openmav.panels.widgets.diverging import signed, signed_shares
 from openmav.panels.widgets.heat_grid import Columns, condensed, fitting
 from openmav.panels.widgets.layer_rows import (
@@ -23,35 +24,41 @@ from openmav.panels.widgets.layer_rows import (
     why_no_layers,
 )
 from openmav.record import Array
+from openmav.settings.interventions import How
+from openmav.settings.sites import SWEPT_NAMES, Swept
 from openmav.view import Selection, View
 
-TITLE = "Head sweep"
+TITLE = "Sweep"
 NEEDS = ()
 HELP = """\
-What it shows: one row a layer, one column a head: how the logit of one token changes where that head alone adds nothing.
-The command palette starts it ("sweep") for the token under the cursor; cells fill while it is computed, escape stops it.
+What it shows: one row a layer, one column a head: how the logit of one token changes where that head alone adds nothing, or
+its mean over the text before the token. Where the attention, the MLP or all of a layer is ablated, a row has one bar. The
+command palette starts it ("sweep") for the token under the cursor; cells fill while it is computed, escape stops it.
 
 How to read it: blue heads raise the token's logit (without them it falls), orange ones lower it, and most do nothing. The
-lower edge names the token and the strongest head. A click or the keys [ ] and { } select a layer and head, and the key a begins
+lower edge names the strongest one. A click or the keys [ ] and { } select a layer and head, and the key a begins
 with ablating the selected head in the run itself.
 
 Formula: change = logit of the token with the head's output set to 0, minus its logit in the unchanged model, in logits, at
 the place where the token was chosen; the raw logits, before sampling. Colours are scaled to the largest change in sight.
 
-Source: a forward pass over the text before the token for each head, several in one batch, in runs of their own: the text, its cache
-and its random numbers stay as they are. Michel et al., "Are Sixteen Heads Really Better than One?" (2019).
+Source: a forward pass over the text before the token for each head, several in one batch, in runs of their own: the text,
+its cache and its random numbers stay as they are. Michel et al., "Are Sixteen Heads Really Better than One?" (2019).
 
 What is normal: a handful of heads with changes of one logit or more, many near 0. Heads can stand in for each other, so that
 a small change does not prove that a head is of no use.
 """
+DIGITS = 7  # cells of the number of a site that has a row of its own
 NUMBERED = 7  # cells of a head from which on its number is written in it
-NO_SWEEP = "no sweep yet: ctrl+p, then sweep heads"
+NO_SWEEP = "no sweep yet: ctrl+p, then sweep"
 
 
 @dataclass(frozen=True, kw_only=True)
 class SweepData(LayerData):
-    changes: Array | None  # [layers, heads], logits
-    known: NDArray[np.bool_] | None  # [layers, heads]
+    changes: Array | None  # [layers, sites], logits
+    known: NDArray[np.bool_] | None  # [layers, sites]
+    what: Swept = "heads"
+    how: How = "zero"
     head: int  # the selected one
     token: str = ""
     index: int = -1  # of the token
@@ -79,6 +86,8 @@ def data(view: View) -> SweepData:
         total=sweep.total,
         stopped=sweep.stopped,
         of_baseline=sweep.of_baseline,
+        what=sweep.what,
+        how=sweep.how,
     )
 
 
@@ -89,9 +98,10 @@ def _columns(data: SweepData, box: Box) -> Columns:
 
 def heading(data: SweepData, box: Box) -> str:
     if data.changes is None:
-        return fitting([TITLE, "Sweep"], box.width)
-    where = f"{data.token} at token {data.index}"
-    return fitting([f"{TITLE}: change of the logit of {where}, each ablated alone", f"{TITLE} · {where}", TITLE, "Sweep"], box.width)
+        return TITLE
+    where, title = f"{data.token} at token {data.index}", f"{TITLE} of {SWEPT_NAMES[data.what]}"
+    way = "set to its mean" if data.how == "mean" else "ablated"
+    return fitting([f"{title}: change of the logit of {where}, each {way} alone", f"{title} · {where}", title, TITLE], box.width)
 
 
 def legend(data: SweepData, box: Box) -> Line | None:
@@ -106,14 +116,22 @@ def note(data: SweepData, box: Box) -> str:
     if data.empty is not None or changes is None or known is None:
         return ""
     done = int(known.sum())
-    parts = ["" if done == data.total else f"{'stopped at' if data.stopped else 'computing'} {done} of {data.total} heads"]
+    parts = [
+        "" if done == data.total else f"{'stopped at' if data.stopped else 'computing'} {done} of {data.total} {SWEPT_NAMES[data.what]}"
+    ]
     if done:
         layer, head = np.unravel_index(int(np.argmax(np.where(known, np.abs(np.nan_to_num(changes)), -1))), changes.shape)
-        parts.append(f"strongest: L{layer}.H{head} {signed(float(changes[layer, head]), 2)}")
-    if 0 <= data.layer < len(known) and data.head < known.shape[1] and known[data.layer, data.head]:
-        parts.append(f"L{data.layer}.H{data.head} {signed(float(changes[data.layer, data.head]), 2)}")
-    parts += ["without the interventions"] * data.of_baseline + [_columns(data, box).note("heads"), hidden_note(data, box)]
+        parts.append(f"strongest: {_site(data, int(layer), int(head))} {signed(float(changes[layer, head]), 2)}")
+    head = data.head if data.what == "heads" else 0
+    if 0 <= data.layer < len(known) and head < known.shape[1] and known[data.layer, head]:
+        parts.append(f"{_site(data, data.layer, head)} {signed(float(changes[data.layer, head]), 2)}")
+    together = _columns(data, box).note("heads") if data.what == "heads" else ""
+    parts += ["without the interventions"] * data.of_baseline + [together, hidden_note(data, box)]
     return " · ".join(part for part in parts if part)
+
+
+def _site(data: SweepData, layer: int, head: int) -> str:
+    return f"L{layer}" + {"heads": f".H{head}", "layers": ""}.get(data.what, f".{data.what}")
 
 
 def render(data: SweepData, box: Box) -> list[Line]:
@@ -126,7 +144,10 @@ def render(data: SweepData, box: Box) -> list[Line]:
     reach = signed_shares(np.where(known, changes, 0.0), box.scale)
     cells = np.where(known, np.where(np.isfinite(changes), reach, np.inf), np.nan)
 
-    def cell(layer: int, _width: int) -> Line:
+    def cell(layer: int, width: int) -> Line:
+        if data.what != "heads":
+            change = float(changes[layer, 0]) if known[layer, 0] else np.nan
+            return change_cell(box, change, float(reach[layer, 0]), 2, DIGITS, width, bold=layer == data.layer)
         shares = [_share(part) for part in _parts(cells[layer], columns)]
         marked = columns.cell(data.head) if layer == data.layer else -1
         if columns.wide == NUMBERED:
@@ -158,4 +179,6 @@ def pick(data: SweepData, box: Box, x: int, y: int) -> Selection | None:
     rows = shown_layers(data, box)
     if data.empty is not None or not 0 <= y < len(rows):
         return None
+    if data.what != "heads":
+        return Selection(layer=rows[y])
     return Selection(layer=rows[y], head=_columns(data, box).column(x - gutter_width(data, box)) if x >= gutter_width(data, box) else None)

@@ -6,7 +6,9 @@ from dataclasses import dataclass
 from typing import TypeAlias, get_args
 
 from openmav.record import Branch
+from openmav.settings.interventions import How
 from openmav.settings.sampling import Sampling
+from openmav.settings.sites import Swept
 
 
 @dataclass(frozen=True)
@@ -150,14 +152,16 @@ class Attribute:
 
 
 @dataclass(frozen=True)
-class SweepHeads:
-    """Ablate each head alone and report the change of the logit of the token at `index`; the run is paused and stays as it is.
+class SweepSites:
+    """Ablate each site of a kind alone and report the change of the logit of the token at `index`; the run is paused and stays as it is.
 
     Any other command but Want stops it. `branch`: the branch that `index` was read on; nothing is done on another one.
     """
 
     index: int
     branch: str | None = None
+    what: Swept = "heads"
+    how: How = "zero"
 
 
 @dataclass(frozen=True)
@@ -173,7 +177,7 @@ class Retrace:
 
 Generating: TypeAlias = Resume | Pause | Advance | Back | Forward | Force | Type | Switch | Rename
 Changing: TypeAlias = EditPrompt | Intervene | SetBreakpoints | SetSampling | SetPace
-Command: TypeAlias = Generating | Changing | Want | PreviewSampling | Attribute | SweepHeads | Retrace
+Command: TypeAlias = Generating | Changing | Want | PreviewSampling | Attribute | SweepSites | Retrace
 
 
 COMMANDS = frozenset(kind.__name__ for kind in get_args(Command))  # of a source that takes them all

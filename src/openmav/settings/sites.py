@@ -11,6 +11,7 @@ from typing import Literal, TypeAlias
 
 SiteName: TypeAlias = Literal["head", "attn", "mlp", "resid", "layer", "neuron"]
 Swept: TypeAlias = Literal["heads", "attn", "mlp", "layers"]  # what a sweep ablates one after another
+SWEPT_NAMES: dict[Swept, str] = {"heads": "heads", "attn": "attention blocks", "mlp": "MLPs", "layers": "layers"}
 
 
 @dataclass(frozen=True)

@@ -53,8 +53,8 @@ def commands(view: View, perform: Callable[[str], Awaitable[None]], controllers:
                 for theme in THEMES:
                     yield SystemCommand(f"View: theme {theme}", "change the colours of the screen", partial(display.set_theme, theme))
         elif group == "Change":
-            about = "ablate each attention head alone, for the shown token: a live map of layers and heads; the run stays as it is"
-            yield SystemCommand("Change: sweep heads", about, controllers.sweep.start)
+            about = "ablate each head, attention, MLP or layer alone, for the shown token: a live map; the run stays as it is"
+            yield SystemCommand("Change: sweep", about, controllers.sweep.start)
         elif group == "Run":
             yield SystemCommand(
                 "Run: load another model", "asks for a name or a folder; this one stays until it is there", controllers.model.ask
