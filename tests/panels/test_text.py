@@ -87,7 +87,7 @@ def test_the_limit_counts_generated_characters_only() -> None:
 
 def test_no_limit() -> None:
     steps = make_steps(150)
-    text = "".join(draw("generated_text", make_view(steps, options=AppOptions(limit_chars=0)), 100, 13))
+    text = "".join(draw("generated_text", make_view(steps, options=AppOptions(limit_chars=0)), 100, 12))
     assert text.startswith("The capital of France")
 
 
