@@ -34,9 +34,10 @@ def in_the_text(view: View) -> dict[str, str | None]:
 
 
 def on_the_timeline(view: View) -> list[str]:
-    """The colour of every column, two cells each."""
+    """The colour of every column, all of one width."""
     (line,) = panel("timeline").render(view, 60, 1)
-    return [s.style.color.name for s in line for _ in range(len(s.text) // 2)]
+    wide = sum(len(s.text) for s in line) // len(view.steps)
+    return [s.style.color.name for s in line for _ in range(len(s.text) // wide)]
 
 
 @themes
@@ -140,8 +141,8 @@ def test_the_frame_points_at_the_cursors_column() -> None:
         line_text(line)
         for line in tile(list(found.lines), 64, 4, PALETTES[view.theme], "T", "", legend=found.legend, pointer=found.pointer)
     ]
-    assert found.pointer == 28
-    assert drawn[0].index("▼") == drawn[-1].index("▲") == 2 + 28
+    assert found.pointer == 14 * 3
+    assert drawn[0].index("▼") == drawn[-1].index("▲") == 2 + 14 * 3
 
 
 def test_the_pointer_is_seen_wherever_the_cursor_is() -> None:

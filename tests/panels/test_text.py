@@ -196,7 +196,7 @@ def test_where_there_is_room_each_token_has_a_bar_of_its_surprisal() -> None:
     assert all(row.ljust(15)[0] == " " for row in rows[:5]), "no bar over a space"
     assert "a full bar: 8 nats" in note("generated_text", view, 60, 20)
     assert panel("generated_text").pick(view, 60, 20, 4, 1).cursor == 1, "a click on a bar is one on its token"
-    assert "a full bar" not in note("generated_text", view, 60, 12)
+    assert "a full bar" not in note("generated_text", view, 60, 6)
 
 
 def test_bars_stay_until_the_text_needs_their_rows() -> None:

@@ -122,9 +122,9 @@ def note(data: SweepData, box: Box) -> str:
     if done:
         layer, head = np.unravel_index(int(np.argmax(np.where(known, np.abs(np.nan_to_num(changes)), -1))), changes.shape)
         parts.append(f"strongest: {_site(data, int(layer), int(head))} {signed(float(changes[layer, head]), 2)}")
-    head = data.head if data.what == "heads" else 0
-    if 0 <= data.layer < len(known) and head < known.shape[1] and known[data.layer, head]:
-        parts.append(f"{_site(data, data.layer, head)} {signed(float(changes[data.layer, head]), 2)}")
+    column = data.head if data.what == "heads" else 0
+    if 0 <= data.layer < len(known) and column < known.shape[1] and known[data.layer, column]:
+        parts.append(f"{_site(data, data.layer, column)} {signed(float(changes[data.layer, column]), 2)}")
     together = _columns(data, box).note("heads") if data.what == "heads" else ""
     parts += ["without the interventions"] * data.of_baseline + [together, hidden_note(data, box)]
     return " · ".join(part for part in parts if part)

@@ -15,7 +15,7 @@ from openmav.paint import Line, cells, columns
 from openmav.paint.wrap import Glyph, Row, wrap
 from openmav.panels.widgets.text_window import NOWHERE
 
-LEAST_ROWS = 13  # of a box that has bars
+LEAST_ROWS = 7  # of a box that has bars
 MEASURE = 96  # cells of a row that the eye finds back from
 SPACINGS = (6, 4, 2)  # lines of a row of text with its bars; few, so that growing text seldom moves
 APART = 2  # lines of a row of text without bars
