@@ -207,8 +207,8 @@ async def test_unknown_names_stop_before_the_screen_opens() -> None:
 async def test_mouse() -> None:
     app = make_app(12)
     async with app.run_test(size=HOME) as pilot:
-        await pilot.click("#panel-timeline", offset=(2 + 9, 2))
-        assert app.view.cursor == 4, "a token has two cells while there is room"
+        await pilot.click("#panel-timeline", offset=(2 + 4 * 4 + 1, 2))
+        assert app.view.cursor == 4, "a token has four cells while there is room"
         assert app.panels.focused == "timeline"
         await pilot.click("#panel-mlp_norm", offset=(8, 1 + 3))
         assert app.view.layer == 26
