@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from openmav.paint import one_line, visible
 from openmav.panels import health, output_distribution, sampler_waterfall
-from openmav.panels.attribution import PARTS
+from openmav.panels.widgets.logit_parts import PARTS
 from openmav.protocol.snapshot import Snapshot
 from openmav.record import RANK_EDGES, Branch, Step, measure_of
 from openmav.recording.export.page.numbers import MOST_ENTRIES, NORMS, NOT_RECORDED, TOO_LARGE
