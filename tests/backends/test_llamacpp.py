@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +18,14 @@ pytest.importorskip("gguf", reason="gguf is not installed: no file for the backe
 from backends.gguf_files import VOCABULARY, write
 from openmav.backends import llamacpp
 from openmav.backends.base import Frame, LoadOptions
-from openmav.backends.llamacpp import anatomy, native
+from openmav.backends.llamacpp import anatomy, demo_file, native
 from openmav.backends.llamacpp.backend import LlamaCppBackend
 from openmav.backends.llamacpp.tap import Tap
 from openmav.backends.sites import HEAD_SITES, SITES
 from openmav.backends.transformers.backend import TransformersBackend, wrap
 from openmav.errors import EngineError, LoadError, UsageError
 from openmav.settings.interventions import parse
+from openmav.system.signals import Interrupted, forget, watch_signals
 
 FLOAT32 = LoadOptions(dtype="float32", threads=1)
 IDS = [(7 * i * i + 3 * i + 11) % VOCABULARY for i in range(700)]
@@ -224,3 +227,32 @@ def test_a_stream_that_is_not_followed_leaves_the_text_and_says_why(tmp_path: Pa
     assert all(row is None for rows in frame.sites.values() for row in rows)
     assert frame.head is None
     assert all(set(backend.missing[site].values()) == {f"{anatomy.NO_STREAM}: it splits"} for site in SITES | HEAD_SITES)
+
+
+@pytest.mark.parametrize("handled_by", ["Python", "mav"])
+def test_a_signal_amid_a_pass_waits_for_its_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, handled_by: str) -> None:
+    demo_file.write(tmp_path / "demo.gguf")
+    backend = llamacpp.load(str(tmp_path / "demo.gguf"), FLOAT32)
+    want, ids = frozenset({"residual.after"}), backend.encode("It is a truth universally acknowledged")
+    backend.prefill(ids, want)
+    expected = backend.decode_one_token(ids[0], want).logits
+    backend.rewind(len(ids))
+    at, sent = Tap._at, []
+
+    def interrupted(self: Tap, address: int) -> None:
+        if not sent:
+            sent.append(address)
+            signal.raise_signal(signal.SIGINT)
+        at(self, address)
+
+    monkeypatch.setattr(Tap, "_at", interrupted)
+    kind, watched = (KeyboardInterrupt, nullcontext()) if handled_by == "Python" else (Interrupted, watch_signals())
+    with watched:
+        with pytest.raises(kind):
+            backend.decode_one_token(ids[0], want)
+        forget()
+    assert sent
+    assert backend.length == len(ids) + 1
+    backend.rewind(len(ids))
+    assert torch.equal(backend.decode_one_token(ids[0], want).logits, expected)
+    backend.close()

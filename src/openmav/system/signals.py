@@ -97,6 +97,29 @@ def hold() -> Iterator[None]:
         check()
 
 
+@contextmanager
+def uninterrupted() -> Iterator[None]:
+    """Context manager: no signal raises inside the block, Python's own KeyboardInterrupt neither; it does so at the end.
+
+    An exception in a callback of compiled code does not pass through that code: it would go on, with a wrong answer.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    pressed: list[int] = []
+    own = signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    if own:
+        signal.signal(signal.SIGINT, lambda number, _frame: pressed.append(number))
+    try:
+        with hold():
+            yield
+    finally:
+        if own:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+    if pressed:
+        raise KeyboardInterrupt
+
+
 def check() -> None:
     """Raises Interrupted where a signal came that has not been handled yet."""
     if _state.number is not None and not _state.finishing:

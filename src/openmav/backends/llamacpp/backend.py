@@ -21,6 +21,7 @@ from openmav.errors import UsageError
 from openmav.record import ModelInfo
 from openmav.settings.generation_defaults import GenerationDefaults
 from openmav.settings.interventions import Intervention
+from openmav.system.signals import uninterrupted
 
 
 def load(name: str, options: LoadOptions, progress: Progress | None = None) -> LlamaCppBackend:
@@ -38,7 +39,8 @@ class LlamaCppBackend(OnRun):
     def __init__(self, weights: Weights, header: GgufHeader, name: str, options: LoadOptions) -> None:
         self.weights = weights
         settings = ContextSettings(context.cache_type(options.dtype), options.threads, weights.count("n_ctx_train"))
-        self.examined = checks.examine(weights, settings)
+        with uninterrupted():
+            self.examined = checks.examine(weights, settings)
         self.vocabulary = Vocabulary(weights.native.llama, weights.vocab, header)
         self.end_ids = self.vocabulary.end_ids
         self._run = Run(self.examined, self.examined.head)

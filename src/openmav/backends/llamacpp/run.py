@@ -17,6 +17,7 @@ from openmav.backends.llamacpp.context import Context
 from openmav.backends.llamacpp.examined import Examined
 from openmav.backends.llamacpp.passes import Changes, Passes
 from openmav.errors import UsageError
+from openmav.system.signals import uninterrupted
 
 FIRST, ROOM = 512, 256  # tokens that a cache has room for at least, and beyond a prompt
 EVERY = 32  # tokens between two copies of a state that can't be cut
@@ -58,18 +59,20 @@ class Run:
             if progress is not None:
                 progress(f"reading the prompt, {self.length} of {total} tokens", self.length / total)
             some = ids[at : at + chunk]
-            self._made().run(some, self.length, outputs="none")
-            self.ids += some
+            with uninterrupted():
+                self._made().run(some, self.length, outputs="none")
+                self.ids += some
 
     def decode_one_token(self, token_id: int, want: frozenset[str]) -> Frame:
         """See backends.base.Backend."""
         self._context(self.length + 1)
         sites = self.examined.readable & want
         began = time.perf_counter()
-        values = self._made().run([token_id], self.length, sites)
-        logits = torch.from_numpy(self._made().context.logits())
-        seconds = time.perf_counter() - began
-        self.ids.append(token_id)
+        with uninterrupted():
+            values = self._made().run([token_id], self.length, sites)
+            logits = torch.from_numpy(self._made().context.logits())
+            seconds = time.perf_counter() - began
+            self.ids.append(token_id)
         if self._states and self.length % EVERY == 0:
             self._remember()
         bytes_of = partial(int, self.examined.cache_bytes(self.length))
@@ -121,8 +124,9 @@ class Run:
         self._made().context.restore(self._states[kept])
         self.ids = ids[:kept]
         for token in ids[kept:]:
-            self._made().run([token], self.length)
-            self.ids.append(token)
+            with uninterrupted():
+                self._made().run([token], self.length)
+                self.ids.append(token)
         self._states = {at: state for at, state in self._states.items() if at <= length}
 
     def _remember(self) -> None:
