@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 from typing import cast
 
 from openmav.backends.base import Backend, Batching
@@ -41,8 +42,8 @@ class PromptBatch:
             return "one is asked for at a time"
         if not isinstance(self._backend, Batching):
             return f"the backend {self._backend.info.backend} runs one text at a time"
-        sessions = [self._opened(self._backend, number) for number in self._prompts]
-        tried = [one.session for one in sessions if one.session is not None][:TRIED]
+        sessions = (self._opened(self._backend, number).session for number in self._prompts)
+        tried = list(islice((session for session in sessions if session is not None), TRIED))
         if len(tried) < 2:
             return "there is one prompt"
         return self._backend.why_not_batched([one.prompt.token_ids for one in tried], tried[0].sites)
