@@ -48,8 +48,8 @@ class Shot:
 
 DRAWN = Sampling(temperature=0.8, top_k=50, top_p=0.95)
 BACK = ("left",) * 7  # to a moment before the end
-PAGE_MEASURES = ("logit_lens", "attention_rows")
-PAGE_SIZE = "1120,700"  # pixels
+PAGE_MEASURES = ("logit_lens", "attention_rows", "attribution", "sampling_stages", "distribution", "sink_share")
+PAGE_SIZE = "1720,1330"  # pixels
 WAIT = "wait"  # among the keys: until nothing runs any more
 KEYS = {
     "hands-on": (

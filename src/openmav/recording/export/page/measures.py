@@ -171,7 +171,7 @@ def _neurons(pack: Pack, steps: Sequence[Step], now: Snapshot) -> dict[str, Any]
                 logits[at, layer, :k, :ways, :tops] = numbers[row]
                 texts[at, layer, :k, :ways, :tops] = _texts(pack, step, tokens[row], none)
     good = bool((np.abs(logits) < HUNDREDTHS).all())
-    pack.add("neurons.token", texts, "u4")
+    pack.add("neurons.token", texts, "u2" if texts.max() < 2**16 else "u4")
     pack.add("neurons.logit", np.rint(logits * 100) if good else logits, "i2" if good else "f4")
     return {"why": None, "why_no_tokens": None, "scale": 100 if good else 1}
 

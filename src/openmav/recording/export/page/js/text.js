@@ -49,7 +49,7 @@ class TextPanel {
 
   // As high as the text, up to a limit; higher where its neighbour is.
   fit() {
-    const last = this.spans.at(-1), most = innerWidth >= 1500 ? Math.max(180, innerHeight - 860) : Math.max(300, innerHeight * 0.44);
+    const last = this.spans.at(-1), most = innerWidth >= 1700 ? Math.max(180, innerHeight - 860) : Math.max(300, innerHeight * 0.44);
     this.box.style.minHeight = `${last ? Math.min(last.offsetTop + last.offsetHeight + 10, most) : 40}px`;
   }
 
