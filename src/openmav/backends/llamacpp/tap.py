@@ -7,7 +7,7 @@ callback, and no exception leaves it: with one, llama.cpp would go on with wrong
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
@@ -67,12 +67,13 @@ class Plan:
             self._stop(index).changes.append(change)
         spans = sorted((index if exact else graph.last_read(graph.nodes[index]), index, key) for key, index in wanted.items())
         self._spans: list[tuple[int, int]] = []  # a node, and where it is read
+        reads = {key: self._read(native, key, graph.nodes[index]) for key, index in sorted(wanted.items())}  # rows in the layers' order
         at = -1
         for end, index, key in spans:
             if at < index:
                 at = end
             self._spans.append((index, at))
-            self._stop(at).reads.append(self._read(native, key, graph.nodes[index]))
+            self._stop(at).reads.append(reads[key])
             if key[0] == SCORES:  # their mask is an input of the graph, and there as long as they are
                 rows = graph.nodes[layers[key[1]].rows or 0]
                 self._stop(at).reads.append(self._read(native, (MASK, *key[1:]), graph.at(rows.sources[1])))
@@ -104,8 +105,15 @@ class Plan:
         return Read(key, node.address, tensor, number, row, is_host(native, tensor))
 
 
-def _never(_address: int) -> bool:
-    return False
+class _Recorder:
+    """Notes all nodes that it is asked about, and stops at none."""
+
+    def __init__(self) -> None:
+        self.addresses: list[int] = []
+
+    def __contains__(self, address: object) -> bool:
+        self.addresses.append(address)  # type: ignore[arg-type]
+        return False
 
 
 def is_host(native: Native, tensor: Tensor) -> bool:
@@ -126,16 +134,18 @@ class Tap:
         self.keep: dict[int, NDArray] = {}  # for changes
         self._plan: Plan | None = None
         self._stops: Mapping[int, Stop] = {}
-        self._ask: Callable[[int], object] = _never
         self._buffers: list[NDArray[np.uint8] | None] = []
         self._addresses: list[int] = []
+        self._asked: list[Container[int]] = [()]  # the nodes at which the pass stops
         self.callback = native.llama.ggml_backend_sched_eval_callback(self._make())
 
     def _make(self) -> Callable[[int, bool, object], bool]:
-        def call(address: int, ask: bool, _data: object) -> bool:
+        asked = self._asked
+
+        def call(address: int, ask: bool, _data: object) -> bool:  # a thousand times a token
             try:
                 if ask:
-                    return self._ask(address)  # type: ignore[return-value]
+                    return address in asked[0]
                 self._at(address)
             except Exception as error:
                 self.error = error
@@ -149,17 +159,17 @@ class Tap:
         self._plan = plan
         self.keep = {}
         if plan is None:
-            self.asked = []
-            self._ask = self.asked.append  # which gives None: no stop
+            recorder = _Recorder()
+            self.asked, self._asked[0] = recorder.addresses, recorder
         else:
             self._stops = plan.stops
-            self._ask = plan.stops.__contains__
+            self._asked[0] = plan.stops
             self._buffers = [None] * len(plan.groups)
             self._addresses = [0] * len(plan.groups)
 
     def end(self) -> None:
         """No pass follows a plan any more."""
-        self._ask = _never
+        self._asked[0] = ()
 
     def _at(self, address: int) -> None:
         self.stopped += 1
