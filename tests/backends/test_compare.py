@@ -107,22 +107,17 @@ def test_other_vocabularies_are_refused():
 
 @pytest.mark.real
 @pytest.mark.slow
+@pytest.mark.usefixtures("quick_gguf")
 def test_float32_against_bfloat16_and_against_gguf(real_folder: Path):
-    from transformers import AutoModelForCausalLM
-
     prompt = "The capital of France is"
     one = settings(model=str(real_folder), dtype="float32", prompt=prompt)
-    other = str(real_folder) + ".Q4_1.gguf"
-    reference = AutoModelForCausalLM.from_pretrained(real_folder, dtype=torch.float32, attn_implementation="eager").eval()
-    rounded = AutoModelForCausalLM.from_pretrained(real_folder, dtype=torch.bfloat16).eval()
-    quantised = AutoModelForCausalLM.from_pretrained(
-        real_folder.parent, gguf_file=Path(other).name, dtype=torch.float32, attn_implementation="eager"
-    ).eval()
-    for second, model in (
-        ({"model": str(real_folder), "dtype": "bfloat16"}, rounded),
-        ({"model": other, "backend": "transformers", "dtype": "float32"}, quantised),
-    ):
+    quantised = {"model": f"{real_folder}.Q4_1.gguf", "backend": "transformers", "dtype": "float32"}
+    for second in ({"model": str(real_folder), "dtype": "bfloat16"}, quantised):
         a, b = open_pair(one, settings(prompt=prompt, **second))
+        reference, model = copy.deepcopy(a.backend.model), copy.deepcopy(b.backend.model)
+        reference.set_attn_implementation("eager")
+        if model.dtype == torch.float32:
+            model.set_attn_implementation("eager")
         compared = list(Lockstep(a, b))
         prompt_ids, fed = list(a.prompt.token_ids), [step.token_id for step in a.steps]
         expected = [hidden(reference, [*prompt_ids, *fed[:index]])[0] for index in range(TOKENS)]

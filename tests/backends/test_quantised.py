@@ -140,7 +140,7 @@ def test_a_gguf_file_that_is_cut_off(tmp_path: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def gguf() -> TransformersBackend:
+def gguf(quick_gguf: None) -> TransformersBackend:
     """The real model as a GGUF file."""
     if not GGUF.exists():
         pytest.skip("the GGUF file is not there: run make real-model")
