@@ -6,6 +6,7 @@ import copy
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor, nn
@@ -49,6 +50,11 @@ class Raw:
         self.model = model
         self.paths = paths
         self.head_width = head_width
+
+    @cached_property
+    def exact(self) -> Raw:
+        """The same in double precision, copied as the model is at the first use."""
+        return Raw(copy.deepcopy(self.model).double(), self.paths, self.head_width)
 
     def place(self, site: str) -> Place:
         """Of a site written as in a spec: "L1.H2"."""
@@ -122,8 +128,7 @@ def near(raw: Raw, mine: Tensor, ids: list[int], make: Callable[[Raw], Changes],
     truth = raw.logits(ids, make(raw))[-len(mine) :]
     if relative(mine, truth) < EXACT:
         return True
-    model = Raw(copy.deepcopy(raw.model).double(), raw.paths, raw.head_width)
-    exact = model.logits(ids, make(model))[-len(mine) :]
+    exact = raw.exact.logits(ids, make(raw.exact))[-len(mine) :]
     rounding = relative(raw.logits(ids, make(raw), rows)[-len(mine) :], exact)
     return rounding > EXACT / 2 and relative(mine, exact) < 2 * rounding
 
