@@ -33,7 +33,8 @@ def examine(weights: Weights, settings: ContextSettings) -> Examined:
     layers = weights.count("n_layer")
     examined = Examined(weights, settings, layers, weights.count("n_embd"))
     llama = weights.native.llama
-    if not llama.llama_model_has_decoder(weights.handle) or llama.llama_model_is_diffusion(weights.handle) or examined.layers < 1:
+    other = llama.llama_model_has_encoder(weights.handle) or llama.llama_model_is_diffusion(weights.handle)
+    if other or not llama.llama_model_has_decoder(weights.handle) or examined.layers < 1:
         raise LoadError(f"{weights.path.name} does not generate text token by token: its architecture is {weights.architecture}")
     if llama.llama_vocab_type(weights.vocab) == llama.LLAMA_VOCAB_TYPE_NONE:
         raise LoadError(f"{weights.path.name} holds no vocabulary; convert it again with its tokenizer, or try another file")

@@ -80,8 +80,8 @@ def linear(native: Native, tail: Tail, embeddings: int | None) -> LinearHead:
         elif step.op == "ADD" and step.weight is not None and (shift is None if rows is None else bias is None):
             value = Weight(tail.cpu, step.weight).vector()
             shift, bias = (value, bias) if rows is None else (shift, value / np.float32(factor))
-        elif step.op == "SCALE" and rows is not None and step.numbers()[1] == 0:
-            if _is_cap(native, steps[at:]):
+        elif step.op == "SCALE" and step.numbers()[1] == 0:
+            if rows is not None and _is_cap(native, steps[at:]):
                 cap = float(steps[at + 2].numbers()[0])
                 break
             factor *= float(step.numbers()[0])

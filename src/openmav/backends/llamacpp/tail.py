@@ -22,6 +22,7 @@ from openmav.errors import EngineError
 ROOM = 64  # tensors of a small graph
 KEPT = 4  # small graphs that are kept
 WEIGHTS = (".weight", ".bias", ".scale")
+SELECTION = "GET_ROWS"  # of the tokens whose logits are wanted: here all rows are
 BY_ROW = frozenset({"RMS_NORM", "NORM", "L2_NORM", "MUL", "ADD", "SUB", "DIV", "SCALE", "UNARY", "MUL_MAT", "CLAMP", "CONT"})
 
 
@@ -145,7 +146,8 @@ class Tail:
     def __init__(self, native: Native, graph: Graph, nodes: Sequence[int], threads: int) -> None:
         self.native = native
         self.cpu = Cpu(native, threads)
-        self.steps = [_step(native, graph, graph.nodes[index]) for index in nodes]
+        chosen = [graph.nodes[index] for index in nodes]
+        self.steps = [_step(native, graph, node) for node in chosen if node.op != SELECTION]
         self.columns = self.steps[0].columns_in
         self._small: dict[int, Small] = {}
         self._lock = threading.Lock()
