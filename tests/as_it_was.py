@@ -22,7 +22,7 @@ from transformers.utils import logging as transformers_logging
 from openmav.backends.transformers import TransformersBackend
 
 State = dict[str, Any]
-CALLS = ("__init__", "prefill", "decode_one_token", "rewind", "explain", "why_not", "values_of", "width_of", "intervened", "close")
+CALLS = ("__init__", "prefill", "decode_one_token", "rewind", "explain", "why_not", "values_of", "width_of", "intervened", "ready", "close")
 SMALL = 1 << 16  # numbers
 LOGGERS = ("", "transformers", "huggingface_hub", "torch", "py.warnings")
 
