@@ -156,8 +156,8 @@ def _recorded(pair: Lockstep, record: str | None) -> Iterator[None]:
         path = Path(record)
         beside = path.with_name(f"{path.stem}.b{path.suffix or '.mav'}")
         settings = replace(pair.a.settings, compared=pair.b.settings, parting=pair.threshold)
-        for file, session, asked in ((path, pair.a, settings), (beside, pair.b, pair.b.settings)):
-            recorders.append((Recorder(file, asked, lambda why: say(f"mav: {why}; the run goes on")), session))
+        for file, session, own in ((path, pair.a, settings), (beside, pair.b, pair.b.settings)):
+            recorders.append((Recorder(file, own, lambda why: say(f"mav: {why}; the run goes on")), session))
         yield
     finally:
         for recorder, session in recorders:

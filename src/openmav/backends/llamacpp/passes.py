@@ -79,12 +79,12 @@ class Passes:
             tap.end()
         if tap.error:
             raise EngineError(f"the computation can't be followed: {tap.error}")
-        if not tap.asked:
+        if not tap.recorded:
             raise EngineError("llama.cpp does not call back")
         return self._understand("one" if len(ids) == 1 else "many")
 
     def _understand(self, kind: Kind) -> Learned:
-        graph = Graph(self.context.native, self.context.tap.asked)
+        graph = Graph(self.context.native, self.context.tap.recorded)
         learned = self.learned[kind] = Learned(graph, anatomy.find(graph, self.layers))
         self._plans = {key: plan for key, plan in self._plans.items() if key[0] != kind}
         return learned

@@ -129,23 +129,23 @@ class Tap:
         self._native = native
         self.start = 0  # position of the first token of the pass
         self.error: Exception | None = None
-        self.asked: list[int] = []  # the nodes of a recorded pass
+        self.recorded: list[int] = []  # the nodes of a recorded pass
         self.stopped = 0  # stops of the pass
         self.keep: dict[int, NDArray] = {}  # for changes
         self._plan: Plan | None = None
         self._stops: Mapping[int, Stop] = {}
         self._buffers: list[NDArray[np.uint8] | None] = []
         self._addresses: list[int] = []
-        self._asked: list[Container[int]] = [()]  # the nodes at which the pass stops
+        self._watched: list[Container[int]] = [()]  # the nodes at which the pass stops
         self.callback = native.llama.ggml_backend_sched_eval_callback(self._make())
 
     def _make(self) -> Callable[[int, bool, object], bool]:
-        asked = self._asked
+        watched = self._watched
 
         def call(address: int, ask: bool, _data: object) -> bool:  # a thousand times a token
             try:
                 if ask:
-                    return address in asked[0]
+                    return address in watched[0]
                 self._at(address)
             except Exception as error:
                 self.error = error
@@ -160,16 +160,16 @@ class Tap:
         self.keep = {}
         if plan is None:
             recorder = _Recorder()
-            self.asked, self._asked[0] = recorder.addresses, recorder
+            self.recorded, self._watched[0] = recorder.addresses, recorder
         else:
             self._stops = plan.stops
-            self._asked[0] = plan.stops
+            self._watched[0] = plan.stops
             self._buffers = [None] * len(plan.groups)
             self._addresses = [0] * len(plan.groups)
 
     def end(self) -> None:
         """No pass follows a plan any more."""
-        self._asked[0] = ()
+        self._watched[0] = ()
 
     def _at(self, address: int) -> None:
         self.stopped += 1

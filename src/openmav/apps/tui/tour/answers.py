@@ -31,9 +31,9 @@ class Progress:
     @property
     def looked_at(self) -> list[Step]:
         """The tokens that were looked at and are still there, the surest choice first; the shown one where none was."""
-        found: list[Step | None] = [self.now.steps[at] for at in self.visited if at < len(self.now.steps)]
-        found = found or [self.now.step]
-        return sorted((step for step in found if step is not None), key=lambda step: step.entropy)
+        steps: list[Step | None] = [self.now.steps[at] for at in self.visited if at < len(self.now.steps)]
+        steps = steps or [self.now.step]
+        return sorted((step for step in steps if step is not None), key=lambda step: step.entropy)
 
     def drawn(self, temperature: float) -> int:
         """Tokens generated since then at so high a temperature."""
