@@ -256,3 +256,22 @@ def test_a_signal_amid_a_pass_waits_for_its_end(tmp_path: Path, monkeypatch: pyt
     backend.rewind(len(ids))
     assert torch.equal(backend.decode_one_token(ids[0], want).logits, expected)
     backend.close()
+
+
+def test_rotary_factors_never_change_amid_a_text(tmp_path: Path) -> None:
+    """llama.cpp takes the long ones where the whole context is longer than the original length, and a context grows with its text."""
+    _, architecture, keys = KINDS["llama"]
+    factors = {f"rope_factors_{which}.weight": np.full(8, value, dtype=np.float32) for which, value in (("long", 40.0), ("short", 1.0))}
+    scaling = {"rope.scaling.type": "longrope", "rope.scaling.factor": 1.0, "rope.scaling.original_context_length": 600}
+    path = write(built("llama"), tmp_path / "long.gguf", architecture, {**keys, **scaling}, factors)
+    backend = llamacpp.load(str(path), FLOAT32)
+    plain = llamacpp.load(str(write(built("llama"), tmp_path / "plain.gguf", architecture, keys)), FLOAT32)
+    assert backend.info.context == 512
+    assert [note for note in backend.info.notes if "other rotary factors beyond 600 tokens" in note]
+    backend.prefill(IDS[:500], frozenset())
+    plain.prefill(IDS[:500], frozenset())
+    for token in IDS[500:512]:
+        short, same = (one.decode_one_token(token, frozenset()).logits for one in (backend, plain))
+    assert torch.allclose(short, same, atol=1e-5 * float(same.abs().max()))
+    for one in (backend, plain):
+        one.close()

@@ -38,19 +38,20 @@ class LlamaCppBackend(OnRun):
 
     def __init__(self, weights: Weights, header: GgufHeader, name: str, options: LoadOptions) -> None:
         self.weights = weights
-        settings = ContextSettings(context.cache_type(options.dtype), options.threads, weights.count("n_ctx_train"))
+        limit, notes = context.context_limit(header, weights.count("n_ctx_train"))
+        settings = ContextSettings(context.cache_type(options.dtype), options.threads, limit)
         with uninterrupted():
             self.examined = checks.examine(weights, settings)
         self.vocabulary = Vocabulary(weights.native.llama, weights.vocab, header)
         self.end_ids = self.vocabulary.end_ids
         self._run = Run(self.examined, self.examined.head)
-        self.info = self._describe(name)
+        self.info = self._describe(name, notes)
 
     @property
     def missing(self) -> Mapping[str, Mapping[int, str]]:
         return self.examined.missing
 
-    def _describe(self, name: str) -> ModelInfo:
+    def _describe(self, name: str, notes: tuple[str, ...]) -> ModelInfo:
         weights, examined = self.weights, self.examined
         heads = examined.heads or weights.count("n_head")
         return ModelInfo(
@@ -66,7 +67,7 @@ class LlamaCppBackend(OnRun):
             width=examined.width,
             parameters=weights.count("n_params"),
             layer_heads=examined.layer_heads if len({*examined.layer_heads} - {0}) > 1 else (),
-            notes=examined.notes,
+            notes=(*examined.notes, *notes),
         )
 
     # ---- text ------------------------------------------------------------------------------------------------------------

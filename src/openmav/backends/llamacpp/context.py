@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from openmav.backends.base import Progress
 from openmav.backends.llamacpp.native import F16, F32, Native, unknown
 from openmav.backends.llamacpp.tap import Tap
+from openmav.backends.loading.gguf_metadata import GgufHeader
 from openmav.errors import EngineError, LoadError, UsageError
 
 WORK = 3e10  # weights times tokens of one chunk of a prompt: about a second on two cores, so that stopping is never far away
@@ -229,6 +230,21 @@ class Context:
 
 def _free(llama: Any, handle: Any, _tap: Tap, _weights: Weights) -> None:
     llama.llama_free(handle)
+
+
+def context_limit(header: GgufHeader, trained: int) -> tuple[int, tuple[str, ...]]:
+    """The most tokens that a context may hold, of those that the model was trained for; and a note where that is fewer.
+
+    With long and short rotary factors llama.cpp takes those that fit the size of the context, and a context here grows with its text.
+    """
+    original = header.own.get("rope.scaling.original_context_length")
+    if not isinstance(original, int) or not MOST <= original < trained:
+        return trained, ()  # below MOST every context is longer
+    if not any("rope_factors_long" in name for name in header.tensors):
+        return trained, ()
+    limit = original - original % MOST
+    note = f"llama.cpp would take other rotary factors beyond {original} tokens for the whole text: it holds {limit}"
+    return limit, (f"{note}; --backend transformers holds {trained}",)
 
 
 def chunk_of(parameters: int) -> int:
