@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -23,3 +24,10 @@ def test_every_picture_and_page_that_the_readme_names_is_there() -> None:
     named = re.findall(r"\]\((?!https?:)([^)#]+)", (ROOT / "README.md").read_text(encoding="utf-8"))
     assert named
     assert [path for path in named if not (ROOT / path).exists()] == []
+
+
+def test_files_of_more_than_300_lines_are_those_that_have_a_reason() -> None:
+    reasons = set(re.findall(r"^  - `(src/[^`]+)`: .", (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8"), re.MULTILINE))
+    sizes = {path.relative_to(ROOT).as_posix(): len(path.read_text(encoding="utf-8").splitlines()) for path in ROOT.glob("src/**/*.py")}
+    assert {name for name, lines in sizes.items() if lines > 300} == reasons
+    assert max(sizes.values()) <= 400

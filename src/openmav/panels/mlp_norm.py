@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from openmav.paint import Line
 from openmav.panels.base import Box
-from openmav.panels.widgets.layer_rows import NormData, norm_data, norm_legend, norm_lines, norm_note, norm_pick, norm_pointer, norm_title
+from openmav.panels.widgets.norm_rows import NormData, norm_data, norm_legend, norm_lines, norm_note, norm_pick, norm_pointer, norm_title
 from openmav.view import View
 
 TITLE = "MLP norm"

@@ -15,7 +15,6 @@ from openmav.panels.widgets.heat_grid import Columns, fitting, heat_line, window
 from openmav.panels.widgets.layer_rows import (
     LayerData,
     decimals_for,
-    first_largest,
     gutter_width,
     hidden_note,
     layer_lines,
@@ -25,6 +24,7 @@ from openmav.panels.widgets.layer_rows import (
     why_no_layers,
 )
 from openmav.panels.widgets.norm_history import WIDE, NormHistory, history_of, norm_ends, norm_shares
+from openmav.panels.widgets.norm_rows import first_largest
 from openmav.panels.widgets.sequence import index_axis
 from openmav.settings.run import Aggregation
 from openmav.view import Selection, View

@@ -8,7 +8,7 @@ from dataclasses import replace
 from openmav.apps.tui.controllers.context import Context
 from openmav.apps.tui.screens.modal import Field
 from openmav.paint import PALETTES
-from openmav.panels.branches import branch_rows, label
+from openmav.panels.widgets.branch_tree import branch_rows, label
 from openmav.protocol.commands import Rename, Switch
 
 LABEL_WIDTH = 160  # cells of a row of the list
