@@ -97,7 +97,7 @@ def test_a_reader_squeezes_it(name: str) -> None:
         edges = Edges(left_open=beside, right_open=beside)
         for width, height in product(range(8, 60), (3, 9)):
             text = framed(module, view, Tile(name, 0, 0, width, height, edges, gutter=not beside))
-            assert text.split("\n")[1].strip("│ "), (width, height)
+            assert any(line.strip("│ ") for line in text.split("\n")[1:-1]), (width, height)
 
 
 @every

@@ -31,7 +31,7 @@ def text(shown: View, width: int = 100, height: int = 24) -> str:
 
 
 def test_one_way_says_how_to_make_another() -> None:
-    assert "One way so far" in text(replace(view(), branches={}))
+    assert "One branch so far" in text(replace(view(), branches={}))
 
 
 def test_the_tree_names_where_each_left_and_how_long_it_is() -> None:

@@ -29,7 +29,7 @@ GRIDS = ["compare_map", "lens_map", "norm_map"]  # a row holds many tokens, and 
 BARS = ["attention_entropy", "attention_norms", "mlp_norm", "output_distribution", "residual_norms", "top_predictions"]
 SMALL = make_info(4, 3)
 BEFORE_A_TOKEN = {  # all others: "no token yet"
-    "branches": "One way so far",
+    "branches": "One branch so far",
     "compare_text": "The capital of France",
     "generated_text": "The capital of France",
     "input_attribution": "Nothing was asked yet",

@@ -125,7 +125,7 @@ def test_the_timeline_marks_where_a_breakpoint_holds() -> None:
     view = make_view(STEPS[:20], INFO, breakpoints=("entropy > 4", "forced"))
     marks = draw("timeline", view, 60, 5)[-1]
     held = [at for at, step in enumerate(STEPS[:20]) if step.entropy > 4]
-    assert [at for at, sign in enumerate(marks) if sign == "◉"] == [2 * at for at in held], "two cells a token while there is room"
+    assert [at for at, sign in enumerate(marks) if sign == "◉"] == [3 * at for at in held], "several cells a token while there is room"
     narrow = draw("timeline", view, 30, 5)[-1]
     assert [at for at, sign in enumerate(narrow) if sign == "◉"] == held
     at = held[0]

@@ -119,8 +119,11 @@ def note(data: MapData, box: Box) -> str:
     ]
     first = "they don't part" if data.first is None else fitting(places, box.width - 2)
     following = MODES[(MODES.index(data.mode) + 1) % len(MODES)]
-    parts = (first, hidden_note(data, box, short=True), _columns(data, box).note("tokens", short=True), f"v: {following}")
-    return " · ".join(part for part in parts if part)
+    columns = _columns(data, box)
+    tokens = fitting([columns.note("tokens", short=True), f"◂ {columns.total}"], box.width - 2)
+    more = (tokens, hidden_note(data, box, short=True))  # what is said where nothing else fits
+    ways = ((first, *more, f"v: {following}"), (first, *more), more)
+    return fitting([" · ".join(part for part in parts if part) for parts in ways], box.width - 2)
 
 
 def render(data: MapData, box: Box) -> list[Line]:
