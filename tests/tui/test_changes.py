@@ -86,6 +86,14 @@ async def test_a_copy_reaches_the_terminal_encoded() -> None:
         assert f"\x1b]52;c;{base64.b64encode(app.view.steps[-1].token.encode()).decode()}\a" in "".join(written)
 
 
+async def test_half_of_a_surrogate_pair_is_copied_as_a_question_mark() -> None:
+    app = make_app(1)
+    async with app.run_test(size=COMPACT) as pilot:
+        app.controllers.copying._take("the token", "a\ud800b")
+        await pilot.pause()
+        assert app.clipboard == "a?b"
+
+
 def test_numbers_of_a_token_and_its_candidates_are_those_of_the_step() -> None:
     (step,) = make_steps(1)
     lines = [line.split("\t") for line in candidates(step).splitlines()]

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from openmav.apps.text.sweep_table import COLUMNS, MINUS_COLUMNS
 from openmav.errors import UsageError
+from openmav.record.sweep_lines import COLUMNS, MINUS_COLUMNS
 from openmav.settings.interventions import KINDS, Intervention, parse
 
 SPECS = {

@@ -38,8 +38,9 @@ class CopyController:
         context.open(ListScreen("Copy", rows, {}, PALETTES[context.view.theme], enter="copies"), chosen)
 
     def _take(self, name: str, text: str) -> None:
+        text = text.encode("utf-8", "replace").decode()  # half of a surrogate pair can't go to a terminal
         self._copy(text)
-        large = "; some terminals take no more than 74 kB" if len(text.encode("utf-8", "replace")) > LARGE else ""
+        large = "; some terminals take no more than 74 kB" if len(text.encode()) > LARGE else ""
         self._context.notify(f"copied {name}: {len(text)} character{'s' * (len(text) != 1)}{large}")
 
 
