@@ -63,7 +63,7 @@ def test_another_model_has_the_other_prompt(asked: list[RunOptions]) -> None:
 def test_every_flag_reaches_the_settings(asked: list[RunOptions]) -> None:
     flags = "--model m --prompt hello --max-new-tokens 7 --aggregation max_abs --refresh-rate 0.5 --device cuda:1 --temp 0.7 --top-k 0"
     flags += " --top-p 0.9 --min-p 0.05 --repetition-penalty 1.1 --backend toy --seed 3 --chat --stop a --stop b --dtype bfloat16"
-    flags += " --measure mlp_norm --trust-remote-code"
+    flags += " --measure mlp_norm --trust-remote-code --threads 2 --gpu-layers 5"
     assert run_module.make_settings(parsed(asked, *flags.split()), "json") == Settings(
         model="m",
         prompt="hello",
@@ -78,6 +78,8 @@ def test_every_flag_reaches_the_settings(asked: list[RunOptions]) -> None:
         measures=CORE_MEASURES,
         aggregation="max_abs",
         refresh_rate=0.5,
+        threads=2,
+        gpu_layers=5,
     )
 
 
@@ -100,6 +102,7 @@ def test_the_app_gives_each_token_its_time_and_leaves_a_core_for_drawing(asked: 
     assert run_module.make_settings(parsed(asked, "--refresh-rate", "0"), "tui").refresh_rate == 0.0
     monkeypatch.setattr(run_module, "cores", lambda: 1)
     assert run_module.make_settings(values, "tui").threads == 1
+    assert run_module.make_settings(parsed(asked, "--threads", "2"), "tui").threads == 2, "what was asked for wins"
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from openmav.cli.flags import CompareOptions
 from openmav.cli.load_limit import load_limit
 from openmav.cli.options import RunsModelOptions, model_settings
 from openmav.cli.output import Output, ProgressLine, ReaderGoneError, echo
-from openmav.cli.run import APP_REFRESH, cores, interventions_of
+from openmav.cli.run import APP_REFRESH, app_threads, interventions_of
 from openmav.cli.stream import record_state
 from openmav.errors import UsageError
 from openmav.record.comparison import MEASURES
@@ -53,8 +53,7 @@ def compare_command(options: CompareOptions) -> int:
     if _in_app(options):
         from openmav.cli.app import app_options, show_app
 
-        threads = a.threads or max(1, cores() - 1)
-        a, b = (replace(one, threads=threads, refresh_rate=APP_REFRESH) for one in (a, b))
+        a, b = (replace(one, threads=app_threads(one.threads), refresh_rate=APP_REFRESH) for one in (a, b))
         a = replace(a, measures=CORE_MEASURES, compared=b, parting=options.threshold)
         return show_app(a, app_options(None, None, compares=True), record=options.record)
     redirect(descriptors=True)

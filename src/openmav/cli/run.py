@@ -75,7 +75,7 @@ def make_settings(options: RunOptions, output: OutputMode, config: Config | None
         aggregation=options.aggregation,
         interactive=options.interactive,
         refresh_rate=refresh if refresh is not None else APP_REFRESH if output == "tui" else 0.0,
-        threads=max(1, cores() - 1) if output == "tui" else None,
+        threads=app_threads(model.threads) if output == "tui" else model.threads,
     )
 
 
@@ -148,6 +148,11 @@ def make_options(options: RunOptions, config: Config | None = None) -> AppOption
         theme=options.theme or config.theme,
         color=not os.environ.get("NO_COLOR"),
     )
+
+
+def app_threads(threads: int | None) -> int:
+    """The model's threads beside the app: as many as were asked for, else one core is left for drawing."""
+    return threads or max(1, cores() - 1)
 
 
 def cores() -> int:

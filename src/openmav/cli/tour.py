@@ -7,7 +7,7 @@ import sys
 
 from openmav.cli.config_file.read import read_config
 from openmav.cli.flags import TourOptions
-from openmav.cli.run import cores
+from openmav.cli.run import app_threads
 from openmav.errors import UsageError
 from openmav.settings import Settings
 from openmav.system.terminal import is_terminal
@@ -29,5 +29,5 @@ def take_tour(options: TourOptions) -> int:
     config = read_config()
     shown = AppOptions(panels=PANELS, theme=options.theme or config.theme, color=not os.environ.get("NO_COLOR"), keys=config.keys)
 
-    settings = Settings(prompt=PROMPT, interactive=True, max_new_tokens=1000, refresh_rate=0.2, threads=max(1, cores() - 1))
+    settings = Settings(prompt=PROMPT, interactive=True, max_new_tokens=1000, refresh_rate=0.2, threads=app_threads(None))
     return show_app(settings, shown, tour=True)
