@@ -63,6 +63,9 @@ def test_the_text_has_a_colour_for_each_power_of_ten_and_underlines_flips() -> N
     assert data.text.values.tolist() == [0.0, 2.0, 5.0], "nothing, 10⁻⁴ and 10⁻¹ are the first, the fourth and the seventh step"
     assert data.text.forced == (False, False, True)
     assert "here 3.0e-01 nats" in note("compare_text", view(), 60, 6)
+    roomy = note("compare_text", view(), 60, 14)
+    assert "full bar" not in roomy, "its steps are powers of ten, which no bar shows"
+    assert not {*"▁▂▃▄▅▆▇█"} & {*"".join(draw("compare_text", view(), 60, 14))}
 
 
 def test_both_lists_have_their_probabilities_and_a_flip_is_said() -> None:

@@ -55,6 +55,7 @@ def data(view: View) -> DivergenceData:
         text=replace(
             text,
             mode="surprisal",
+            full=0.0,  # its colours are powers of ten, which no bar could show
             values=np.array([np.nan if kl is None else _as_surprisal(kl) for kl in known]),
             forced=tuple(flips(step) for step in steps),
             mode_note=("KL(A‖B)",),

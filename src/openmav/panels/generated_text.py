@@ -77,6 +77,7 @@ class TextData:
     values: NDArray[np.float64]  # [generated tokens]: nats, or the attention to each token; NaN where it is not known
     prompt_values: NDArray[np.float64]  # [pieces of the prompt]: the attention to each; [0] where another mode is chosen
     most: float  # of the attention to any token but the first; 0 where there is none
+    full: float  # the value of the highest bar above a token; 0: there are no bars
     forced: tuple[bool, ...]  # [generated tokens]
     hits: tuple[bool, ...]  # [generated tokens]: it has a part of what is searched for
     search: str  # that, safe to show; "" for nothing
@@ -117,6 +118,7 @@ def data(view: View) -> TextData:
     if is_attention:
         row, mode_note = ATTENTION[mode](view)
     before = prompt_length(view)
+    most = float(max(row[1:], default=0.0)) if row is not None else 0.0
     return TextData(
         mode=mode,
         prompt=prompt,
@@ -126,7 +128,8 @@ def data(view: View) -> TextData:
         allowed=allowed,
         values=_nats(mode, steps) if not is_attention else _part(row, before + first, len(steps)),
         prompt_values=_part(row, before - len(prompt), len(prompt)) if is_attention else np.empty(0),
-        most=float(max(row[1:], default=0.0)) if row is not None else 0.0,
+        most=most,
+        full=most if is_attention else FULL,
         forced=tuple(step.forced for step in steps),
         hits=_hits(steps, view.search),
         search=one_line(view.search),
@@ -191,10 +194,12 @@ def _step(data: TextData, token: int) -> int:
 
 def _share(data: TextData, token: int) -> float:
     """The height of the bar above a token, 0..1; NaN for none."""
-    value, most = _value(data, token), data.most if data.mode in ATTENTION else FULL
+    value = _value(data, token)
+    if not data.full > 0:
+        return math.nan
     if not math.isfinite(value):
         return 1.0 if token >= 0 and data.mode not in ATTENTION else math.nan
-    return min(value / most, 1.0) if most > 0 else math.nan
+    return min(value / data.full, 1.0)
 
 
 def _token_style(data: TextData, box: Box, token: int) -> Style:
@@ -235,7 +240,7 @@ def note(data: TextData, box: Box) -> str:
 
 def _full(data: TextData) -> str:
     """What the highest bar stands for."""
-    return percent(data.most).strip() if data.mode in ATTENTION else f"{FULL:g} nats"
+    return percent(data.full).strip() if data.mode in ATTENTION else f"{data.full:g} nats"
 
 
 def render(data: TextData, box: Box) -> list[Line]:
