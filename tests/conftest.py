@@ -65,8 +65,8 @@ def warm_templates(monkeypatch: pytest.MonkeyPatch) -> None:
 
         from warm_templates import SECONDS, Forks
 
-        monkeypatch.setattr("openmav.backends.chat_rendering.subprocess", Forks)
-        monkeypatch.setattr("openmav.backends.chat_rendering.SECONDS", SECONDS)
+        monkeypatch.setattr("openmav.backends.shared.chat_rendering.subprocess", Forks)
+        monkeypatch.setattr("openmav.backends.shared.chat_rendering.SECONDS", SECONDS)
 
 
 @pytest.fixture(scope="session")

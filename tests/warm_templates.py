@@ -10,7 +10,7 @@ import tempfile
 import time
 from typing import Any
 
-from openmav.backends import chat_rendering
+from openmav.backends.shared import chat_rendering
 
 SECONDS = 1  # of a processor in place of chat_rendering's, so that a template without end is given up sooner
 

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from transformers import AutoTokenizer
 
-from openmav.backends.chat_rendering import WAIT, TemplateError, render
 from openmav.backends.loading.checkpoint import DEMO_FOLDER
+from openmav.backends.shared.chat_rendering import WAIT, TemplateError, render
 
 MESSAGES: list[dict[str, Any]] = [
     {"role": "system", "content": "Be brief."},

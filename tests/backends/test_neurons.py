@@ -113,7 +113,7 @@ def test_a_small_layer_is_learned_at_once_and_a_large_one_as_it_is_asked_for(mon
         assert frame.head is not None
         hidden, last = frame.sites["mlp.hidden"][1], frame.sites["residual.after"][-1]
         found.append(frame.head.neuron_tokens(1, [3, 5], hidden, last, 4))
-        known.append(len(frame.head._head.neurons._known))
+        known.append(len(frame.head._head.neurons._effects._known))
     assert known == [2, len(hidden)]
     assert torch.equal(found[0][0], found[1][0])
     torch.testing.assert_close(found[0][1], found[1][1])

@@ -8,7 +8,7 @@ from itertools import islice
 from typing import cast
 
 from openmav.backends.base import Backend, Batching
-from openmav.backends.second_cache import SecondCache
+from openmav.backends.shared.second_cache import SecondCache
 from openmav.errors import UsageError
 from openmav.generation.session import Session
 from openmav.settings import Settings

@@ -7,7 +7,7 @@ from typing import cast
 
 from openmav.backends.base import Backend, Intervening, LoadOptions, Progress
 from openmav.backends.loading.choice import backend_for
-from openmav.backends.second_cache import SecondCache
+from openmav.backends.shared.second_cache import SecondCache
 from openmav.errors import UsageError
 from openmav.generation.comparison import Follower
 from openmav.generation.session import Session

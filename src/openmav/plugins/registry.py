@@ -24,7 +24,7 @@ Kind: TypeAlias = Literal["panels", "measures", "backends"]
 BESIDE: dict[Kind, frozenset[str]] = {  # modules in those folders that are not plug-ins
     "panels": frozenset({"base", "widgets"}),
     "measures": frozenset({"base"}),
-    "backends": frozenset({"base", "edits", "second_cache", "sites", "attribution", "loading", "chat_rendering", "chat_templates"}),
+    "backends": frozenset({"base", "sites", "shared", "attribution", "loading"}),
 }
 RENAMED: dict[Kind, dict[str, str]] = {  # names of older versions, which still work, and those of today
     "panels": {"mlp_activations": "mlp_norm", "signals": "uncertainty"},

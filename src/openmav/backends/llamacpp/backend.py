@@ -7,17 +7,16 @@ from collections.abc import Iterator, Mapping, Sequence
 from torch import Tensor
 
 from openmav.backends.base import Backend, LoadOptions, ModelCheck, Progress, TokenBytes
-from openmav.backends.edits import edits
 from openmav.backends.llamacpp import checks, context, file, native, report
 from openmav.backends.llamacpp import interventions as places
 from openmav.backends.llamacpp.context import ContextSettings, Weights
-from openmav.backends.llamacpp.modified import ModifiedBackend, OnRun
 from openmav.backends.llamacpp.run import Run
 from openmav.backends.llamacpp.vocabulary import Vocabulary
 from openmav.backends.loading import checkpoint
 from openmav.backends.loading.gguf_metadata import GgufHeader
-from openmav.backends.sites import Site, site_of
-from openmav.errors import UsageError
+from openmav.backends.shared.edits import edits, refusal
+from openmav.backends.shared.on_run import ModifiedBackend, OnRun
+from openmav.backends.sites import Site
 from openmav.record import ModelInfo
 from openmav.settings.generation_defaults import GenerationDefaults
 from openmav.settings.interventions import Intervention
@@ -118,11 +117,7 @@ class LlamaCppBackend(OnRun):
 
     def why_not(self, intervention: Intervention) -> str | None:
         """See backends.base.Intervening."""
-        try:
-            self.width_of(site_of(intervention))
-        except UsageError as error:
-            return str(error)
-        return None
+        return refusal(intervention, self)
 
     def variants(self, interventions: Sequence[Intervention], prompt_ids: Sequence[int]) -> Iterator[Tensor]:
         """See backends.base.Intervening; one after another, in one context."""
@@ -135,9 +130,9 @@ class LlamaCppBackend(OnRun):
             run.close()
 
     def width_of(self, site: Site) -> int:
-        """See backends.edits.Model."""
+        """See backends.shared.edits.Model."""
         return places.width_of(self.examined, site)
 
     def values_of(self, sites: Sequence[Site], ids: Sequence[int]) -> dict[Site, Tensor]:
-        """See backends.edits.Model."""
+        """See backends.shared.edits.Model."""
         return places.values_of(self.examined, sites, ids)

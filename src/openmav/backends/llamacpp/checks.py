@@ -10,11 +10,10 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 
 from openmav.backends.llamacpp import anatomy, head_checks
 from openmav.backends.llamacpp.context import Context, ContextSettings, Weights
-from openmav.backends.llamacpp.examined import Examined
+from openmav.backends.llamacpp.examined import Examined, apart
 from openmav.backends.llamacpp.insides import Layer
 from openmav.backends.llamacpp.native import Tensor
 from openmav.backends.llamacpp.passes import PARTS, Passes, nodes_of, summed
@@ -84,7 +83,7 @@ def _try(examined: Examined, context: Context) -> None:
     logits = context.logits()
     exact = _values(examined, context, examined.passes(context, exact=True), first, last)
     _prove(examined, values, exact)
-    examined.errors["capture"] = _apart(logits, bare)
+    examined.errors["capture"] = apart(logits, bare)
     state = np.array(values["residual.after", examined.layers - 1, 0]).reshape(1, -1)
     head_checks.check(examined, passes.learned["one"].graph, state, logits[None])
 
@@ -106,10 +105,6 @@ def _values(examined: Examined, context: Context, passes: Passes, first: Sequenc
         else:
             context.restore(state)
     return passes.run([last], len(first), examined.readable)
-
-
-def _apart(a: NDArray[np.float32], b: NDArray[np.float32]) -> float:
-    return float(np.abs(a - b).max() / max(float(np.abs(b).max()), 1e-30))
 
 
 # ---- what is proved --------------------------------------------------------------------------------------------------------

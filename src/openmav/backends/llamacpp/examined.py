@@ -5,11 +5,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
+from numpy.typing import NDArray
+
 from openmav.backends.llamacpp.anatomy import Anatomy
 from openmav.backends.llamacpp.context import Context, ContextSettings, Weights
 from openmav.backends.llamacpp.head import LlamaHead
 from openmav.backends.llamacpp.passes import Changes, Passes
 from openmav.backends.sites import SITES
+
+
+def apart(a: NDArray[np.float32], b: NDArray[np.float32]) -> float:
+    """max |a - b| / max |b|."""
+    return float(np.abs(a - b).max() / max(float(np.abs(b).max()), 1e-30))
 
 
 @dataclass

@@ -19,10 +19,10 @@ from openmav.backends.base import Directions
 from openmav.backends.llamacpp.native import Native
 from openmav.backends.llamacpp.native import Tensor as Struct
 from openmav.backends.llamacpp.tail import Step, Tail, UnreadableError, Weight
+from openmav.backends.shared.neuron_effects import NeuronEffects
 
 REPACKED = "REPACK"  # in the name of a buffer whose weights are in another order
 UNIT = 127.0  # of a one-hot vector: llama.cpp's 8-bit activations hold it exactly
-MOST = 50_000  # neurons in the cache
 
 
 @dataclass
@@ -117,7 +117,7 @@ class LlamaHead:
         self.tail = tail
         self.linear: LinearHead | None = None
         self.downs: Mapping[int, Weight] = {}
-        self._known: dict[tuple[int, int, int], tuple[NDArray, NDArray]] = {}
+        self._effects = NeuronEffects()
 
     def logits(self, residuals: Tensor) -> Tensor:
         """See backends.base.Head."""
@@ -131,37 +131,18 @@ class LlamaHead:
         """See backends.base.Head. The effect of a unit of each neuron is cached."""
         if self.linear is None or layer not in self.downs:
             return None
-        if not ids:
-            return torch.empty(0, 2, count, dtype=torch.long), torch.empty(0, 2, count)
-        new = [i for i in ids if (layer, i, count) not in self._known]
+        new = self._effects.missing(layer, ids, count)
         if new:
-            self._learn(layer, new, count)
-        tokens, moved = (np.stack(known) for known in zip(*(self._known[layer, i, count] for i in ids)))
+            self._effects.keep(layer, new, self._unit_logits(layer, new), count)
         factors = hidden.float().numpy()[list(ids)] * np.float32(self.linear.scale(residual.float().numpy()))
-        return _times(tokens, moved, factors)
+        return self._effects.of(layer, ids, factors, count)
 
-    def _learn(self, layer: int, ids: Sequence[int], count: int) -> None:
+    def _unit_logits(self, layer: int, ids: Sequence[int]) -> Tensor:
+        """[n, vocab]: what one unit of each neuron adds to the logits, for a final norm of scale 1."""
         assert self.linear is not None
-        if len(self._known) > MOST:
-            self._known.clear()
         down = self.downs[layer]
         units = np.zeros((len(ids), down.columns), dtype=np.float32)
         units[np.arange(len(ids)), list(ids)] = UNIT
         written = down.times(units) / np.float32(UNIT)
         x = self.linear.weighted(self.linear.centre(written)).astype(np.float32)
-        logits = torch.from_numpy(np.float32(self.linear.factor) * self.linear.matrix.times(x))
-        high, low = logits.topk(count), logits.topk(count, largest=False)
-        tokens = torch.stack([high.indices, low.indices], 1).numpy()
-        moved = torch.stack([high.values, low.values], 1).numpy()
-        for at, neuron in enumerate(ids):
-            self._known[layer, neuron, count] = tokens[at], moved[at]
-
-
-def _times(tokens: NDArray, logits: NDArray, factors: NDArray) -> tuple[Tensor, Tensor]:
-    """[n, 2, count] ids and logits of neurons at `factors` [n] units; a negative one swaps raised and lowered. Unaffected tokens: -1, 0."""
-    turned = factors < 0
-    tokens[turned], logits[turned] = tokens[turned, ::-1], logits[turned, ::-1]
-    logits *= factors[:, None, None]
-    wrong = logits * np.array([[1], [-1]], dtype=np.float32) <= 0
-    tokens[wrong], logits[wrong] = -1, 0.0
-    return torch.from_numpy(tokens), torch.from_numpy(logits)
+        return torch.from_numpy(np.float32(self.linear.factor) * self.linear.matrix.times(x))

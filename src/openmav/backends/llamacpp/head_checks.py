@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from openmav.backends.base import NO_ATTENTION, NO_MLP
 from openmav.backends.llamacpp import insides
-from openmav.backends.llamacpp.examined import Examined
+from openmav.backends.llamacpp.examined import Examined, apart
 from openmav.backends.llamacpp.graph import Graph
 from openmav.backends.llamacpp.head import LinearHead, LlamaHead, linear
 from openmav.backends.llamacpp.tail import Tail, UnreadableError, Weight
@@ -27,8 +27,8 @@ def check(examined: Examined, graph: Graph, states: NDArray[np.float32], logits:
     native, threads = examined.weights.native, examined.settings.threads
     try:
         tail = Tail(native, graph, examined.parts.tail, threads or examined.weights.threads)
-        error = max(_apart(tail.logits(state[None]), own[None]) for state, own in zip(states, logits))
-        error = max(error, _apart(tail.logits(states), logits))
+        error = max(apart(tail.logits(state[None]), own[None]) for state, own in zip(states, logits))
+        error = max(error, apart(tail.logits(states), logits))
     except UnreadableError as problem:
         examined.lack(sorted(HEAD_SITES), everywhere, str(problem))
         return
@@ -46,10 +46,6 @@ def check(examined: Examined, graph: Graph, states: NDArray[np.float32], logits:
         return
     examined.head.linear = head
     _follow(examined, graph)
-
-
-def _apart(a: NDArray[np.float32], b: NDArray[np.float32]) -> float:
-    return float(np.abs(a - b).max() / max(float(np.abs(b).max()), 1e-30))
 
 
 def _embeddings(graph: Graph) -> int | None:

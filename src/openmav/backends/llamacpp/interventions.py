@@ -9,13 +9,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from openmav.backends.edits import Edit, need_range
 from openmav.backends.llamacpp.anatomy import Anatomy
 from openmav.backends.llamacpp.context import Context
 from openmav.backends.llamacpp.examined import Examined
 from openmav.backends.llamacpp.insides import Layer
 from openmav.backends.llamacpp.passes import Changes, summed
 from openmav.backends.llamacpp.tap import Change, Tap
+from openmav.backends.shared.edits import Edit, need_range
 from openmav.backends.sites import EDITABLE, Site, SiteName
 from openmav.errors import UsageError
 
@@ -135,7 +135,7 @@ class _Added:
 
 
 def values_of(examined: Examined, sites: Sequence[Site], ids: Sequence[int]) -> dict[Site, torch.Tensor]:
-    """See backends.edits.Model: read in a context of its own, in chunks."""
+    """See backends.shared.edits.Model: read in a context of its own, in chunks."""
     wanted = {name for site in sites for name in READ[site.name]}
     parts: dict[Site, list[NDArray[np.float32]]] = {site: [] for site in sites}
     context = Context(examined.weights, examined.settings, len(ids))

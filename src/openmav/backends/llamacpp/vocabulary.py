@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from functools import cached_property, lru_cache
 from typing import Any
 
-from openmav.backends import chat_rendering, chat_templates
 from openmav.backends.base import TokenBytes
 from openmav.backends.llamacpp import sampling_keys
 from openmav.backends.loading.gguf_metadata import GgufHeader
+from openmav.backends.shared import chat_rendering, chat_templates
 from openmav.errors import LoadError, UsageError
 from openmav.settings.generation_defaults import GenerationDefaults
 

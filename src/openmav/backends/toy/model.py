@@ -14,9 +14,9 @@ from torch import Tensor
 
 from openmav.backends.attribution import methods
 from openmav.backends.base import Frame, LoadOptions, Progress, TokenBytes
-from openmav.backends.edits import Edit, edits, need_range
 from openmav.backends.loading.choice import refuse_gpu_layers
-from openmav.backends.sites import EDITABLE, Site, site_of
+from openmav.backends.shared.edits import Edit, edits, need_range, refusal
+from openmav.backends.sites import EDITABLE, Site
 from openmav.backends.toy.head import ToyHead
 from openmav.backends.toy.vocabulary import BYTES, END, FIRST, VOCABULARY
 from openmav.errors import LoadError, UsageError
@@ -223,11 +223,7 @@ class Toy:
 
     def why_not(self, intervention: Intervention) -> str | None:
         """See backends.base.Intervening."""
-        try:
-            self.width_of(site_of(intervention))
-        except UsageError as error:
-            return str(error)
-        return None
+        return refusal(intervention, self)
 
     def variants(self, interventions: Sequence[Intervention], prompt_ids: Sequence[int]) -> Iterator[Tensor]:
         """See backends.base.Intervening; one at a time."""
@@ -235,7 +231,7 @@ class Toy:
             yield self.intervened([one], prompt_ids).prefill(prompt_ids, frozenset()).logits
 
     def width_of(self, site: Site) -> int:
-        """See backends.edits.Model."""
+        """See backends.shared.edits.Model."""
         need_range("layer", site.layer, LAYERS, self.info.name)
         if site.layer == self.bare and site.name not in ("layer", "resid"):
             raise UsageError(f"not available: layer {site.layer} has neither attention nor MLP")
@@ -244,7 +240,7 @@ class Toy:
         return {"head": WIDTH // HEADS, "neuron": 1}.get(site.name, WIDTH)
 
     def values_of(self, sites: Sequence[Site], ids: Sequence[int]) -> dict[Site, Tensor]:
-        """See backends.edits.Model."""
+        """See backends.shared.edits.Model."""
         names = {name: kind.name or "attention.heads" for name, kind in EDITABLE.items()}
         layers = list(self._layers(ids, self.embed(ids)))
         read: dict[Site, Tensor] = {}

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 
 from openmav.backends.attribution import methods
 from openmav.backends.base import Backend, LoadOptions, ModelCheck, Progress, TokenBytes
-from openmav.backends.edits import edits
 from openmav.backends.loading import checkpoint
-from openmav.backends.sites import Site, site_of
+from openmav.backends.shared.edits import edits, refusal
+from openmav.backends.shared.on_run import ModifiedBackend, OnRun
+from openmav.backends.sites import Site
 from openmav.backends.transformers import batch_run
 from openmav.backends.transformers.attribution_passes import ModelPasses
 from openmav.backends.transformers.batch_run import BatchRun
@@ -23,12 +25,11 @@ from openmav.backends.transformers.examined import examine
 from openmav.backends.transformers.head import exact_head
 from openmav.backends.transformers.interventions import batched_ablation
 from openmav.backends.transformers.interventions.hook_edits import PlacedEdit
-from openmav.backends.transformers.interventions.modified import ModifiedBackend
 from openmav.backends.transformers.interventions.sites import SiteFinder
 from openmav.backends.transformers.loading import image_text, loader, placement, quantised
 from openmav.backends.transformers.loading.context import context_of, largest
 from openmav.backends.transformers.loading.wrappers import unwrapped
-from openmav.backends.transformers.text_run import OnTextRun, TextRun
+from openmav.backends.transformers.text_run import TextRun
 from openmav.backends.transformers.tokens.token_bytes import spelling
 from openmav.backends.transformers.tokens.tokens import Tokens
 from openmav.errors import UsageError
@@ -65,8 +66,10 @@ def wrap(model: nn.Module, tokenizer: Any, name: str | None = None) -> Transform
     return TransformersBackend(inner, tokenizer, name or type(inner).__name__, (*notes, *quantised.notes(inner.config)))
 
 
-class TransformersBackend(OnTextRun):
+class TransformersBackend(OnRun):
     """Satisfies backends.base.Backend, Inspectable and Intervening."""
+
+    _run: TextRun
 
     def __init__(self, model: PreTrainedModel, tokenizer: Any, name: str, notes: tuple[str, ...] = (), threads: int | None = None) -> None:
         image_text.refuse_other(model)
@@ -114,6 +117,10 @@ class TransformersBackend(OnTextRun):
                 *(() if self.examined.cuts else (HIDDEN if self.examined.reads_again else READ_AGAIN,)),
             ),
         )
+
+    def ready(self) -> AbstractContextManager[None]:
+        """See backends.base.Preparing."""
+        return self._borrowed.ready()
 
     # ---- text ------------------------------------------------------------------------------------------------------------
 
@@ -211,12 +218,7 @@ class TransformersBackend(OnTextRun):
 
     def why_not(self, intervention: Intervention) -> str | None:
         """See backends.base.Intervening."""
-        try:
-            with self._borrowed.on():
-                self._site_finder.places(site_of(intervention))
-        except UsageError as error:
-            return str(error)
-        return None
+        return refusal(intervention, self)
 
     def variants(self, interventions: Sequence[Intervention], prompt_ids: Sequence[int]) -> Iterator[Tensor]:
         """See backends.base.Intervening."""
@@ -229,12 +231,12 @@ class TransformersBackend(OnTextRun):
                 yield logits
 
     def width_of(self, site: Site) -> int:
-        """See backends.edits.Model."""
+        """See backends.shared.edits.Model."""
         with self._borrowed.on():
             self._site_finder.places(site)
         return self.info.width
 
     def values_of(self, sites: Sequence[Site], ids: Sequence[int]) -> dict[Site, Tensor]:
-        """See backends.edits.Model."""
+        """See backends.shared.edits.Model."""
         with self._borrowed.on():
             return self._site_finder.values_of(sites, ids)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -98,10 +98,6 @@ class TextRun:
                 with self._hooks.on():
                     yield
 
-    def ready(self) -> AbstractContextManager[None]:
-        """See backends.base.Preparing."""
-        return self._borrowed.ready()
-
     def rewind(self, length: int) -> None:
         """See backends.base.Backend."""
         if length < self.length:
@@ -123,37 +119,3 @@ class TextRun:
         """Forget the text and what was captured of it."""
         self.capture.close()
         self.decoder = Decoder(self.examined.model)
-
-
-class OnTextRun:
-    """The part of backends.base.Backend that works on a text: what a backend does with one, its run does."""
-
-    _run: TextRun
-
-    @property
-    def length(self) -> int:
-        return self._run.length
-
-    def prefill(self, ids: Sequence[int], want: frozenset[str], progress: Progress | None = None) -> Frame:
-        """See backends.base.Backend."""
-        return self._run.prefill(ids, want, progress)
-
-    def decode_one_token(self, token_id: int, want: frozenset[str]) -> Frame:
-        """See backends.base.Backend."""
-        return self._run.decode_one_token(token_id, want)
-
-    def ready(self) -> AbstractContextManager[None]:
-        """See backends.base.Preparing."""
-        return self._run.ready()
-
-    def rewind(self, length: int) -> None:
-        """See backends.base.Backend."""
-        self._run.rewind(length)
-
-    def aside(self) -> AbstractContextManager[None]:
-        """See backends.base.Backend."""
-        return self._run.aside()
-
-    def close(self) -> None:
-        """Forget the text and what was captured of it. The model itself is as its owner left it already."""
-        self._run.close()

@@ -12,18 +12,16 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
+from openmav.backends.shared.neuron_effects import NeuronEffects
 from openmav.backends.transformers.discovery.mlp_internals import MlpInternals
 from openmav.backends.transformers.head.linear_head import LinearHead
 
 NO_WAY = "an operation that is not linear, such as a norm, stands between its neurons and the residual stream"
 ROWS = 8192  # of the head that are turned to fp32 at a time
 TOGETHER = 8  # neurons in a product: as many as a measure uses, or a multiple
-MOST = 50_000  # neurons in the cache
 SMALL = 500_000_000  # multiplications: up to so many a whole layer is computed at once, in tens of milliseconds
-_SIGNS = np.array([[1], [-1]], dtype=np.float32)  # up, and down
 
 
 class Neurons:
@@ -33,7 +31,7 @@ class Neurons:
         self.mlp_internals = mlp_internals
         self.linear = linear
         self.kept = kept
-        self._known: dict[tuple[int, int, int], tuple[NDArray, NDArray]] = {}  # (layer, neuron, count): ids and logits per unit, [2, count]
+        self._effects = NeuronEffects()
 
     @property
     def unreadable(self) -> list[int]:
@@ -47,32 +45,18 @@ class Neurons:
             return None
         count = min(count, len(self.linear.rows))
         with torch.inference_mode():
-            self._learn(layer, self._new(layer, ids, hidden, count), hidden, count)
+            new = self._new(layer, ids, hidden, count)
+            if new:
+                self._effects.keep(layer, new, self._logits(self._written(layer, new, hidden)), count)
             scale = self.linear.norm.scale(residual.float().to(self.linear.norm.weight.device))
-        if not ids:
-            return torch.empty(0, 2, count, dtype=torch.long), torch.empty(0, 2, count)
-        tokens, logits = (np.stack(known) for known in zip(*(self._known[layer, i, count] for i in ids), strict=True))
-        return _times(tokens, logits, hidden.float().cpu().numpy()[list(ids)] * np.float32(scale))
+        return self._effects.of(layer, ids, hidden.float().cpu().numpy()[list(ids)] * np.float32(scale), count)
 
     def _new(self, layer: int, ids: Sequence[int], hidden: Tensor, count: int) -> list[int]:
         """The `ids` that are not cached yet; in a small model, all neurons of the layer that are not."""
-        new = [i for i in ids if (layer, i, count) not in self._known]
+        new = self._effects.missing(layer, ids, count)
         if new and len(hidden) * self.linear.rows.numel() <= SMALL:
-            return [i for i in range(len(hidden)) if (layer, i, count) not in self._known]
+            return self._effects.missing(layer, range(len(hidden)), count)
         return new
-
-    def _learn(self, layer: int, ids: Sequence[int], hidden: Tensor, count: int) -> None:
-        """Cache the effect of these neurons per unit of activation, for a final norm of scale 1."""
-        if not ids:
-            return
-        if len(self._known) > MOST:
-            self._known.clear()
-        logits = self._logits(self._written(layer, ids, hidden))
-        high, low = logits.topk(count), logits.topk(count, largest=False)
-        tokens = torch.stack([high.indices, low.indices], 1).cpu().numpy()
-        moved = torch.stack([high.values, low.values], 1).cpu().numpy()
-        for at, neuron in enumerate(ids):
-            self._known[layer, neuron, count] = (tokens[at], moved[at])
 
     def _written(self, layer: int, ids: Sequence[int], hidden: Tensor) -> Tensor:
         """[n, width] fp32: what one unit of each neuron adds to the residual stream after the last layer, without the map's bias."""
@@ -95,13 +79,3 @@ class Neurons:
         x = torch.nn.functional.pad(x, (0, 0, 0, -len(x) % TOGETHER))  # so that its bits do not depend on the others in the batch
         parts = [x.to(rows.device) @ rows[at : at + ROWS].float().T for at in range(0, len(rows), ROWS)]
         return self.linear.factor * torch.cat(parts, -1)[: len(written)]
-
-
-def _times(tokens: NDArray, logits: NDArray, factors: NDArray) -> tuple[Tensor, Tensor]:
-    """[n, 2, count] ids and logits of neurons at `factors` [n] units; a negative one swaps raised and lowered. Unaffected tokens: -1, 0."""
-    turned = factors < 0
-    tokens[turned], logits[turned] = tokens[turned, ::-1], logits[turned, ::-1]
-    logits *= factors[:, None, None]
-    wrong = logits * _SIGNS <= 0
-    tokens[wrong], logits[wrong] = -1, 0.0
-    return torch.from_numpy(tokens), torch.from_numpy(logits)

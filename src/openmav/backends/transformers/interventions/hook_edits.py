@@ -12,7 +12,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from openmav.backends.edits import Edit
+from openmav.backends.shared.edits import Edit
 from openmav.backends.transformers.discovery.values import output_tensor
 
 

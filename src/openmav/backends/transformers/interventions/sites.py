@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 import torch
 from torch import Tensor
 
-from openmav.backends.edits import Edit, need_range
+from openmav.backends.shared.edits import Edit, need_range
 from openmav.backends.sites import EDITABLE, Site, SiteName
 from openmav.backends.transformers.checks.passes import sample_ids
 from openmav.backends.transformers.decoding.decoder import Decoder
@@ -84,7 +84,7 @@ class SiteFinder:
         return (self.anatomy.attention if site.name == "attn" else self.anatomy.mlp)[site.layer]
 
     def values_of(self, sites: Sequence[Site], ids: Sequence[int]) -> dict[Site, Tensor]:
-        """See backends.edits.Model."""
+        """See backends.shared.edits.Model."""
         places = {site: self.places(site) for site in sites}
         for site in sites:
             if site.layer in self.anatomy.idle:

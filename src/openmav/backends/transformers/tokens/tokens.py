@@ -11,8 +11,8 @@ from typing import Any
 from transformers import PreTrainedTokenizerBase
 from transformers.utils import cached_file
 
-from openmav.backends import chat_rendering, chat_templates
-from openmav.backends.chat_templates import message_of
+from openmav.backends.shared import chat_rendering, chat_templates
+from openmav.backends.shared.chat_templates import message_of
 from openmav.backends.transformers.tokens.token_bytes import bytes_of_name
 from openmav.backends.transformers.tokens.tokenizer_limits import PanicError, panics_as_errors
 from openmav.errors import UsageError

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from openmav.backends.chat_rendering import TemplateLimitError
+from openmav.backends.shared.chat_rendering import TemplateLimitError
 from openmav.errors import UsageError, words_of
 
 

@@ -89,6 +89,15 @@ def edits(interventions: Sequence[Intervention], prompt_ids: Sequence[int], mode
 _Read: TypeAlias = tuple[Site, tuple[int, ...]]  # a site, and the tokens of the run in which it is read
 
 
+def refusal(intervention: Intervention, model: Model) -> str | None:
+    """Why the model has no site for an intervention, one line; None where it has one."""
+    try:
+        model.width_of(site_of(intervention))
+    except UsageError as error:
+        return str(error)
+    return None
+
+
 class _Runs:
     """Baseline runs, one for each sequence of tokens, with all sites that are wanted there."""
 

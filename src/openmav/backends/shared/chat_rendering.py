@@ -20,7 +20,7 @@ SECONDS = 4  # of a processor, the imports not counted; where the system can't l
 WAIT = 30.0  # seconds altogether, enough for a busy machine
 MEMORY = 1 << 29  # bytes that a template may take beyond the imports, where the system can limit that (Linux)
 LONGEST = 4_000_000  # characters of its text
-EMPTY_FOLDER = Path(__file__).parents[1] / "demo" / "model"  # holds no Python file that an import could find
+EMPTY_FOLDER = Path(__file__).parents[2] / "demo" / "model"  # holds no Python file that an import could find
 BOUNDS = f"it may take {SECONDS} s, {MEMORY >> 20} MB and {LONGEST:,} characters"
 
 

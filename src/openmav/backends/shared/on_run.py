@@ -1,18 +1,17 @@
-"""A backend whose forward passes have edits applied, over the model of another backend."""
+"""Backends whose text goes through a run: the part that all of them share, and one with edits over the model of another."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 
-from openmav.backends.base import Backend, Frame, Progress
-from openmav.backends.llamacpp.run import Run
+from openmav.backends.base import Backend, Frame, Progress, RunsText
 
 
 class OnRun:
     """The part of backends.base.Backend that works on a text: what a backend does with one, its run does."""
 
-    _run: Run
+    _run: RunsText
 
     @property
     def length(self) -> int:
@@ -35,14 +34,14 @@ class OnRun:
         return self._run.aside()
 
     def close(self) -> None:
-        """Forget the text; the model stays until its backend is closed."""
+        """Forget the text and what was captured of it; the model stays as it is."""
         self._run.close()
 
 
 class ModifiedBackend(OnRun):
     """Satisfies backends.base.Backend: the owner's text and description, and a run of its own with the edits."""
 
-    def __init__(self, owner: Backend, run: Run) -> None:
+    def __init__(self, owner: Backend, run: RunsText) -> None:
         self._owner = owner
         self._run = run
         self.info = owner.info
