@@ -7,6 +7,7 @@ import os
 import shutil
 from dataclasses import replace
 
+from openmav.backends.loading.choice import TRANSFORMERS
 from openmav.cli.flags import AttributeOptions
 from openmav.cli.load_limit import load_limit
 from openmav.cli.options import model_settings
@@ -28,7 +29,7 @@ def attribute_command(options: AttributeOptions) -> int:
     """
     settings = model_settings(options)
     if settings.backend == AUTO:
-        settings = replace(settings, backend="transformers")  # llama.cpp has no gradients
+        settings = replace(settings, backend=TRANSFORMERS)  # llama.cpp has no gradients
     redirect(descriptors=True)
     out = Output(stdout())
     result, model = _explain(settings, options)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -107,6 +108,11 @@ class Passes:
     b: Frame
     other: Baseline
 
+    @cached_property
+    def divergence(self) -> float:
+        """KL(A || B), nats."""
+        return divergence(self.a.logits, self.b.logits)
+
 
 def compared(step: Step, before: Step | None, passes: Passes, layers: Mapping[Part, Apart], threshold: float) -> Step:
     """A's step, after the one `before` it, with the entries that record.comparison lists."""
@@ -116,7 +122,7 @@ def compared(step: Step, before: Step | None, passes: Passes, layers: Mapping[Pa
     probs_a, probs_b = (torch.softmax(frame.logits.double(), dim=-1).numpy() for frame in (a, b))
     likely, mine = other.candidates, step.candidates.token_ids
     values: dict[str, NDArray] = {
-        "kl": np.array([divergence(a.logits, b.logits)]),
+        "kl": np.array([passes.divergence]),
         "token_ids": likely.token_ids,
         "probs": probs_b[likely.token_ids],
         "probs_in_a": probs_a[likely.token_ids],

@@ -8,11 +8,11 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.segment import Segment
 
-from openmav.paint import Line, bar, ink, number_text, shares
+from openmav.paint import Line, bar, ink, shares
 from openmav.panels.base import Box
 from openmav.panels.widgets.heat_grid import fitting
 from openmav.panels.widgets.layer_rows import gutter_width, hidden_note, layer_lines, message, shown_layers
-from openmav.panels.widgets.layers_apart import HUES, ApartData, apart_facts, rows_of, why_not_compared
+from openmav.panels.widgets.layers_apart import HUES, ApartData, apart_facts, rows_of, scientific, why_not_compared
 from openmav.record.comparison import PARTS, parting_of
 from openmav.view import Selection, View
 
@@ -113,7 +113,7 @@ def render(data: LayersApartData, box: Box) -> list[Line]:
 
 
 def _number(value: float) -> str:
-    return "none" if np.isnan(value) else "0" if value == 0 else f"{value:.1e}" if np.isfinite(value) else number_text(value, 0)
+    return "none" if np.isnan(value) else "0" if value == 0 else scientific(value)
 
 
 def _foot(data: LayersApartData, box: Box) -> Line:

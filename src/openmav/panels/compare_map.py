@@ -10,11 +10,10 @@ from rich.segment import Segment
 
 from openmav.paint import Line, ink
 from openmav.panels.base import Box
-from openmav.panels.compare_text import scientific
 from openmav.panels.widgets import heat_grid
 from openmav.panels.widgets.heat_grid import Columns, fitting, heat_line, windowed
 from openmav.panels.widgets.layer_rows import gutter_width, hidden_note, layer_lines, message, shown_layers
-from openmav.panels.widgets.layers_apart import ApartData, apart_facts, rows_of, why_not_compared
+from openmav.panels.widgets.layers_apart import ApartData, apart_facts, rows_of, scientific, why_not_compared
 from openmav.panels.widgets.norm_history import WIDE
 from openmav.panels.widgets.sequence import index_axis, tokens_in_sight
 from openmav.record.comparison import PARTS

@@ -6,12 +6,12 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from openmav.paint import Line, number_text, surprise
+from openmav.paint import Line, surprise
 from openmav.panels import generated_text
 from openmav.panels.base import Box
 from openmav.panels.generated_text import TextData
 from openmav.panels.widgets.layer_rows import message
-from openmav.panels.widgets.layers_apart import NO_COMPARISON
+from openmav.panels.widgets.layers_apart import NO_COMPARISON, scientific
 from openmav.record.comparison import divergence_of, flips
 from openmav.view import Selection, View
 
@@ -77,11 +77,6 @@ def note(data: DivergenceData, box: Box) -> str:
     if data.empty is not None or not data.text.has_token:
         return ""
     return f"{generated_text.note(data.text, box)} · here {scientific(data.divergence)} nats"
-
-
-def scientific(value: float) -> str:
-    """Two digits and a power of ten."""
-    return f"{value:.1e}" if np.isfinite(value) else number_text(value, 0)
 
 
 def render(data: DivergenceData, box: Box) -> list[Line]:

@@ -12,7 +12,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from openmav.generation.comparison import SITES, Apart, Passes, apart, compared, comparison_of, divergence, first_apart, threshold_of
+from openmav.generation.comparison import SITES, Apart, Passes, apart, compared, comparison_of, first_apart, threshold_of
 from openmav.generation.session import Session
 from openmav.record import Baseline, EndReason, Step
 from openmav.record.comparison import Part
@@ -116,4 +116,4 @@ class Lockstep:
         passes = Passes(one, other, Baseline(b.candidates, b.logprob, b.entropy, {}, {}))
         before = self.a.steps[-2] if len(self.a.steps) > 1 else None
         self.a.steps[-1] = compared(a, before, passes, layers, self.threshold)
-        return ComparedToken(a, b, divergence(one.logits, other.logits), layers, parting)
+        return ComparedToken(a, b, passes.divergence, layers, parting)

@@ -14,7 +14,7 @@ from pathlib import Path
 from openmav.backends.llamacpp import demo_file
 from openmav.backends.loading import checkpoint, gguf_metadata
 from openmav.backends.loading.gguf_metadata import PART, PER_BYTE, GgufHeader, HeaderError, Tensor
-from openmav.errors import LoadError
+from openmav.errors import LoadError, words_of
 from openmav.settings import DEMO
 
 MOST_LAYERS = 512  # as llama.cpp has it
@@ -105,20 +105,16 @@ def _path(name: str) -> Path:
 def _downloaded(name: str, repository: str, file: str) -> Path:
     """A file of the hub, with the other parts of it."""
     from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import EntryNotFoundError, GatedRepoError, HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError
+    from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, LocalEntryNotFoundError
 
     try:
         paths = [Path(hf_hub_download(repository, part)) for part in _names(file)]
     except LocalEntryNotFoundError as error:
         raise LoadError(f"{name} {checkpoint.NOT_HERE}") from error
-    except GatedRepoError as error:
-        raise LoadError(f"{name} is gated: ask for access on its page on the Hugging Face hub, then run `hf auth login`") from error
-    except RepositoryNotFoundError as error:
-        raise LoadError(f"the Hugging Face hub knows no model {repository}; check the name, or run `hf auth login`") from error
     except EntryNotFoundError as error:
         raise LoadError(f"{repository} on the Hugging Face hub has no file {file}; check the name on its page") from error
     except (HfHubHTTPError, OSError) as error:
-        raise LoadError(f"{name} can't be downloaded: {str(error).splitlines()[0]}") from error
+        raise LoadError(checkpoint.hub_problem(repository, [error]) or f"{name} can't be downloaded: {words_of(error)}") from error
     return paths[0]
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import re
 import socket
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -95,6 +96,16 @@ def _on_hub(name: str, repository: str, gguf: str | None = None) -> Checkpoint:
         return _folder(name, folder) if gguf is None else find(str(folder / gguf))
     except LoadError as error:
         raise LoadError(f"{name} is only partly on this machine and the Hugging Face hub can't be reached; check the network") from error
+
+
+def hub_problem(name: str, errors: Iterable[BaseException]) -> str | None:
+    """What an error of the hub's client means and what to do; None for another."""
+    from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
+
+    known = [error for error in errors if isinstance(error, RepositoryNotFoundError)]
+    if any(isinstance(error, GatedRepoError) for error in known):
+        return f"{name} is gated: ask for access on its page on the Hugging Face hub, then run `hf auth login`"
+    return f"the Hugging Face hub knows no model {name}; check the name, or run `hf auth login` if it is private" if known else None
 
 
 def _hub_answers() -> bool:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from openmav.paint import number_text
 from openmav.panels.widgets.layer_rows import LayerData, why_no_layers
 from openmav.record import Step
 from openmav.record.comparison import COMPARISON, PARTS, Part, first_parting
@@ -22,6 +23,11 @@ class ApartData(LayerData):
 
     threshold: float  # the share from which on the runs part
     first: tuple[int, int, str] | None  # the first token, layer and part at which they do
+
+
+def scientific(value: float) -> str:
+    """Two digits and a power of ten."""
+    return f"{value:.1e}" if np.isfinite(value) else number_text(value, 0)
 
 
 def rows_of(step: Step | None, name: str, layers: int) -> NDArray[np.float64] | None:

@@ -180,10 +180,9 @@ def explained(name: str) -> Iterator[None]:
 def _explain(name: str, error: Exception) -> str:
     chain = list(_chain(error))
     text = " ".join(str(e) for e in chain)
-    if any(isinstance(e, hub.GatedRepoError) for e in chain):
-        return f"{name} is gated: ask for access on its page on the Hugging Face hub, then run `hf auth login`"
-    if any(isinstance(e, hub.RepositoryNotFoundError) for e in chain):
-        return f"the Hugging Face hub knows no model {name}; check the name, or run `hf auth login` if it is private"
+    of_hub = checkpoint.hub_problem(name, chain)
+    if of_hub is not None:
+        return of_hub
     if _is_network(error):
         return f"{name} {checkpoint.NOT_HERE}"
     if any(type(e).__name__ == "SafetensorError" for e in chain) or quantised.damaged(name, text):
