@@ -10,6 +10,7 @@ import pytest
 from drawing import draw, make_view, note, panel, without_colour
 
 from fakes import make_info, make_step, with_values
+from openmav import panels
 from openmav.paint import line_text
 from openmav.record.comparison import COMPARISON, Comparison, divergence_of, first_parting, flips, parting_of
 from openmav.view import View
@@ -100,6 +101,9 @@ def test_a_layer_row_has_the_difference_and_the_cosine_of_each_part() -> None:
     assert ["◆" in row for row in rows[:4]] == [False, False, True, False]
     assert rows[4].split() == ["attention", "MLP", "residual"]
     assert note("compare_layers", view().at_step(0), 110, 5) == "the same within rounding"
+    titles = [panels.draw(panel("compare_layers").module, view().at_step(1), width, 5, width).title for width in (110, 50)]
+    assert ["cosine" in title for title in titles] == [True, False], "said where there is room for it"
+    assert "1.000000" not in "".join(draw("compare_layers", without_colour(view().at_step(1)), 50, 5))
 
 
 def test_the_map_marks_the_first_place_where_they_part() -> None:

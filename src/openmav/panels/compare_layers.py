@@ -65,7 +65,9 @@ def data(view: View) -> LayersApartData:
 
 
 def heading(data: LayersApartData, box: Box) -> str:
-    return fitting([f"{TITLE} · ‖A−B‖₂ and cosine at this token", f"{TITLE} · ‖A−B‖₂, cosine", TITLE, "Apart"], box.width)
+    cosine = _columns(box, max(0, box.width - gutter_width(data, box)))[2]
+    words = f"‖A−B‖₂{' and cosine' * cosine}"
+    return fitting([f"{TITLE} · {words} at this token", f"{TITLE} · {words}", TITLE, "Apart"], box.width)
 
 
 def note(data: LayersApartData, box: Box) -> str:
