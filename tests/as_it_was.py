@@ -7,7 +7,7 @@ import os
 import random
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from functools import wraps
 from typing import Any
 
@@ -114,6 +114,12 @@ class Checker:
                 if self._calls == 0:
                     self.faults += [f"{what}: {name}" for name in differences(self._before, of_process())]
 
+    @contextmanager
+    def block(self, what: str, manager: AbstractContextManager[Any]) -> Iterator[None]:
+        """A block of several calls, such as a burst: in it the model is prepared, so another thread's call must not end the check."""
+        with self.call(what), manager:
+            yield
+
     def see(self, model: nn.Module) -> None:
         """Remember the model as it is before the first call of this test."""
         with self._lock:
@@ -138,7 +144,8 @@ def checking(checker: Checker) -> Iterator[None]:
             if isinstance(model, nn.Module):
                 checker.see(model)
             with checker.call(name):
-                return original(self, *args, **kwargs)
+                result = original(self, *args, **kwargs)
+            return checker.block(name, result) if isinstance(result, AbstractContextManager) else result
 
         return call
 

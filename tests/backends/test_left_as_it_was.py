@@ -105,6 +105,22 @@ def test_the_checker_finds_what_is_left_in_the_process(monkeypatch: pytest.Monke
     assert checker.found() == [f"a step: {name}" for name in expected]
 
 
+def test_the_checker_counts_a_block_of_several_calls_as_one() -> None:
+    """What stands in the model inside the block is not taken for what was there before a call from another thread."""
+    checker = as_it_was.Checker()
+    with as_it_was.checking(checker):
+        backend = wrap(build(), None)
+        with backend.ready():
+            waiting = threading.Thread(target=backend.prefill, args=(IDS, SITES))
+            waiting.start()
+            for _ in range(1000):  # until the other thread waits for the model
+                if checker._calls == 2:
+                    break
+                time.sleep(0.001)
+        waiting.join()
+    assert checker.found() == []
+
+
 def test_a_hook_that_mav_leaves_fails_a_test(pytester_folder: Path) -> None:
     """A whole test run with a fault put into mav: its one test passes, and the check after it fails."""
     (pytester_folder / "test_fault.py").write_text(
