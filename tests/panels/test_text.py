@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from fakes import HOSTILE, make_info, make_prompt, make_step, make_steps, with_values
 from openmav.paint import PALETTES
-from openmav.paint.wrap import wrap
+from openmav.paint.wrap import _wrapped, wrap
 from openmav.protocol.snapshot import Snapshot
 from openmav.record import Prompt
 from openmav.view import View
@@ -47,6 +47,16 @@ def test_written_lines_stay_where_they_are() -> None:
     before = draw("generated_text", make_view(60), 40, 12)
     after = draw("generated_text", make_view(61), 40, 12)
     assert after[: len(before) - 1] == before[:-1]
+
+
+def test_text_that_grows_is_wrapped_as_if_it_had_been_there_at_once() -> None:
+    texts = [("The wrap of a long text ", " is kept in blocks", "\n", "x" * 41, " ", "日本語", "é", "  two  ")[at % 8] for at in range(160)]
+    for width in (4, 11, 40, 96):
+        for count in range(1, len(texts), 13):
+            chunks = [(text, at) for at, text in enumerate(texts[:count])]
+            (*whole, last) = wrap(chunks, width)
+            at_once, unfinished = _wrapped.__wrapped__(tuple(chunks), (), max(width - 1, 2))
+            assert (tuple(whole), last) == (at_once, unfinished)
 
 
 def test_wide_characters() -> None:
@@ -159,10 +169,11 @@ def words_of(view: View) -> list[str]:
 
 
 def test_the_popover_keeps_to_its_panel_and_leaves_the_token_in_sight() -> None:
+    whole = make_view(60)
     for width in range(8, 100, 7):
         for height in range(1, 30, 3):
             for cursor in (0, 20, 59):
-                view = make_view(60).at_step(cursor).at_candidate(5)
+                view = whole.at_step(cursor).at_candidate(5)
                 rows = draw("generated_text", view, width, height)
                 assert len(rows) <= height
                 if any("╭" in row for row in rows):
@@ -200,9 +211,9 @@ def test_where_there_is_room_each_token_has_a_bar_of_its_surprisal() -> None:
 
 
 def test_bars_stay_until_the_text_needs_their_rows() -> None:
-    heights = []
+    heights, steps = [], make_steps(400)
     for count in range(1, 400, 21):
-        rows = draw("generated_text", make_view(count), 60, 22)
+        rows = draw("generated_text", make_view(steps[:count]), 60, 22)
         words = [at for at, row in enumerate(rows) if any(char.isalpha() for char in row)]
         heights.append(words[-1] - words[-2] if len(words) > 1 else 6)
     assert heights == sorted(heights, reverse=True), "text that grows only ever moves closer together"

@@ -5,7 +5,7 @@ The wrap starts at a fixed place and only grows at its end, so that lines that w
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
 from typing import NamedTuple, TypeAlias
 
@@ -20,7 +20,11 @@ class Glyph(NamedTuple):
     token: int
 
 
-Row: TypeAlias = list[Glyph]
+Row: TypeAlias = Sequence[Glyph]
+Chunk: TypeAlias = tuple[str, int]  # a text, and the index of its token
+
+BLOCK = 256  # characters that are wrapped at a time, and kept wrapped
+KEPT = 512  # blocks: two texts that fill a large screen
 
 
 @lru_cache(maxsize=8192)
@@ -28,41 +32,59 @@ def _measured(text: str) -> tuple[tuple[str, int], ...]:
     return tuple((piece, cells(piece)) for piece in pieces(text))
 
 
-def glyphs(chunks: Iterable[tuple[str, int]]) -> Iterable[Glyph]:
-    """The characters of (text, token) chunks."""
-    for text, token in chunks:
-        for piece, width in _measured(text):
-            yield Glyph(piece, width, token)
-
-
-def wrap(chunks: Iterable[tuple[str, int]], width: int) -> list[Row]:
+def wrap(chunks: Iterable[Chunk], width: int) -> list[Row]:
     """Rows of at most `width` cells, broken at spaces where there are any.
 
     The last cell is kept for a space or a newline (shown as ⏎) that hangs over, so that none of them is lost.
     """
-    rows: list[Row] = [[]]
-    used, room = 0, max(width - 1, 2)
-    for glyph in glyphs(chunks):
-        row = rows[-1]
-        if glyph.text == "\n":
-            row.append(Glyph("⏎", 1, glyph.token))
-            rows.append([])
-            used = 0
-            continue
-        if used + glyph.width > room:
-            if glyph.text == " ":
-                if used == room:
-                    row.append(glyph)
-                    used += 1
+    rows: list[Row] = []
+    last: tuple[Glyph, ...] = ()
+    for block in _blocks(chunks):
+        whole, last = _wrapped(block, last, max(width - 1, 2))
+        rows += whole
+    return [*rows, last]
+
+
+def _blocks(chunks: Iterable[Chunk]) -> Iterator[tuple[Chunk, ...]]:
+    """The chunks in blocks that stay as they are while the text grows at its end."""
+    block: list[Chunk] = []
+    length = 0
+    for chunk in chunks:
+        block.append(chunk)
+        length += len(chunk[0])
+        if length >= BLOCK:
+            yield tuple(block)
+            block, length = [], 0
+    if block:
+        yield tuple(block)
+
+
+@lru_cache(maxsize=KEPT)
+def _wrapped(block: tuple[Chunk, ...], begun: tuple[Glyph, ...], room: int) -> tuple[tuple[Row, ...], tuple[Glyph, ...]]:
+    """The rows that a block fills after a row that was begun, and the row that it leaves unfinished."""
+    rows: list[Row] = []
+    row, used = list(begun), sum(glyph.width for glyph in begun)
+    for text, token in block:
+        for piece, width in _measured(text):
+            if piece == "\n":
+                rows.append((*row, Glyph("⏎", 1, token)))
+                row, used = [], 0
                 continue
-            rows.append(_carry(row))
-            row, used = rows[-1], sum(one.width for one in rows[-1])
-        row.append(glyph)
-        used += glyph.width
-    return rows
+            if used + width > room:
+                if piece == " ":
+                    if used == room:
+                        row.append(Glyph(piece, width, token))
+                        used += 1
+                    continue
+                word = _carry(row)
+                rows.append(tuple(row))
+                row, used = word, sum(glyph.width for glyph in word)
+            row.append(Glyph(piece, width, token))
+            used += width
+    return tuple(rows), tuple(row)
 
 
-def _carry(row: Row) -> Row:
+def _carry(row: list[Glyph]) -> list[Glyph]:
     """Takes the unfinished word off the end of a full row; nothing where the row is one long word or ends with a space."""
     for at in range(len(row) - 1, -1, -1):
         if row[at].text == " ":

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from openmav.paint import Line, surprise
 from openmav.panels import generated_text
@@ -56,7 +57,7 @@ def data(view: View) -> DivergenceData:
             text,
             mode="surprisal",
             full=0.0,  # its colours are powers of ten, which no bar could show
-            values=np.array([np.nan if kl is None else _as_surprisal(kl) for kl in known]),
+            values=_as_surprisal(np.array([np.nan if kl is None else kl for kl in known])),
             forced=tuple(flips(step) for step in steps),
             mode_note=("KL(A‖B)",),
         ),
@@ -64,9 +65,10 @@ def data(view: View) -> DivergenceData:
     )
 
 
-def _as_surprisal(kl: float) -> float:
-    """The surprisal that has the colour of this divergence; NaN and infinity as they are."""
-    return float((0.0, *surprise.EDGES)[np.searchsorted(EDGES, kl, side="right")]) if np.isfinite(kl) else kl
+def _as_surprisal(kl: NDArray[np.float64]) -> NDArray[np.float64]:
+    """[tokens] the surprisals that have the colours of these divergences; NaN and infinity as they are."""
+    steps = np.array((0.0, *surprise.EDGES))[np.searchsorted(EDGES, kl, side="right")]
+    return np.where(np.isfinite(kl), steps, kl)
 
 
 def legend(data: DivergenceData, box: Box) -> Line | None:

@@ -51,7 +51,7 @@ class Comparison:
 def divergence_of(step: Step) -> float | None:
     """KL(A || B) at a step, nats; None where it was not compared."""
     kl = step.values.get(f"{COMPARISON}.kl")
-    return None if kl is None or kl.size != 1 else float(kl.ravel()[0])
+    return None if kl is None or kl.size != 1 else float(kl.item())
 
 
 def parting_of(step: Step) -> tuple[int, Part] | None:
@@ -78,4 +78,4 @@ def _place(step: Step, name: str, count: int) -> list[int] | None:
 def flips(step: Step) -> bool:
     """Whether the most likely token is another in B."""
     ids = step.values.get(f"{COMPARISON}.token_ids")
-    return ids is not None and ids.size > 0 and int(ids.ravel()[0]) != int(step.candidates.token_ids[0])
+    return ids is not None and ids.size > 0 and ids.item(0) != step.candidates.token_ids.item(0)
