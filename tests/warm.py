@@ -32,7 +32,7 @@ PRELOADED = (
     "openmav.backends.toy",
     "openmav.backends.transformers.backend",
     "openmav.backends.transformers.discovery.search",
-    "openmav.recording.writer",
+    "openmav.recording.sqlite_writer",
     "openmav.apps.text.plain",
     "transformers.utils.chat_template_utils",
     "jinja2.sandbox",

@@ -174,7 +174,7 @@ def test_scalars_are_columns_to_query(tmp_path):
 
 
 def test_without_a_write_ahead_log(tmp_path, monkeypatch):
-    monkeypatch.setattr("openmav.recording.writer.is_network", lambda path: True)
+    monkeypatch.setattr("openmav.recording.sqlite_writer.is_network", lambda path: True)
     session, path = toy(), tmp_path / "run.mav"
     recorder = Recorder(path)
     assert recorder.writer.journal == "rollback"

@@ -15,7 +15,7 @@ from textual.binding import BindingType
 from fakes import ScriptedSource, make_info, make_steps
 from openmav.apps.tui import keys as table
 from openmav.apps.tui.app import Controllers, MavApp
-from openmav.apps.tui.bindings import bindings
+from openmav.apps.tui.textual_bindings import bindings
 from openmav.apps.tui.tour.app import TourApp
 from openmav.cli.config_file.read import read_config
 from openmav.cli.tour import PANELS

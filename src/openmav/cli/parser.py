@@ -1,4 +1,4 @@
-"""The command line itself: all commands with their flags (flags.py, options.py), in sections; `mav` alone is `mav run`.
+"""The command line itself: all commands with their flags (options/), in sections; `mav` alone is `mav run`.
 
 Nothing here imports a model's library.
 """
@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import click
 
-from openmav.cli import flags
-from openmav.cli.options import with_options
+from openmav.cli.options import commands
+from openmav.cli.options.flag import with_options
 from openmav.plugins.registry import unknown
 from openmav.recording.export import FORMATS
 from openmav.version import __version__
@@ -100,8 +100,8 @@ def command() -> None:
 
 
 @command.command(cls=RunCommand, context_settings=SETTINGS)
-@with_options(flags.RUN, flags.RunOptions)
-def run(options: flags.RunOptions) -> int:
+@with_options(commands.RUN, commands.RunOptions)
+def run(options: commands.RunOptions) -> int:
     """Generate and show it (what mav alone does)."""
     from openmav.cli.run import run_command
 
@@ -127,8 +127,8 @@ def measures(name: str | None) -> int:
 
 
 @command.command(context_settings=SETTINGS)
-@with_options(flags.TOUR, flags.TourOptions)
-def tour(options: flags.TourOptions) -> int:
+@with_options(commands.TOUR, commands.TourOptions)
+def tour(options: commands.TourOptions) -> int:
     """Learn to read it all: a guided tour, key by key."""
     from openmav.cli.tour import take_tour
 
@@ -136,8 +136,8 @@ def tour(options: flags.TourOptions) -> int:
 
 
 @command.command(context_settings=SETTINGS)
-@with_options(flags.DOCTOR, flags.DoctorOptions)
-def doctor(options: flags.DoctorOptions) -> int:
+@with_options(commands.DOCTOR, commands.DoctorOptions)
+def doctor(options: commands.DoctorOptions) -> int:
     """What is installed; with --model, what was found in a model and whether its numbers are right."""
     from openmav.cli.doctor import doctor_command
 
@@ -145,8 +145,8 @@ def doctor(options: flags.DoctorOptions) -> int:
 
 
 @command.command(context_settings=SETTINGS)
-@with_options(flags.SWEEP, flags.SweepOptions)
-def sweep(options: flags.SweepOptions) -> int:
+@with_options(commands.SWEEP, commands.SweepOptions)
+def sweep(options: commands.SweepOptions) -> int:
     """Ablate each head (or sub-block, or layer) and map the effect on a token."""
     from openmav.cli.sweep import sweep_command
 
@@ -154,8 +154,8 @@ def sweep(options: flags.SweepOptions) -> int:
 
 
 @command.command(context_settings=SETTINGS)
-@with_options(flags.ATTRIBUTE, flags.AttributeOptions)
-def attribute(options: flags.AttributeOptions) -> int:
+@with_options(commands.ATTRIBUTE, commands.AttributeOptions)
+def attribute(options: commands.AttributeOptions) -> int:
     """Which tokens of a prompt the next token depends on."""
     from openmav.cli.attribute import attribute_command
 
@@ -163,8 +163,8 @@ def attribute(options: flags.AttributeOptions) -> int:
 
 
 @command.command(context_settings=SETTINGS)
-@with_options(flags.COMPARE, flags.CompareOptions)
-def compare(options: flags.CompareOptions) -> int:
+@with_options(commands.COMPARE, commands.CompareOptions)
+def compare(options: commands.CompareOptions) -> int:
     """Two runs on the same tokens: divergence, and the layer where they part."""
     from openmav.cli.compare import compare_command
 
@@ -173,8 +173,8 @@ def compare(options: flags.CompareOptions) -> int:
 
 @command.command(context_settings=SETTINGS)
 @click.argument("prompts", metavar="PROMPTS")
-@with_options(flags.BATCH, flags.BatchOptions)
-def batch(options: flags.BatchOptions) -> int:
+@with_options(commands.BATCH, commands.BatchOptions)
+def batch(options: commands.BatchOptions) -> int:
     """Run many prompts, a recording each."""
     from openmav.cli.batch import batch_command
 
@@ -195,8 +195,8 @@ def query(place: str, statement: str, csv: bool, json: bool) -> int:
 
 @command.command(context_settings=SETTINGS)
 @click.argument("file", metavar="FILE")
-@with_options(flags.REPLAY, flags.ReplayOptions)
-def replay(options: flags.ReplayOptions) -> int:
+@with_options(commands.REPLAY, commands.ReplayOptions)
+def replay(options: commands.ReplayOptions) -> int:
     """Open a recording in the app; no model is needed."""
     from openmav.cli.replay import replay_command
 

@@ -10,9 +10,9 @@ from contextlib import contextmanager
 from typing import Any, Protocol
 
 from openmav.cli.config_file.read import read_config
-from openmav.cli.flags import SweepOptions
 from openmav.cli.load_limit import load_limit
-from openmav.cli.options import model_settings
+from openmav.cli.options.commands import SweepOptions
+from openmav.cli.options.model import model_settings
 from openmav.cli.output import Output, ProgressLine, ReaderGoneError
 from openmav.errors import UsageError
 from openmav.record.sweep import Effect, Plan, SweepEnd

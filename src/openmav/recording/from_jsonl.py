@@ -18,7 +18,7 @@ from openmav.record.codec import decode_step, read_sampling
 from openmav.record.lines import COLUMNS, PER_LAYER, SCHEMA
 from openmav.recording.facts import model_content, read_constraint, read_model, read_prompt
 from openmav.recording.rows import DTYPES, BadDataError, need_sound
-from openmav.recording.writer import Writer
+from openmav.recording.sqlite_writer import Writer
 from openmav.settings import Settings
 from openmav.settings.sampling import Sampling
 

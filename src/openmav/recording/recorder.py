@@ -13,7 +13,7 @@ from typing import Any
 from openmav.protocol.snapshot import RunState, Snapshot
 from openmav.record import Branch, ModelInfo, Prompt, Step
 from openmav.recording.facts import model_content
-from openmav.recording.writer import RecordingError, Writer
+from openmav.recording.sqlite_writer import RecordingError, Writer
 from openmav.settings import Settings
 from openmav.version import __version__
 

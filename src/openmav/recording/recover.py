@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 from openmav.errors import UsageError
 from openmav.recording.check import WrongStep, wrong_steps
 from openmav.recording.reader import Recording
+from openmav.recording.sqlite_writer import Writer
 from openmav.recording.sweep import is_sweep, read_sweep, row_of
-from openmav.recording.writer import Writer
 
 
 class Recovered(NamedTuple):

@@ -17,7 +17,6 @@ from textual.geometry import Size
 from textual.message import Message
 from textual.screen import Screen
 
-from openmav.apps.tui.bindings import bindings
 from openmav.apps.tui.controllers.attribution import AttributionController
 from openmav.apps.tui.controllers.baseline import BaselineController
 from openmav.apps.tui.controllers.branches import BranchesController
@@ -47,6 +46,7 @@ from openmav.apps.tui.layout import Tile, place_all
 from openmav.apps.tui.performance import Performance
 from openmav.apps.tui.safe_panel import is_under_way
 from openmav.apps.tui.terminal_signals import TerminalGuard
+from openmav.apps.tui.textual_bindings import bindings
 from openmav.apps.tui.themes import register
 from openmav.apps.tui.tiles import theme_of
 from openmav.apps.tui.widgets.bars import Footer, Header, LayoutBar, Notice

@@ -25,7 +25,7 @@ from openmav.backends.transformers.examined import examine
 from openmav.backends.transformers.head import exact_head
 from openmav.backends.transformers.interventions import batched_ablation
 from openmav.backends.transformers.interventions.hook_edits import PlacedEdit
-from openmav.backends.transformers.interventions.sites import SiteFinder
+from openmav.backends.transformers.interventions.site_finder import SiteFinder
 from openmav.backends.transformers.loading import image_text, loader, placement, quantised
 from openmav.backends.transformers.loading.context import context_of, largest
 from openmav.backends.transformers.loading.wrappers import unwrapped

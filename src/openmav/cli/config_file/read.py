@@ -195,8 +195,8 @@ class _Reader:
         table = self._table(result, "keys")
         if not table:
             return {}
-        from openmav.apps.tui.bindings import wrong_key
         from openmav.apps.tui.keys import ids
+        from openmav.apps.tui.textual_bindings import wrong_key
 
         known, owner, own = ids(), dict[str, str](), dict[str, str]()
         for name, keys in table.items():

@@ -11,11 +11,11 @@ from textual.binding import BindingType
 from textual.screen import Screen
 
 from openmav.apps.tui.app import MavApp
-from openmav.apps.tui.bindings import bindings
 from openmav.apps.tui.controllers.measures import MeasureRequests
 from openmav.apps.tui.keys import TOUR_KEYS, keys_of
 from openmav.apps.tui.kinds import for_view
 from openmav.apps.tui.layout import SMALL, Tile, arrange
+from openmav.apps.tui.textual_bindings import bindings
 from openmav.apps.tui.tour.answers import Progress
 from openmav.apps.tui.tour.box import TourBox
 from openmav.apps.tui.tour.steps import TOUR_STEPS
