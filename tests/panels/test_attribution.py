@@ -245,8 +245,12 @@ def test_a_waterfall_goes_from_the_embedding_to_the_logit() -> None:
 def test_parts_that_are_not_known_make_no_waterfall() -> None:
     info = make_info(3, 2)
     step = with_nan(deep_steps(1, info)[0], "attribution", 1, 0)
-    assert "sum so far" in panel("attribution").heading(view_with(deep_steps(1, info), info), 80)
-    assert "sum so far" not in panel("attribution").heading(view_with([step], info), 80)
+    whole, broken = view_with(deep_steps(1, info), info), view_with([step], info)
+    assert line_text(panel("attribution").legend(whole, 80)).split() == ["attn.", "MLP", "sum"]
+    assert line_text(panel("attribution").legend(whole, 40)).split() == ["attn.", "MLP"]
+    assert panel("attribution").legend(broken, 80) is None
+    assert "attention | MLP" in panel("attribution").heading(broken, 80)
+    assert note("attribution", whole, 16, 5).startswith("attn. | MLP")
     assert any("! NaN" in row for row in draw("attribution", view_with([step], info), 80, 10))
 
 

@@ -74,7 +74,8 @@ def test_both_lists_have_their_probabilities_and_a_flip_is_said() -> None:
     rows = draw("compare_candidates", without_colour(here), 100, 8)
     assert "B · ablate L1.attn" in rows[0]
     step = here.steps[-1]
-    left, right = rows[1][:49], rows[1][51:]
+    assert re.fullmatch(r"  token +p 0 +100 % +in B +token +p 0 +100 % +in A", rows[1])
+    left, right = rows[2][:49], rows[2][51:]
     assert float(re.search(r"([\d.]+) %", left).group(1)) == pytest.approx(100 * step.candidates.probs[0], abs=0.06)  # type: ignore[union-attr]
     assert "50.0 %" in right
     assert "12.5 %" in left

@@ -91,7 +91,7 @@ def test_a_norms_colours_are_those_of_its_tokens() -> None:
     low = max(table.min(), table.max() / 1000)
     for layer, line in zip((2, 1, 0), panel("mlp_norm").render(view, *SIZE)):
         cells = [s for s in line if s.style is not None and s.style.bgcolor is not None]
-        found = [s.style.bgcolor.name for s in cells for _ in range(len(s.text) // 2)]
+        found = [s.style.bgcolor.name for s in cells for _ in range(len(s.text) // 4)]
         shares = np.log(table[layer] / low) / np.log(table.max() / low)
         assert found == [PALETTES[view.theme].heat[min(int(share * 16), 15)] for share in shares]
 

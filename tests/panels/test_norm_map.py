@@ -27,8 +27,9 @@ def test_the_numbers_are_those_of_the_token_under_the_cursor(kind: str, measure:
 def test_cells_without_colour_follow_the_values() -> None:
     info = make_info(1, 1)
     steps = [with_values(step, mlp_norm=np.array([value])) for step, value in zip(make_steps(5, info), (0.0, 0.5, 3.0, 20.0, 100.0))]
-    row = draw("norm_map", without_colour(make_view(steps, info)), 60, 1)[0]
-    assert "  ░░▒▒▓▓██" in row
+    for width, each in ((60, 4), (28, 3), (22, 2)):  # as wide as all have room for
+        row = draw("norm_map", without_colour(make_view(steps, info)), width, 1)[0]
+        assert "".join(shade * each for shade in " ░▒▓█") in row
 
 
 def test_the_ramp_says_its_range() -> None:
@@ -58,7 +59,7 @@ def test_a_click_goes_to_the_layer_and_the_token() -> None:
     view = make_view(make_steps(9, INFO), INFO)
     line = panel("norm_map").render(view, 60, 6)[0]
     marked = sum(len(segment.text) for segment in line[: next(i for i, segment in enumerate(line) if "◆" in segment.text)])
-    picked = panel("norm_map").pick(view, 60, 6, marked - 2 * 5, 2)
+    picked = panel("norm_map").pick(view, 60, 6, marked - 4 * 5, 2)
     assert (picked.layer, picked.cursor) == (3, 3)
     assert panel("norm_map").pick(view, 60, 6, 1, 2).cursor == view.cursor
 
@@ -77,4 +78,4 @@ def test_none_and_nan_are_told_apart() -> None:
 def test_tokens_that_were_made_before_are_empty() -> None:
     first, *rest = make_steps(3, INFO)
     row = draw("norm_map", without_colour(make_view([replace(first, values={}), *rest], INFO)), 60, 6)[0]
-    assert re.search(r"^▸5 +··[^·]{4} +[\d.]+$", row)
+    assert re.search(r"^▸5 +····[^·]{8} +[\d.]+$", row)

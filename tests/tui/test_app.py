@@ -157,6 +157,20 @@ async def test_pages_of_layers() -> None:
         assert app.view.scroll == 0
 
 
+async def test_a_selected_layer_stays_in_sight_where_the_screen_or_the_layout_changes() -> None:
+    app = make_app()
+    async with app.run_test(size=HOME) as pilot:
+        await pilot.press(*["left_square_bracket"] * 17)
+        await pilot.resize_terminal(*COMPACT)
+        assert app.view.scroll <= 29 - app.view.layer < app.view.scroll + app.panels.layer_rows()
+        await pilot.press("pageup", "pageup", "6", "2")
+        assert "▸12" in screen_text(app), "a layout without layers lay between"
+        await pilot.press("pageup", "pageup")
+        scroll = app.view.scroll
+        await pilot.resize_terminal(COMPACT[0], COMPACT[1] + 1)
+        assert app.view.scroll == scroll, "who scrolled away from it stays there"
+
+
 async def test_tab_goes_round_and_m_maximises() -> None:
     app = make_app()
     async with app.run_test(size=HOME) as pilot:

@@ -1,7 +1,7 @@
 """Drawing primitives: colours, safe text, bars, heat cells and frames. They know cells and styles, but no models and no Steps."""
 
 from openmav.paint import surprise
-from openmav.paint.frame import CLOSED, Edges, tile
+from openmav.paint.frame import CLOSED, Edges, note_that_fits, tile
 from openmav.paint.lines import Line, fit_line, line_text, line_width, pad_line
 from openmav.paint.marks import (
     bar,
@@ -37,6 +37,7 @@ __all__ = [
     "level",
     "line_text",
     "line_width",
+    "note_that_fits",
     "number",
     "number_text",
     "one_line",

@@ -65,7 +65,7 @@ SHORT = {"embedding": "embed.", "other": "other", "bias": "biases", "rest": "res
 NUMBER = 7
 LEAST_BAR = 3  # cells; where there are fewer, the number stands alone
 NAMES = {"embedding": "embedding", "other": "other", "bias": "biases", "rest": "rest"}
-COLUMNS = ("attention", "MLP")
+NAMED = 44  # cells from which on the upper edge has room for the names of the columns
 
 pick = pick_layer
 
@@ -138,15 +138,24 @@ def heading(data: AttributionData, box: Box) -> str:
     if data.sum is None:
         return TITLE
     to, short = f"Attribution to {data.sum.of}", fit(data.sum.of, max(1, box.width)).rstrip()
-    waterfall = "attention, MLP, sum so far" if box.width >= WITH_SUM + 5 else "attention, MLP"
-    columns = waterfall if _is_waterfall(data, data.sum, box.width) else "attention | MLP, logits"
-    return fitting([f"{to} · {columns}", to, TITLE, short], box.width)
+    columns = [] if _is_waterfall(data, data.sum, box.width) else [f"{to} · attention | MLP, logits"]
+    return fitting([*columns, to, TITLE, short], box.width)
+
+
+def legend(data: AttributionData, box: Box) -> Line | None:
+    """The headings of the waterfall's columns."""
+    if data.sum is None or data.empty is not None or not _is_waterfall(data, data.sum, box.width):
+        return None
+    columns = f"{'attn.':>{NUMBER}}{'MLP':>{NUMBER}}" + f"{'sum':>{NUMBER}}" * (box.width - gutter_width(data, box) >= WITH_SUM)
+    return [Segment(columns.lstrip(), ink(box.palette, "secondary"))]
 
 
 def note(data: AttributionData, box: Box) -> str:
     shown, parts = data.sum, [hidden_note(data, box)]
     if shown is None or data.nowhere:
         return parts[0]
+    if box.width < NAMED:
+        parts.append("attn. | MLP")
     if not _has_foot(data, shown, box):
         what = "difference" if data.is_difference else "logit"
         parts.append(f"sum {number_text(shown.explained, DECIMALS)} = {what} {number_text(shown.logit, DECIMALS)}{_off(shown)}")

@@ -224,7 +224,7 @@ def _numbers(data: BranchesData, sides: tuple[Side, Side], box: Box, rows: int) 
     a, b = sides
     room = _room(box)[1] - 1
     table = [
-        (f"at token {data.at}", _choice(a, room), _choice(b, room), ""),
+        (f"at token {data.at}", _choice(a, room), _choice(b, room), "change"),
         ("entropy, nats", number_text(a.entropy, 2), number_text(b.entropy, 2), f"{a.entropy - b.entropy:+.2f}"),
     ]
     if data.at > data.split:

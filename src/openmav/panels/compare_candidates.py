@@ -7,11 +7,12 @@ from dataclasses import dataclass
 
 from rich.segment import Segment
 
-from openmav.paint import Line, bar, fit, ink, number_text, one_line, percent, probability_shares, visible
+from openmav.paint import Line, bar, fit, ink, number_text, one_line, percent, probability_axis, probability_shares, visible
 from openmav.panels.base import Box
 from openmav.panels.widgets.heat_grid import fitting
 from openmav.panels.widgets.layer_rows import message, too_narrow, why_no_step
 from openmav.panels.widgets.layers_apart import NO_COMPARISON, scientific
+from openmav.panels.widgets.parts import token_and_bar
 from openmav.record import Array
 from openmav.record.comparison import COMPARISON, divergence_of, flips
 from openmav.view import View
@@ -19,7 +20,7 @@ from openmav.view import View
 TITLE = "Two predictions"
 NEEDS = ()
 TOP = True
-ROWS = 11
+ROWS = 12
 HELP = """\
 What it shows: the most likely next tokens in A on the left and in B on the right, most likely first, each with its probability there
 and, where there is room, in the other run. ● is the token that A drew, which both then read; ≠ marks a place of the lists
@@ -37,6 +38,7 @@ What is normal: the same order at the top, changes of place further down, where 
 NAMES = ("token_ids", "probs", "probs_in_a", "probs_in_b", "logprob", "entropy")
 GAP, LEAST = 2, 16  # cells between the lists, and of each of them at least
 OTHER = 40  # cells of a list from which on it has the probability in the other run
+WITH_COLUMNS = 5  # rows from which on the columns have headings
 
 
 @dataclass(frozen=True)
@@ -121,13 +123,14 @@ def _side(data: PredictionsData, at: int, box: Box, width: int) -> list[Line]:
     side, beside = data.sides[at], data.sides[1 - at]
     quiet, palette = ink(box.palette, "secondary"), box.palette
     other = 8 if width >= OTHER else 0
-    token = max(6, min(18, width - 2 - 8 - other - 8))
-    longest = max(0, width - 2 - token - 9 - other)
-    head = f"{'AB'[at]}  {fitting([side.name, _own(side.name, beside.name)], width - other - 3)}"
-    in_other = f"in {'BA'[at]}".rjust(other) if other else ""
-    lines: list[Line] = [[Segment(fit(head, width - other), ink(palette, "text", bold=True)), Segment(in_other, quiet)]]
+    token, longest = token_and_bar(box, width - 2 - 8 - other)
+    head = f"{'AB'[at]}  {fitting([side.name, _own(side.name, beside.name)], width - 3)}"
+    lines: list[Line] = [[Segment(fit(head, width), ink(palette, "text", bold=True))]]
+    if box.height >= WITH_COLUMNS:
+        columns = f"  {fit('token', token)} {'p':>7}{' ' + probability_axis(longest, box.scale) if longest else ''}"
+        lines.append([Segment(fit(columns, width - other) + f"in {'BA'[at]}".rjust(other) * bool(other), quiet)])
     shares = probability_shares(side.probs, box.scale)
-    for row in range(box.height - 1):
+    for row in range(box.height - len(lines)):
         if row >= len(side.ids):
             lines.append([Segment(" " * width)])
             continue

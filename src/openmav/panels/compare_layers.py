@@ -67,6 +67,9 @@ def data(view: View) -> LayersApartData:
 def heading(data: LayersApartData, box: Box) -> str:
     cosine = _columns(box, max(0, box.width - gutter_width(data, box)))[2]
     words = f"‖A−B‖₂{' and cosine' * cosine}"
+    if not _has_foot(data, box):
+        columns = ", ".join(PARTS)
+        return fitting([f"{TITLE} · ‖A−B‖₂ of {columns}", f"{TITLE} · {columns}", f"Apart: {columns}", TITLE, "Apart"], box.width)
     return fitting([f"{TITLE} · {words} at this token", f"{TITLE} · {words}", TITLE, "Apart"], box.width)
 
 
@@ -111,7 +114,11 @@ def render(data: LayersApartData, box: Box) -> list[Line]:
         return line
 
     lines = layer_lines(data, box, cell)
-    return [*lines, _foot(data, box)] if box.height > data.layers else lines
+    return [*lines, _foot(data, box)] if _has_foot(data, box) else lines
+
+
+def _has_foot(data: LayersApartData, box: Box) -> bool:
+    return box.height > data.layers
 
 
 def _number(value: float) -> str:

@@ -11,10 +11,10 @@ from rich.segment import Segment
 from openmav.paint import Line, ink
 from openmav.panels.base import Box
 from openmav.panels.widgets import heat_grid
-from openmav.panels.widgets.heat_grid import Columns, fitting, heat_line, windowed
+from openmav.panels.widgets.heat_grid import Columns, fitting, heat_line
 from openmav.panels.widgets.layer_rows import gutter_width, hidden_note, layer_lines, message, shown_layers
 from openmav.panels.widgets.layers_apart import ApartData, apart_facts, rows_of, scientific, why_not_compared
-from openmav.panels.widgets.norm_history import WIDE
+from openmav.panels.widgets.norm_history import token_columns
 from openmav.panels.widgets.sequence import index_axis, tokens_in_sight
 from openmav.record.comparison import PARTS
 from openmav.view import Selection, View
@@ -77,8 +77,7 @@ def data(view: View) -> MapData:
 
 
 def _columns(data: MapData, box: Box) -> Columns:
-    room = box.width - gutter_width(data, box)
-    return windowed(data.tokens, room, WIDE if data.tokens * WIDE <= room else 1, data.cursor)
+    return token_columns(data.tokens, box.width - gutter_width(data, box), data.cursor, least=1)
 
 
 def _table(data: MapData, columns: Columns) -> NDArray[np.float64]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from rich.segment import Segment
 
-from openmav.paint import Line, fit, ink, number_text, visible
+from openmav.paint import Line, fit, ink, note_that_fits, number_text, visible
 from openmav.panels.base import Box
 from openmav.panels.widgets.layer_rows import message, too_narrow, why_no_step
 from openmav.record import Step
@@ -196,14 +196,15 @@ def render(data: HealthData, box: Box) -> list[Line]:
     for check in checks:
         lines.append(_row(box, check, not tall))
         if tall:
-            lines.append([Segment(fit("  " + _detail(check), box.width), ink(box.palette, "secondary"))])
+            lines.append([Segment("  " + _detail(check, box.width - 2), ink(box.palette, "secondary"))])
     return lines
 
 
-def _detail(check: HealthCheck) -> str:
-    """The limit, and the place where there is one; what is wrong says first where."""
+def _detail(check: HealthCheck, room: int) -> str:
+    """The limit, and the place where there is one and room for both; what is wrong says first where."""
     parts = (check.where, check.limit) if check.good is False else (check.limit, check.where)
-    return " · ".join(part for part in parts if part)
+    whole = " · ".join(part for part in parts if part)
+    return fit(note_that_fits(whole, room) or whole, room)
 
 
 def _row(box: Box, check: HealthCheck, with_detail: bool) -> Line:
@@ -211,4 +212,4 @@ def _row(box: Box, check: HealthCheck, with_detail: bool) -> Line:
     main = ink(box.palette, "warning" if bad else "text" if check.good else "secondary", bold=bad)
     line = [Segment(f"{GLYPHS[check.good]} ", main), Segment(fit(check.name, LABEL), main), Segment(check.number.rjust(NUMBER), main)]
     room = box.width - 2 - LABEL - NUMBER - 2
-    return [*line, Segment("  " + fit(_detail(check), room), quiet)] if with_detail and room > 4 else line
+    return [*line, Segment("  " + _detail(check, room), quiet)] if with_detail and room > 4 else line

@@ -11,7 +11,7 @@ from rich.segment import Segment
 from openmav.paint import Line, ink, number, number_text, visible
 from openmav.panels.base import Box
 from openmav.panels.widgets import heat_grid
-from openmav.panels.widgets.heat_grid import Columns, fitting, heat_line, windowed
+from openmav.panels.widgets.heat_grid import Columns, fitting, heat_line
 from openmav.panels.widgets.layer_rows import (
     LayerData,
     decimals_for,
@@ -23,7 +23,7 @@ from openmav.panels.widgets.layer_rows import (
     shown_layers,
     why_no_layers,
 )
-from openmav.panels.widgets.norm_history import WIDE, NormHistory, history_of, norm_ends, norm_shares
+from openmav.panels.widgets.norm_history import NormHistory, history_of, norm_ends, norm_shares, token_columns
 from openmav.panels.widgets.norm_rows import first_largest
 from openmav.panels.widgets.sequence import index_axis
 from openmav.settings.run import Aggregation
@@ -103,7 +103,7 @@ def _digits(data: NormMapData, box: Box) -> int:
 
 
 def _columns(data: NormMapData, box: Box) -> Columns:
-    return windowed(data.history.tokens, box.width - gutter_width(data, box) - _digits(data, box), WIDE, data.cursor)
+    return token_columns(data.history.tokens, box.width - gutter_width(data, box) - _digits(data, box), data.cursor)
 
 
 def heading(data: NormMapData, box: Box) -> str:
@@ -152,7 +152,7 @@ def render(data: NormMapData, box: Box) -> list[Line]:
         marked = columns.cell(data.cursor) if layer == data.layer or not data.following else -1
         sign = heat_grid.MARK if layer == data.layer else COLUMN
         gap = [Segment(" " * (width - columns.room - digits))]
-        return [*heat_line(box.palette, row, WIDE, marked, sign=sign), *gap, *_number(data, box, layer, digits)]
+        return [*heat_line(box.palette, row, columns.wide, marked, sign=sign), *gap, *_number(data, box, layer, digits)]
 
     lines = layer_lines(data, box, cell)
     return [*lines, _axis(data, box, columns)] if box.height > data.layers else lines
@@ -160,7 +160,7 @@ def render(data: NormMapData, box: Box) -> list[Line]:
 
 def _axis(data: NormMapData, box: Box, columns: Columns) -> Line:
     """The indices of the tokens, below their columns."""
-    return [Segment(" " * gutter_width(data, box) + index_axis(columns.shown, WIDE), ink(box.palette, "secondary"))]
+    return [Segment(" " * gutter_width(data, box) + index_axis(columns.shown, columns.wide), ink(box.palette, "secondary"))]
 
 
 def _number(data: NormMapData, box: Box, layer: int, digits: int) -> Line:

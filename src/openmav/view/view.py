@@ -193,6 +193,12 @@ class View(Snapshot):
         following = known[(known.index(self.mode(panel, known)) + 1) % len(known)]
         return replace(self, modes={**self.modes, panel: following})
 
+    def with_layer_rows(self, before: int, rows: int) -> View:
+        """So many layer rows in place of `before` (0: there were none): a selected layer that was in sight stays there."""
+        row = self.layers - 1 - self.layer
+        seen = before == 0 or self.scroll <= row < self.scroll + before
+        return (self.at_layer(self.layer, rows) if seen else self).scrolled(0, rows)
+
     def scrolled(self, by: int, rows: int) -> View:
         """Layer rows moved, as far as there are any for `rows` at a time."""
         return replace(self, scroll=max(0, min(self.scroll + by, self.layers - rows)))

@@ -128,6 +128,7 @@ class MavApp(App[None]):
         self.guard = TerminalGuard(self, source.close)
         self._shown_version: int | None = None  # of the snapshot that is drawn
         self._shown_notice = ""
+        self._layer_rows = 0  # that the layer panels showed last
         self._drawable = False
         leaving = keys_of(options.keys)
         self._flood = Flood({key for name in ("quit", "interrupt", "escape") for key in leaving[name].split(",")})
@@ -210,7 +211,8 @@ class MavApp(App[None]):
         panels.places = {tile.name: tile for tile in self.places(self.rows_taken(base, width))}
         rows = panels.layer_rows()
         if rows:
-            self.context.view = self.view.scrolled(0, rows)
+            self.context.view = self.view.with_layer_rows(self._layer_rows, rows)
+        self._layer_rows = rows
         with self.batch_update():
             base.query_one(Header).show(self.view, width)
             base.query_one(LayoutBar).show(self.view, width, self.extent.height)

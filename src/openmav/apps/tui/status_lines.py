@@ -92,7 +92,11 @@ def header(view: View, width: int) -> Line:
         if cells(part) + 3 <= room:
             left.append(Segment((" · " if len(left) > 2 else "  ") + part, ink(palette, "secondary")))
             room -= cells(part) + 3
-    end: Line = [Segment(f"  {text}", ink(palette, role, bold=role == "text")) for text, role in right] + mark
+    end: Line = []
+    for text, role in right:
+        style = ink(palette, role, bold=role == "text")
+        end += [Segment("  "), Segment(text, style)] if style.reverse else [Segment(f"  {text}", style)]
+    end += mark
     gap = width - line_width(left) - line_width(end)
     return fit_line([*left, Segment(" " * max(0, gap)), *end], width)
 

@@ -8,11 +8,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from openmav.paint import shares
-from openmav.panels.widgets.heat_grid import Columns
+from openmav.panels.widgets.heat_grid import Columns, windowed
 from openmav.panels.widgets.sequence import tokens_in_sight
+from openmav.panels.widgets.sparkline import roomy
 from openmav.view import View
 
-WIDE = 2  # characters of a cell
+WIDE = 2  # characters of a cell at least
 RANGE = 1000.0  # between the values of the ramp's two ends, at most
 
 
@@ -33,6 +34,11 @@ class NormHistory:
     def known(self, columns: Columns) -> tuple[bool, ...]:
         """[tokens in sight]: whether the token was made while the norms were computed."""
         return self.captured[columns.shown.start - self.first : columns.shown.stop - self.first]
+
+
+def token_columns(tokens: int, room: int, cursor: int, least: int = WIDE) -> Columns:
+    """A cell for each token, wider where all have room for it: all of them, or those around the cursor."""
+    return windowed(tokens, room, max(least, roomy(tokens, room)), cursor)
 
 
 def history_of(view: View, measure: str) -> NormHistory:

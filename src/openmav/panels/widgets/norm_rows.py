@@ -12,7 +12,7 @@ from openmav.panels.base import Box
 from openmav.panels.widgets import heat_grid
 from openmav.panels.widgets.difference import Difference, change_cell, difference
 from openmav.panels.widgets.diverging import signed_shares
-from openmav.panels.widgets.heat_grid import Columns, windowed
+from openmav.panels.widgets.heat_grid import Columns
 from openmav.panels.widgets.layer_rows import (
     LayerData,
     changes_of,
@@ -26,7 +26,7 @@ from openmav.panels.widgets.layer_rows import (
     value_cell,
     why_empty,
 )
-from openmav.panels.widgets.norm_history import WIDE, NormHistory, history_of, norm_ends, norm_shares
+from openmav.panels.widgets.norm_history import NormHistory, history_of, norm_ends, norm_shares, token_columns
 from openmav.panels.widgets.sequence import index_axis
 from openmav.record import Array
 from openmav.settings.run import Aggregation
@@ -118,7 +118,7 @@ def norm_lines(data: NormData, box: Box, hue: str) -> list[Line]:
 def norm_columns(data: NormData, box: Box) -> Columns | None:
     """The tokens beside the bars of a maximised panel; None where there is no room for them."""
     room = box.width * 3 // 5
-    return windowed(data.history.tokens, room, WIDE, data.cursor) if data.history is not None and room >= LEAST_HISTORY else None
+    return token_columns(data.history.tokens, room, data.cursor) if data.history is not None and room >= LEAST_HISTORY else None
 
 
 def norm_note(data: NormData, box: Box) -> str:
