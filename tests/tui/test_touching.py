@@ -194,6 +194,17 @@ async def test_a_key_twice_at_once_closes_a_screen_once(key: str, twice: str) ->
             assert (app.theme != theme) == (twice == "enter")
 
 
+async def test_a_key_after_the_last_screen_is_dropped() -> None:
+    """The app is on its way out, and keys that were typed before are still under way."""
+    app = make_app(3)
+    async with app.run_test(size=COMPACT):
+        stack = app._screen_stack
+        screens = stack.copy()
+        stack.clear()
+        await app.on_event(events.Key("escape", None))
+        stack += screens
+
+
 async def test_an_intervention_is_put_together_from_fields_and_the_text_says_the_same() -> None:
     app = make_app(8)
     async with app.run_test(size=COMPACT) as pilot:

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import AutoConfig, AutoModelForCausalLM
 
@@ -249,7 +249,7 @@ MOVES = st.lists(
 )
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=40)
 @given(MOVES)
 def test_any_moves_keep_each_branch_as_it_was(moves: list[tuple[str, int]]) -> None:
     """Whatever is done, the steps of a branch that is not in force never change, and those in force are what a fresh run says."""

@@ -27,7 +27,7 @@ meant = st.builds(
 )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.text(max_size=600) | words)
 @example("not " * 125)
 @example("((((" * 125)
@@ -39,7 +39,7 @@ def test_no_text_does_harm(text: str) -> None:
     fuzz_conditions.understood(text, MOMENTS)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(meant)
 def test_what_the_grammar_makes_is_understood_and_reads_back_as_the_same(text: str) -> None:
     try:
@@ -49,7 +49,7 @@ def test_what_the_grammar_makes_is_understood_and_reads_back_as_the_same(text: s
             parse(text)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.text(st.characters(exclude_categories=["Cs"]), max_size=60))
 def test_any_text_can_be_said_in_quotes(text: str) -> None:
     from openmav.conditions._syntax import quoted

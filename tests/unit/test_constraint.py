@@ -49,7 +49,7 @@ def allowed_by(constraint: Constraint, ids: list[int]) -> set[int]:
 # ---- masks ---------------------------------------------------------------------------------------------------------------
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.lists(SMALL, min_size=1, max_size=3), texts)
 def test_a_token_is_banned_where_it_would_complete_a_banned_text_and_only_there(banned: list[str], ids: list[int]) -> None:
     before = b"".join(WORDS[i] for i in ids)
@@ -60,7 +60,7 @@ def test_a_token_is_banned_where_it_would_complete_a_banned_text_and_only_there(
     assert allowed_by(Constraint(ban=tuple(banned)), ids) == expected
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.lists(SMALL, min_size=1, max_size=2), texts)
 def test_the_end_waits_for_all_required_texts(required: list[str], ids: list[int]) -> None:
     text = b"".join(WORDS[i] for i in ids)
@@ -68,7 +68,7 @@ def test_the_end_waits_for_all_required_texts(required: list[str], ids: list[int
     assert allowed_by(Constraint(require=tuple(required)), ids) == set(range(len(WORDS))) - (set() if has_all else {0})
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.lists(st.text("abcé", min_size=1, max_size=8), min_size=1, max_size=5, unique=True), st.data())
 def test_a_pattern_of_words_lets_through_the_beginnings_of_these_words(words: list[str], data: st.DataObject) -> None:
     """Against prefixes of a finite language; the walk goes back and on again over one and the same mask."""

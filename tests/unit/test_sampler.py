@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from openmav.errors import UsageError
@@ -32,7 +32,6 @@ def test_a_penalty_changes_the_choice_and_not_the_raw_numbers() -> None:
 
 
 @given(st.lists(st.floats(-30, 30, width=32), min_size=2, max_size=40, unique=True))
-@settings(deadline=None)
 def test_entropy_and_probabilities_keep_their_bounds(values: list[float]) -> None:
     logits = torch.tensor(values)
     choice = Sampler(Sampling(temperature=0.7, top_k=3, top_p=0.9)).choose(logits, [0])

@@ -10,6 +10,7 @@ import sys
 
 import pytest
 
+from openmav.cli import main as main_module
 from openmav.system.signals import Interrupted, check, hold, ignored_by_children, watch_signals
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="sends POSIX signals")
@@ -65,6 +66,22 @@ def test_a_signal_that_a_library_swallowed_comes_back() -> None:
         with pytest.raises(Interrupted) as caught:
             check()
     assert caught.value.exit_code == 143
+
+
+@pytest.mark.skipif(os.name == "nt", reason="a signal can't be sent to the own process there")
+def test_an_error_that_a_library_made_of_a_signal(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """As NumPy's C code does where a signal comes while it is imported."""
+
+    def run(_args: object) -> int:
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+            raise AssertionError("no signal")
+        except Interrupted as error:
+            raise ImportError("numpy.core.multiarray failed to import") from error
+
+    monkeypatch.setattr(main_module, "_run", run)
+    assert main_module.main([]) == 143
+    assert capsys.readouterr().err == ""
 
 
 def test_an_ignored_signal_stays_ignored() -> None:

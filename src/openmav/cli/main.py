@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 from openmav.errors import MavError
 from openmav.system.logs import record_failure, say, stdout
-from openmav.system.signals import Interrupted, watch_signals
+from openmav.system.signals import Interrupted, pending, watch_signals
 
 UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EPIPE, errno.EBADF)  # what click's own output fails with
 
@@ -27,6 +27,8 @@ def main(args: Sequence[str] | None = None) -> int:
     except MavError as error:
         return _fail(str(error), error.exit_code)
     except Exception as error:
+        if (number := pending()) is not None:
+            return 128 + number  # raised inside a library that was being imported, say, which made an error of it
         where = record_failure(error)
         return _fail(f"internal error: {type(error).__name__}: {error}; the details are in {where}", 1)
 

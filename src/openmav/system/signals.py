@@ -126,6 +126,11 @@ def check() -> None:
         raise Interrupted(_state.number)
 
 
+def pending() -> int | None:
+    """The number of the signal that came and has not been handled yet."""
+    return _state.number
+
+
 def forget() -> None:
     """Mark the signals so far as handled; the next one counts again."""
     _state.number = None

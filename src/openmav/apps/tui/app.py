@@ -184,7 +184,7 @@ class MavApp(App[None]):
 
     async def on_event(self, event: events.Event) -> None:
         if isinstance(event, events.InputEvent) and (
-            self._exit or self._flood.drops(event, time.monotonic(), writing=len(self.screen_stack) > 1)
+            self._exit or not self.screen_stack or self._flood.drops(event, time.monotonic(), writing=len(self.screen_stack) > 1)
         ):
             event.stop()
             return
