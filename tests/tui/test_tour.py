@@ -7,7 +7,7 @@ import re
 
 import numpy as np
 import pytest
-from driving import COMPACT, HOME, SMALL, screen_text, shown
+from driving import COMPACT, HOME, SMALL, screen_text, shown, until
 
 from fakes import ScriptedSource, make_info, make_prompt, make_step, with_values
 from openmav.apps.tui import keys as table
@@ -15,7 +15,7 @@ from openmav.apps.tui.keys import keys_of
 from openmav.apps.tui.tour import answers
 from openmav.apps.tui.tour.answers import Progress
 from openmav.apps.tui.tour.app import TourApp
-from openmav.apps.tui.tour.box import first_key
+from openmav.apps.tui.tour.box import TourBox, first_key
 from openmav.apps.tui.tour.steps import TOUR_STEPS, TourStep
 from openmav.apps.tui.widgets.panel_tile import PanelTile
 from openmav.cli.tour import PANELS
@@ -68,6 +68,8 @@ async def test_the_whole_tour(size: tuple[int, int]) -> None:
             assert all(part in box(app) for part in said(stop)), "nothing that the box says is cut"
             assert set(shown(app)) == (set(stop.panels) if size != SMALL else {stop.focus})
             assert app.answer is None
+            lowest = max(tile.region.bottom for tile in app.query(PanelTile) if tile.display)
+            assert lowest == app.query_one(TourBox).region.y, "the box covers no edge of a panel, and leaves no row unused"
             for key in KEYS[stop.title]:
                 assert app.answer is None, f"{stop.title} waits for all of its keys"
                 if key == "beat":
@@ -92,8 +94,11 @@ async def test_going_back_and_skipping() -> None:
         await pilot.press("z", "z", "full_stop")
         assert app.at == 0
         assert "c next" in box(app)
-        assert app.answer == "The model generated “·the” (the · is a space), reversed in the text, with a probability of " + (
-            f"{100 * math.exp(app.view.steps[0].logprob):.1f} %. All that follows is about such choices."
+        step = app.view.steps[-1]
+        assert (
+            app.answer
+            == f"The model generated “·{step.token.strip()}” (the · is a space), reversed in the text, with a probability of "
+            + (f"{100 * math.exp(step.logprob):.1f} %. All that follows is about such choices.")
         )
 
 
@@ -264,6 +269,41 @@ async def test_the_last_stop_names_mavs_own_keys_where_there_are_no_others() -> 
         await pilot.press(*"c" * (len(TOUR_STEPS) - 1))
         await pilot.pause()
         assert "The keys 1 to 9 switch layouts, ? explains the focused panel (tab: next panel)" in box(app)
+
+
+async def test_a_step_that_was_skipped_to_has_tokens_to_show_and_still_asks_for_its_own() -> None:
+    for at, stop in enumerate(TOUR_STEPS):
+        app = tour()
+        async with app.run_test(size=COMPACT) as pilot:
+            await pilot.press(*"c" * at)
+            await until(lambda: app._supplied)  # noqa: B023
+            assert len(app.view.steps) == max(one.tokens for one in TOUR_STEPS[: at + 1])
+            assert app.answer is None, stop.title
+            if stop.title == "The logit lens":
+                assert "◆" in screen_text(app)
+                await pilot.press("full_stop")
+                assert app.answer is not None
+
+
+class MostlySure(ScriptedSource):
+    """Undecided at every fifth token only."""
+
+    def _append(self, **changes: object) -> None:
+        super()._append(**{"entropy": 3.0 if len(self.steps) % 5 == 4 else 0.1, **changes})
+
+
+async def test_temperature_begins_at_a_choice_that_is_open() -> None:
+    app = TourApp(MostlySure((), make_info(6, 8)), AppOptions(panels=PANELS))
+    async with app.run_test(size=COMPACT) as pilot:
+        await pilot.press(*"c" * [stop.title for stop in TOUR_STEPS].index("Temperature"))
+        await until(lambda: app._supplied)
+        assert [step.entropy for step in app.view.steps[-2:]] == [0.1, 3.0]
+        count = len(app.view.steps)
+        await pilot.press(*KEYS["Temperature"][:-1])
+        assert app.answer is None
+        await pilot.press("full_stop")
+        assert app.answer is not None
+        assert len(app.view.steps) == count + 3
 
 
 @pytest.mark.parametrize("size", [COMPACT, HOME])

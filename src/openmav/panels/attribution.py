@@ -276,7 +276,7 @@ def _foot(data: AttributionData, shown: Sum, lengths: NDArray[np.float64], box: 
     lines: list[Line] = []
     for (name, value), share in zip(shown.below, lengths, strict=True):
         bars = _bar(box, value, float(share), half, text=_whole(shown, value))
-        lines.append([Segment(" " * gutter), *bars, Segment(f"  {fit(NAMES[name], label)}", quiet)])
+        lines.append([Segment(" " * gutter), *bars, Segment(f"  {fit(fitting([NAMES[name], SHORT[name]], label), label)}", quiet)])
     total = number_text(shown.explained + shown.rest, DECIMALS).rjust(max(0, half - 1))
     end = number_text(shown.logit, DECIMALS)
     row = fitting([f"{total}  = logit {end}", f"{total} = {end}", total], width)

@@ -42,7 +42,7 @@ from openmav.apps.tui.flood import Flood
 from openmav.apps.tui.job_control import catch_stops
 from openmav.apps.tui.keys import action_of, current_ids, keys_of
 from openmav.apps.tui.kinds import for_view
-from openmav.apps.tui.layout import Tile, place_all
+from openmav.apps.tui.layout import Tile, place_all, single
 from openmav.apps.tui.performance import Performance
 from openmav.apps.tui.safe_panel import is_under_way
 from openmav.apps.tui.terminal_signals import TerminalGuard
@@ -242,7 +242,12 @@ class MavApp(App[None]):
         if view.status == "failed" and not view.steps:  # there is nothing to show
             return []
         kinds = for_view(panels.kinds, panels.modules, view)
-        return place_all(kinds, view.layers, *self.extent, view.options.grid_rows, panels.focused, panels.maximised, taken)
+        alone = self.shows_one_panel(taken)
+        return place_all(kinds, view.layers, *self.extent, view.options.grid_rows, panels.focused, panels.maximised, taken, alone)
+
+    def shows_one_panel(self, taken: int) -> bool:
+        """Whether the screen is too small for panels side by side."""
+        return single(*self.extent)
 
     # ---- actions ----
 

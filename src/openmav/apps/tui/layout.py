@@ -260,10 +260,23 @@ def has_layout_bar(height: int) -> bool:
     return height >= LEAST_WITH_BAR
 
 
+def body_rows(height: int, taken: int) -> int:
+    """Rows of the panels: those of the terminal less the first and last line, that of the layouts, and `taken` rows of messages."""
+    return max(1, height - 2 - has_layout_bar(height) - taken)
+
+
 def place_all(
-    kinds: Mapping[str, Kind], layers: int, width: int, height: int, grid_rows: int | None, focused: str, maximised: bool, taken: int = 0
+    kinds: Mapping[str, Kind],
+    layers: int,
+    width: int,
+    height: int,
+    grid_rows: int | None,
+    focused: str,
+    maximised: bool,
+    taken: int = 0,
+    alone: bool | None = None,
 ) -> list[Tile]:
-    """Boxes for a terminal of `width` x `height`: less the first and last line, that of the layouts, and `taken` rows of messages."""
-    alone = focused if maximised or single(width, height) else None
-    tiles = arrange(kinds, layers, width, max(1, height - 2 - has_layout_bar(height) - taken), grid_rows, alone)
+    """Boxes for a terminal of `width` x `height`, `taken` rows of it messages. `alone`: the focused panel only; None: on a small screen."""
+    alone = maximised or (single(width, height) if alone is None else alone)
+    tiles = arrange(kinds, layers, width, body_rows(height, taken), grid_rows, focused if alone else None)
     return [replace(tile, maximised=maximised, shown=frozenset(kinds)) for tile in tiles]

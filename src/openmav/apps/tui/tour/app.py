@@ -13,18 +13,18 @@ from textual.screen import Screen
 from openmav.apps.tui.app import MavApp
 from openmav.apps.tui.controllers.measures import MeasureRequests
 from openmav.apps.tui.keys import TOUR_KEYS, keys_of
-from openmav.apps.tui.kinds import for_view
-from openmav.apps.tui.layout import SMALL, Tile, arrange
+from openmav.apps.tui.layout import SMALL, body_rows
 from openmav.apps.tui.textual_bindings import bindings
 from openmav.apps.tui.tour.answers import Progress
 from openmav.apps.tui.tour.box import TourBox
-from openmav.apps.tui.tour.steps import TOUR_STEPS
+from openmav.apps.tui.tour.steps import TOUR_STEPS, TourStep
 from openmav.apps.tui.widgets.bars import Notice
 from openmav.panels import needs
-from openmav.protocol.commands import Pause, Want
+from openmav.protocol.commands import Advance, Pause, Want
 from openmav.protocol.source import Source
 from openmav.view.options import AppOptions
 
+UNDECIDED, PATIENCE = 2.0, 40  # nats of a choice that is open; tokens after which the tour looks for it no longer
 LEAST_BODY = 8  # rows of panels beside the box; below that, one panel at a time
 
 
@@ -53,6 +53,9 @@ class TourApp(MavApp):
         self.answer: str | None = None  # the result of this step, once there is one
         self.begun = self.view
         self._visited: set[int] = set()  # tokens that were looked at in this step
+        self._supplied = True  # this step has the tokens that it needs
+        self._requested: int | None = None  # tokens that there were when others were requested; None: none are on their way
+        self._arrived = 0  # tokens that there were when the step was reached
 
     def make_measures(self) -> MeasureRequests:
         return TourMeasures(self.context, self.panels)
@@ -69,7 +72,7 @@ class TourApp(MavApp):
         self.answer, self.panels.maximised, self.panels.focused = None, False, step.focus
         self.context.view = replace(self.view, modes=step.modes)
         self.begun, self.context.note = self.view, ""
-        self._visited = set()
+        self._visited, self._supplied, self._arrived = set(), False, len(self.view.steps)
         self.panels.show(step.panels, kinds={})
         self.controllers.changes.forget()
 
@@ -81,9 +84,31 @@ class TourApp(MavApp):
             self.context.follow()
             self._arrive()
 
+    def _supply(self, step: TourStep) -> None:
+        """Has the model generate the tokens that a step needs; they don't count as what the step asks for."""
+        if self._supplied:
+            return
+        view, have = self.view, len(self.view.steps)
+        self.begun, self._visited = view, set()
+        if view.status not in ("paused", "ended") or (self._requested is not None and have <= self._requested):
+            return
+        missing = self._missing(step) if view.status == "paused" else 0
+        self._supplied, self._requested = not missing, have if missing else None
+        if missing:
+            self.context.send(Advance(missing))
+
+    def _missing(self, step: TourStep) -> int:
+        """Tokens that are to be generated before the step begins, as far as is known now."""
+        steps = self.view.steps
+        if len(steps) < step.tokens:
+            return step.tokens - len(steps)
+        is_open = not step.undecided or not steps or not steps[-1].entropy < UNDECIDED or len(steps) - self._arrived > PATIENCE
+        return int(not is_open)
+
     def _check(self) -> None:
         """Sets the result once what the step asks for has been done."""
         step = TOUR_STEPS[self.at]
+        self._supply(step)
         self._visited |= {self.view.cursor} if self.view.cursor >= 0 else set()
         progress = Progress(self.begun, self.view, tuple(self.panels.modules), frozenset(self._visited))
         if step.done(progress):
@@ -95,9 +120,6 @@ class TourApp(MavApp):
             self.view, self.at, self.answer, width, keys_of(self.view.options.keys)
         )
 
-    def places(self, taken: int) -> list[Tile]:
+    def shows_one_panel(self, taken: int) -> bool:
         """The box takes much of a small screen: panels stay side by side as long as there is room."""
-        width, height = self.extent
-        body = max(1, height - 2 - taken)
-        alone = self.panels.focused if self.panels.maximised or width < SMALL[0] or body < LEAST_BODY else None
-        return arrange(for_view(self.panels.kinds, self.panels.modules, self.view), self.view.layers, width, body, None, alone)
+        return self.extent.width < SMALL[0] or body_rows(self.extent.height, taken) < LEAST_BODY

@@ -21,6 +21,8 @@ class TourStep:
     done: Callable[[Progress], bool]
     answer: Callable[[Progress], str]
     modes: Mapping[str, str] = field(default_factory=dict)  # which of its MODES a panel shows
+    tokens: int = 1  # that there are before the step asks for anything: whoever skipped here has something to see
+    undecided: bool = False  # the newest of them is a choice at which the model was undecided
 
 
 HOT = 1.45  # the temperature that the tour goes to
@@ -35,6 +37,7 @@ TOUR_STEPS = (
         "generated_text",
         lambda progress: progress.generated >= 1,
         answers.first_token,
+        tokens=0,
     ),
     TourStep(
         "Its candidates",
@@ -65,6 +68,7 @@ TOUR_STEPS = (
         "top_predictions",
         answers.is_sure_and_unsure,
         answers.entropy,
+        tokens=8,
     ),
     TourStep(
         "Temperature",
@@ -76,6 +80,7 @@ TOUR_STEPS = (
         "top_predictions",
         lambda progress: progress.drawn(HOT) >= 3,
         answers.temperature,
+        undecided=True,
     ),
     TourStep(
         "Attention",
@@ -91,9 +96,9 @@ TOUR_STEPS = (
     ),
     TourStep(
         "Layers",
-        "A model is a stack of layers. Through them runs one vector, the residual stream; each layer's attention, and then a small network"
-        " called MLP, add something to it. The bars show how long that is; a row is a layer, the highest one comes last before the answer."
-        " The text shows where the heads of the selected layer look.",
+        "A model is a stack of layers. Through them runs one vector, the residual stream; each layer's attention, then a small network"
+        " called MLP, add something to it: the bars show how long that is. The highest layer comes last before the answer. The text shows"
+        " where the selected layer's heads look.",
         "Press {layer_down} a few times to walk down the layers, and watch the text.",
         ("generated_text", "attention_norms", "mlp_norm", "residual_norms"),
         "generated_text",
@@ -103,9 +108,8 @@ TOUR_STEPS = (
     ),
     TourStep(
         "The logit lens",
-        "What would the model predict if it stopped at a layer? The lens decodes the residual stream after each layer with the model's"
-        " own last step, which turns it into probabilities. Low layers often guess from the last word alone; ◆ is where the answer is"
-        " there to stay.",
+        "What if the model stopped at a layer? The lens turns the residual stream after each layer into probabilities, with the model's"
+        " own last step. Low layers often guess from the last word alone; ◆ is where the answer is there to stay.",
         "Press {next} for another token, and read the rows from the bottom up.",
         ("logit_lens", "top_predictions"),
         "logit_lens",
