@@ -55,6 +55,7 @@ class TourApp(MavApp):
         self._visited: set[int] = set()  # tokens that were looked at in this step
         self._supplied = True  # this step has the tokens that it needs
         self._requested: int | None = None  # tokens that there were when others were requested; None: none are on their way
+        self._expected = 0  # tokens that there are once those have come
         self._arrived = 0  # tokens that there were when the step was reached
 
     def make_measures(self) -> MeasureRequests:
@@ -89,12 +90,13 @@ class TourApp(MavApp):
         if self._supplied:
             return
         view, have = self.view, len(self.view.steps)
-        self.begun, self._visited = view, set()
+        self.begun, self._visited = replace(view, steps=view.steps[: max(self._expected, self._arrived)]), set()
         if view.status not in ("paused", "ended") or (self._requested is not None and have <= self._requested):
             return
         missing = self._missing(step) if view.status == "paused" else 0
         self._supplied, self._requested = not missing, have if missing else None
         if missing:
+            self._expected = have + missing
             self.context.send(Advance(missing))
 
     def _missing(self, step: TourStep) -> int:
