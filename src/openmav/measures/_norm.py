@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from openmav.backends.base import Frame
-from openmav.measures.base import stacked
+from openmav.measures.base import is_small, stacked
 from openmav.record import Array
 from openmav.settings import Aggregation
 
@@ -48,7 +48,11 @@ def _lengths(rows: Sequence[Tensor | None], aggregation: Aggregation) -> Array:
     if stack is None:
         return np.full(len(rows), np.nan, dtype=np.float32)
     order = 2.0 if aggregation == "l2" else math.inf
-    lengths: Array = torch.linalg.vector_norm(stack, ord=order, dim=-1).cpu().numpy()
+    if is_small(stack):
+        with np.errstate(over="ignore", invalid="ignore"):
+            lengths: Array = np.linalg.norm(stack.numpy(), ord=order, axis=-1)
+    else:
+        lengths = torch.linalg.vector_norm(stack, ord=order, dim=-1).cpu().numpy()
     if len(present) == len(rows):
         return lengths
     padded = np.full(len(rows), np.nan, dtype=np.float32)

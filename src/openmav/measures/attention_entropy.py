@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from openmav.backends.base import Frame
-from openmav.measures.base import Context, alike, stacked
+from openmav.measures.base import Context, alike, is_small, stacked
 from openmav.record import Array
 
 if TYPE_CHECKING:
@@ -22,14 +22,23 @@ if TYPE_CHECKING:
 
 TITLE = "attention entropy"
 NEEDS = ("attention.probs",)
+LEAST = np.float32(-200.0)  # finite where a row is exactly 0; ln of the smallest fp32 is -103
 
 
 def entropy(rows: Tensor) -> Array:
     """[..., keys] fp32 -> [...]."""
     import torch
 
-    log_rows = torch.log(rows).clamp_min_(-200.0)  # finite where a row is exactly 0; ln of the smallest fp32 is -103
-    entropies: Array = np.maximum(0.0 - log_rows.mul_(rows).sum(-1).cpu().numpy(), 0.0)  # below 0 by rounding only
+    if is_small(rows):
+        weights = rows.numpy()
+        with np.errstate(divide="ignore"):
+            logs = np.log(weights)
+        np.maximum(logs, LEAST, out=logs)
+        logs *= weights
+        sums = logs.sum(-1)
+    else:
+        sums = torch.log(rows).clamp_min_(float(LEAST)).mul_(rows).sum(-1).cpu().numpy()
+    entropies: Array = np.maximum(0.0 - sums, 0.0)  # below 0 by rounding only
     return entropies
 
 

@@ -47,6 +47,14 @@ class Context:
     layer: int | None = None
 
 
+SMALL = 1 << 20  # numbers that one core is through with sooner than several that have to be woken
+
+
+def is_small(values: Tensor) -> bool:
+    """Whether numpy is to compute with them: torch's threads and a backend's own wait for each other on the same cores."""
+    return values.device.type == "cpu" and values.numel() <= SMALL
+
+
 def stacked(rows: Sequence[Tensor | None]) -> tuple[Tensor | None, list[int]]:
     """The rows that are not None as one fp32 tensor [n, ...], and their layers; (None, []) where there are none."""
     import torch
