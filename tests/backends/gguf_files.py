@@ -29,8 +29,8 @@ def write(model: Any, path: Path, architecture: str, keys: Mapping[str, Any], te
         "attention.head_count_kv": config.num_key_value_heads,
     }
     for key, value in {**own, **keys}.items():
-        _add(writer, key if key.startswith("tokenizer.") else f"{architecture}.{key}", value)
-    _tokenizer(writer)
+        add(writer, key if key.startswith("tokenizer.") else f"{architecture}.{key}", value)
+    add_tokenizer(writer)
     kind = next(kind for kind, name in gguf.MODEL_ARCH_NAMES.items() if name == architecture)
     names = gguf.get_tensor_name_map(kind, config.num_hidden_layers)
     for name, value in model.state_dict().items():
@@ -47,7 +47,14 @@ def write(model: Any, path: Path, architecture: str, keys: Mapping[str, Any], te
     return path
 
 
-def _add(writer: Any, key: str, value: Any) -> None:
+def add(writer: Any, key: str, value: Any) -> None:
+    """One key, in the type that llama.cpp reads it in; an array of numpy in its own type."""
+    import gguf
+
+    if isinstance(value, np.ndarray):
+        kind = gguf.GGUFValueType[value.dtype.name.upper()]
+        writer.add_key_value(key, value.tolist(), gguf.GGUFValueType.ARRAY, sub_type=kind)
+        return
     kinds = (
         (bool, writer.add_bool),
         (int, writer.add_uint32),
@@ -68,14 +75,14 @@ def _stored(architecture: str, name: str, value: torch.Tensor, config: Any) -> n
     return np.ascontiguousarray(value.float().numpy())
 
 
-def _tokenizer(writer: Any) -> None:
-    """The demo model's."""
+def add_tokenizer(writer: Any, size: int = VOCABULARY) -> None:
+    """The demo model's, with unused tokens up to `size`."""
     settings = json.loads((checkpoint.DEMO_FOLDER / "tokenizer.json").read_text(encoding="utf-8"))["model"]
     tokens = sorted(settings["vocab"], key=settings["vocab"].get)
-    tokens += [f"<unused{i}>" for i in range(VOCABULARY - len(tokens))]
+    tokens += [f"<unused{i}>" for i in range(size - len(tokens))]
     writer.add_tokenizer_model("gpt2")
     writer.add_tokenizer_pre("gpt-2")
     writer.add_token_list(tokens)
-    writer.add_token_types([3, *[1] * (VOCABULARY - 1)])
+    writer.add_token_types([3, *[1] * (size - 1)])
     writer.add_token_merges([merge if isinstance(merge, str) else " ".join(merge) for merge in settings["merges"]])
     writer.add_eos_token_id(0)

@@ -1,0 +1,178 @@
+"""Run a tiny random model of each of llama.cpp's architectures through mav, and write docs/llamacpp_architectures.md.
+
+python tools/llamacpp_architectures.py                # all, and write the page (about 10 minutes)
+python tools/llamacpp_architectures.py llama mamba    # these alone, with every figure; writes nothing
+
+Each in a process of its own: where llama.cpp ends it, that is its row. Files of the models are removed as soon as they were run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+SECONDS = 120  # that one may take
+PAGE = ROOT / "docs" / "llamacpp_architectures.md"
+sys.path.insert(0, str(ROOT / "tests"))
+
+import llamacpp_models as models  # noqa: E402
+import llamacpp_settings  # noqa: E402
+from backends.llamacpp_checks import BACK, DECODED, LIMITS, PROMPT, Report, examine  # noqa: E402
+
+HEAD = """# llama.cpp's architectures
+
+This page is made by `make llamacpp-architectures`. Each row is a tiny random model in float32, with a cache of float32, run by llama.cpp
+(llama-cpp-python {version}) in a process of its own: {total} models of {architectures} architectures. Their settings are those of
+llama.cpp's own test of its architectures, with a longer text; llama.cpp itself says which tensors a model has. "+experts" is the same
+architecture with a mixture of experts.
+
+Each reads {prompt} tokens and continues them with {decoded} more, across the 256 at which llama.cpp makes another graph, with all
+sites captured. What is compared:
+
+- logits with everything captured with llama.cpp's own, decoded without mav, bit for bit; the same after going back {back} tokens, after
+  work beside the text, and with nothing captured;
+- what a layer takes, plus what attention, MLP and others add, with what it gives, to {sum:g} of the sizes of what is added;
+- rows: none below 0, none of a sum over 1, softmax of the scores is the row; to {rows:g};
+- the lens of the last layer with the logits, to {lens:g} of the largest;
+- values read at few stops with those read at a stop each, bit for bit;
+- attention, MLP, a head, a neuron and a layer changed: what is ablated is 0, what follows is other, and the model is as before.
+
+No site is shown that fails a check at load: what a model lacks has its reason here, as mav says it.
+"""
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("names", nargs="*", metavar="NAME", help="of an architecture, as llama.cpp has it")
+    parser.add_argument("--one", metavar="FILE", type=Path, help=argparse.SUPPRESS)
+    asked = parser.parse_args()
+    if asked.one is not None:
+        return one(asked.names[0], asked.one)
+    results = {}
+    for name in asked.names or llamacpp_settings.names():
+        results[name] = in_a_process(name)
+        print(line(name, results[name]), flush=True)
+    if not asked.names:
+        PAGE.write_text(page(results), encoding="utf-8")
+        print(f"wrote {PAGE.relative_to(ROOT)}")
+    return int(any(report.failed or report.wrong for report in results.values()))
+
+
+def one(name: str, path: Path) -> int:
+    """In the process of a model: one line for each thing that is begun, and the report as the last."""
+    from openmav.backends.llamacpp import native
+
+    print("llama.cpp builds it", flush=True)
+    try:
+        models.write(name, path, native.load())
+        report = examine(path, lambda stage: print(stage, flush=True))
+    except models.NotBuiltError as error:
+        report = Report(unusable=f"llama.cpp does not build it: {error}")
+    except Exception as error:
+        report = Report(failed=f"{type(error).__name__}: {' '.join(str(error).split())[:160]}")
+    print(json.dumps(asdict(report)), flush=True)
+    return 0
+
+
+def in_a_process(name: str) -> Report:
+    with tempfile.TemporaryDirectory(prefix="mav-architecture-") as folder:
+        command = [sys.executable, __file__, name, "--one", str(Path(folder) / "model.gguf")]
+        try:
+            ended = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS, check=False)
+        except subprocess.TimeoutExpired:
+            return Report(failed=f"took more than {SECONDS} seconds")
+    lines = ended.stdout.splitlines()
+    if ended.returncode == 0 and lines and lines[-1].startswith("{"):
+        return Report(**json.loads(lines[-1]))
+    stage = lines[-1] if lines else "it starts"
+    said = [text for text in ended.stderr.splitlines() if "GGML_ASSERT" in text or "error" in text.lower()][-1:]
+    how = signal.Signals(-ended.returncode).name if ended.returncode < 0 else f"exit code {ended.returncode}"
+    what = f"its process ends with {how} while {stage}" + "".join(f" ({text.split('/')[-1][:120]})" for text in said)
+    return Report(failed=what) if stage.startswith("mav") else Report(unusable=what)
+
+
+def line(name: str, report: Report) -> str:
+    for word in ("failed", "unusable", "refused"):
+        if getattr(report, word):
+            return f"{name}: {word}: {getattr(report, word)}"
+    figures = ", ".join(f"{what} {error:.2g}{' (!)' if what in report.wrong else ''}" for what, error in report.errors.items())
+    return f"{name}: {figures}" + "".join(f"; {site}: {why}" for site, why in report.none.items())
+
+
+# ---- the page --------------------------------------------------------------------------------------------------------------------
+
+
+def page(results: Mapping[str, Report]) -> str:
+    from importlib.metadata import version
+
+    head = HEAD.format(
+        version=version("llama-cpp-python"),
+        total=len(results),
+        architectures=len({llamacpp_settings.parted(name)[0] for name in results}),
+        prompt=PROMPT,
+        decoded=DECODED,
+        back=BACK,
+        **{name: LIMITS[name] for name in ("sum", "rows", "lens")},
+    )
+    run = {name: report for name, report in results.items() if not (report.failed or report.unusable or report.refused)}
+    wrong = [f"- {name}: {line(name, report)}" for name, report in results.items() if report.failed or report.wrong]
+    whole = [name for name, report in run.items() if not _lacks(report)]
+    some = {name: report for name, report in run.items() if _lacks(report)}
+    notes: dict[str, int] = {}
+    rows = [f"| {name} | {_figures(report)} | {_cell(report, notes)} |" for name, report in some.items()]
+    table = ["| model | sum · lens | what it lacks |", "|---|---|---|", *rows, "", *(f"{at}. {why}" for why, at in notes.items())]
+    parts = [head, *_section("Wrong", wrong), *_section(f"All that such a model can have: {len(whole)}", _whole(whole, run))]
+    parts += _section(f"Some of it is none: {len(some)}", table if some else [])
+    for title, word in (("mav refuses it", "refused"), ("llama.cpp can't run it", "unusable")):
+        by_reason: dict[str, list[str]] = {}
+        for name, report in results.items():
+            if getattr(report, word):
+                by_reason.setdefault(getattr(report, word).removeprefix("model.gguf "), []).append(name)
+        count = sum(map(len, by_reason.values()))
+        parts += _section(f"{title}: {count}", [f"- {', '.join(same)}: {why}" for why, same in by_reason.items()])
+    return "\n".join(parts) + "\n"
+
+
+def _section(title: str, lines: Iterable[str]) -> list[str]:
+    some = list(lines)
+    return ["", f"## {title}", "", *some] if some else []
+
+
+PLAIN = ("its MLP consists of experts", "no router in this layer", "no attention in this layer", "no MLP in this layer")
+
+
+def _lacks(report: Report) -> dict[str, str]:
+    """What is missing that such a model could have: a dense layer has no router, and one of experts no row of neurons."""
+    kept = {site: "; ".join(why for why in text.split("; ") if not why.startswith(PLAIN)) for site, text in report.none.items()}
+    return {site: why for site, why in kept.items() if why}
+
+
+def _whole(names: list[str], results: Mapping[str, Report]) -> list[str]:
+    return ["| model | sum · lens |", "|---|---|", *(f"| {name} | {_figures(results[name])} |" for name in names)] if names else []
+
+
+def _figures(report: Report) -> str:
+    return " · ".join(f"{report.errors[what]:.1e}" if what in report.errors else "-" for what in ("sum", "lens"))
+
+
+def _cell(report: Report, notes: dict[str, int]) -> str:
+    found: list[str] = []
+    for site, text in _lacks(report).items():
+        for reason in text.split("; "):
+            plain, _, layers = reason.partition(" (layer ")
+            plain = plain.partition(" (off by")[0]
+            at = f" {layers.rstrip(')')}" if layers else ""
+            found.append(f"{site}{at} [{notes.setdefault(plain, len(notes) + 1)}]")
+    return ", ".join(found) + ("" if report.cuts else "; going back restores a copy of its state")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
