@@ -17,15 +17,15 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from openmav.apps.tui.app import MavApp
 from openmav.engine import EngineSource
 from openmav.plugins import registry
-from openmav.settings import Settings
+from openmav.settings import CORE_MEASURES, Settings
 from openmav.settings.sampling import Sampling
-from openmav.view.layouts import LAYOUTS
+from openmav.view.layouts import COMPARE, LAYOUTS
 from openmav.view.options import AppOptions
 
 HOME = (150, 45)
@@ -44,6 +44,7 @@ class Shot:
     keys: tuple[str, ...] = ()
     prompt: str = PROMPT
     sampling: Sampling = field(default_factory=Sampling)
+    compared: tuple[str, ...] = ()  # interventions of a second run that this one is compared with
 
 
 DRAWN = Sampling(temperature=0.8, top_k=50, top_p=0.95)
@@ -64,6 +65,7 @@ FACE = (
     Shot("overview", tokens=64, keys=BACK, prompt="Once upon a time"),
     Shot("small", size=(80, 24), tokens=30, prompt="hello mello"),
     Shot("light", tokens=40, keys=("t",), prompt="The history of Rome began"),
+    Shot("layout-compare", COMPARE["compare"], keys=BACK, compared=("ablate L3.mlp",)),
 )
 
 
@@ -85,9 +87,12 @@ def panel_shots() -> list[Shot]:
 async def take(shot: Shot, model: str, out: Path) -> Path:
     """Run the app on the model until there are enough tokens, press the keys, and write the SVG."""
     settings = Settings(model=model, prompt=shot.prompt, max_new_tokens=shot.tokens, threads=1, sampling=shot.sampling)
+    if shot.compared:
+        settings = replace(settings, measures=CORE_MEASURES)
+        settings = replace(settings, compared=replace(settings, interventions=shot.compared))
     source = EngineSource(settings)
     try:
-        app = MavApp(source, AppOptions(panels=shot.panels))
+        app = MavApp(source, AppOptions(panels=shot.panels, layouts={**COMPARE, **LAYOUTS} if shot.compared else LAYOUTS))
         async with app.run_test(size=shot.size) as pilot:
             while source.snapshot().status not in ("ended", "failed"):
                 await pilot.pause(0.1)
