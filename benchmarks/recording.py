@@ -16,6 +16,7 @@ from openmav.generation.session import Session
 from openmav.panels import draw
 from openmav.plugins import registry
 from openmav.protocol.snapshot import RunState, Snapshot
+from openmav.record import Step
 from openmav.recording.recorder import Recorder
 from openmav.recording.replay import ReplaySource
 from openmav.settings import Settings
@@ -47,13 +48,16 @@ class Run:
         recorder = Recorder(self.folder / f"{len(list(self.folder.iterdir()))}.mav", self.settings) if recorded else None
         if recorder is not None:
             recorder.update(Snapshot(steps=()).with_state(session.describe(RunState(info=session.info))))
+
+        def write(step: Step) -> None:
+            if recorder is not None:
+                recorder.add(session.branch, [step])
+
         session.prefill()
         session.step()
         began = time.perf_counter()
         while len(session.steps) < self.tokens:
-            made = session.burst(most=self.tokens - len(session.steps))
-            if recorder is not None:
-                recorder.add(session.branch, made)
+            session.burst(most=self.tokens - len(session.steps), made=write)
         seconds = time.perf_counter() - began
         if recorder is not None:
             recorder.close()

@@ -11,6 +11,9 @@ import numpy as np
 import pytest
 from runs import content, made, snapshot, toy
 
+from openmav.apps.text.jsonl import JsonLines
+from openmav.apps.text.plain import Plain
+from openmav.cli.main import main
 from openmav.errors import UsageError
 from openmav.record import without_large
 from openmav.recording.format import ATTENTION, LARGEST
@@ -46,6 +49,21 @@ def test_a_run_comes_back_exactly(tmp_path):
     assert now.status == "ended"
     assert now.reason == session.reason
     assert os.listdir(tmp_path) == ["run.mav"]  # no journal is left
+
+
+@pytest.mark.parametrize(("flag", "writer"), [("--json", JsonLines), ("--plain", Plain)])
+def test_a_token_is_in_the_file_before_it_is_printed(flag, writer, tmp_path, monkeypatch, capsys):
+    path, counts, write = tmp_path / "run.mav", [], writer.step
+
+    def step(self, one):
+        with Recording(path) as recording:
+            counts.append((one.index + 1, recording.rows("SELECT count(*) FROM steps")[0][0]))
+        write(self, one)
+
+    monkeypatch.setattr(writer, "step", step)
+    arguments = ["--backend", "toy", "--model", "toy", "--prompt", "Hi", "--max-new-tokens", "9", "--record", str(path)]
+    assert main([flag, *arguments]) == 0
+    assert counts == [(count, count) for count in range(1, 10)]
 
 
 def test_undone_tokens_branches_and_interventions(tmp_path):
@@ -152,10 +170,14 @@ def test_a_folder_that_takes_no_file_is_a_line_and_leaves_nothing(tmp_path, monk
 
 
 @pytest.mark.skipif(os.name == "nt", reason="needs a limit on the size of files")
-def test_a_run_goes_on_where_the_disk_of_its_recording_is_full(tmp_path):
+def test_a_run_goes_on_where_the_disk_of_its_recording_and_of_the_log_is_full(tmp_path):
+    log = tmp_path / "mav" / "log" / "mav.log"
+    log.parent.mkdir(parents=True)
+    log.write_text("full\n" * 50_000)
     mav = f"exec {shlex.quote(sys.executable)} -m openmav --plain --backend toy --model toy --prompt Hi --temp 1 --seed 5"
     line = f"ulimit -f 200; {mav} --record run.mav"
-    done = subprocess.run(["bash", "-c", line], capture_output=True, text=True, cwd=tmp_path, timeout=100, check=False)
+    home = {**os.environ, "XDG_STATE_HOME": str(tmp_path)}
+    done = subprocess.run(["bash", "-c", line], capture_output=True, text=True, cwd=tmp_path, env=home, timeout=100, check=False)
     assert done.returncode == 0
     assert done.stderr.count("the recording stopped") == 1
     assert "the run goes on" in done.stderr

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
 from typing import TYPE_CHECKING, Literal, Protocol
 
 from openmav.cli.load_limit import load_limit
@@ -77,15 +76,19 @@ def _generate(settings: Settings, writer: RunWriter, recorder: Recorder | None) 
             record_state(recorder, session)
             session.prefill(progress)
             progress.clear()
-            for made in _bursts(session, settings):
-                if recorder is not None:
-                    recorder.add(session.branch, made)
-                for step in made:
-                    with hold():  # what is written is counted
-                        writer.step(step)
-                        steps.append(step)
-                    check()
-                    _wait(started + len(steps) * settings.refresh_rate)
+
+            def write(step: Step) -> None:
+                with hold():  # what is written is counted, and is in the recording
+                    if recorder is not None:
+                        recorder.add(session.branch, [step])
+                    writer.step(step)
+                    steps.append(step)
+                check()
+
+            most = 1 if settings.refresh_rate > 0 else None
+            while session.reason is None and session.hit is None:
+                session.burst(most=most, made=write)
+                _wait(started + len(steps) * settings.refresh_rate)
             for why in session.broken.values():
                 say(f"mav: note: {why}")
             hit = session.hit
@@ -104,13 +107,6 @@ def _generate(settings: Settings, writer: RunWriter, recorder: Recorder | None) 
     finish()
     writer.end(reason, steps, time.perf_counter() - started, hit)
     return exit_code
-
-
-def _bursts(session: Session, settings: Settings) -> Iterator[list[Step]]:
-    """All steps as they come; where each need not stay for a while, a few at a time."""
-    most = 1 if settings.refresh_rate > 0 else None
-    while session.reason is None and session.hit is None:
-        yield session.burst(most=most)
 
 
 def record_state(recorder: Recorder | None, session: Session) -> None:

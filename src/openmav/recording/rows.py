@@ -42,6 +42,7 @@ OWN = tuple(entry for entry in STEP if entry.name not in SHARED)
 OWN_ROWS = ("values", "before/values")  # arrays in a table of their own
 DTYPES: dict[str, np.dtype[Any]] = {"<f4": np.dtype("<f4"), "<i8": np.dtype("<i8")}
 MOST_AXES = 8
+COMPACT = json.JSONEncoder(separators=(",", ":"))
 JSON = json.JSONEncoder(allow_nan=False, separators=(",", ":"))
 ArrayRow: TypeAlias = tuple[str, str, str, bytes]  # name, dtype, shape, data
 
@@ -75,7 +76,7 @@ def rows_of(step: Step) -> StepRow:
     inline: list[ArrayRow] = []
     own: list[ArrayRow] = []
     rest = _without_arrays({k: v for k, v in content.items() if k not in IN_COLUMNS}, "", inline, own)
-    rest["arrays"] = [[name, dtype, json.loads(shape)] for name, dtype, shape, _ in inline]
+    rest["arrays"] = [[name, dtype, _shape(shape)] for name, dtype, shape, _ in inline]
     detail, data = dumps(rest), b"".join(array[3] for array in inline)
     own.sort()
     return StepRow(columns, context, detail, data, own, checksum(step.index, columns, context, detail, data, own))
@@ -83,7 +84,7 @@ def rows_of(step: Step) -> StepRow:
 
 def checksum(index: int, columns: tuple[Any, ...], context: str, detail: str, data: bytes, arrays: list[ArrayRow]) -> int:
     """CRC-32 of a step's rows; the plain columns as their JSON."""
-    total = zlib.crc32(json.dumps([index, *columns], separators=(",", ":")).encode())
+    total = zlib.crc32(COMPACT.encode([index, *columns]).encode())
     for part in (context.encode(), detail.encode(), data):
         total = zlib.crc32(part, total)
     for name, dtype, shape, bits in arrays:
@@ -168,6 +169,12 @@ def dumps(value: Any) -> str:
 @lru_cache(maxsize=1024)
 def _shape_text(shape: tuple[int, ...]) -> str:
     return JSON.encode(shape)
+
+
+@lru_cache(maxsize=1024)
+def _shape(text: str) -> list[int]:
+    """The list that _shape_text has written."""
+    return list(json.loads(text))
 
 
 def size_of(dtype: str, shape: str) -> int:

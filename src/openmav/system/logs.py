@@ -64,7 +64,10 @@ def _open(path: Path, *, anew: bool) -> TextIO:
 
 
 class _LogFile(io.TextIOBase):
-    """A log file that may be read in a terminal: control and escape characters become visible symbols."""
+    """A log file that may be read in a terminal: control and escape characters become visible symbols.
+
+    What its disk has no room for is lost: a log ends no run.
+    """
 
     encoding = "utf-8"
 
@@ -72,7 +75,8 @@ class _LogFile(io.TextIOBase):
         self._file = file
 
     def write(self, text: str) -> int:
-        self._file.write(neutral(text))
+        with contextlib.suppress(OSError):
+            self._file.write(neutral(text))
         return len(text)
 
     def writable(self) -> bool:
@@ -83,10 +87,12 @@ class _LogFile(io.TextIOBase):
 
     def flush(self) -> None:
         if not self._file.closed:
-            self._file.flush()
+            with contextlib.suppress(OSError):
+                self._file.flush()
 
     def close(self) -> None:
-        self._file.close()
+        with contextlib.suppress(OSError):
+            self._file.close()
         super().close()
 
 
