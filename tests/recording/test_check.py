@@ -5,6 +5,7 @@ import shutil
 import sqlite3
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from runs import changed, content, made, snapshot, toy
@@ -13,6 +14,7 @@ from openmav.cli.main import main
 from openmav.cli.rerun import run_again
 from openmav.errors import UsageError
 from openmav.recording.check import checks
+from openmav.recording.guard import OF_SEVERAL
 from openmav.recording.reader import Recording
 from openmav.recording.recorder import Recorder
 from openmav.recording.recover import recover
@@ -75,6 +77,49 @@ def test_a_kill_at_a_random_moment_loses_at_most_the_token_in_the_making(tmp_pat
         with Recording(tmp_path / f"{attempt}.mav") as recording:
             assert all(check.good for check in checks(recording))
             assert len(snapshot_of(recording).steps) >= tokens - 5  # undone between the last token and the kill, at most
+
+
+UNFINISHED = """
+import os, signal, sys
+sys.path.insert(0, {folder!r})
+from runs import made, snapshot, toy
+from openmav.recording import sqlite_writer
+from openmav.recording.recorder import Recorder
+sqlite_writer.is_network = lambda path: True
+session = toy()
+made(session, 6)
+recorder = Recorder({path!r})
+recorder.update(snapshot(session))
+recorder.writer._database.execute("PRAGMA cache_size=2")  # pages go to the file amid the transaction
+with recorder.writer.transaction():
+    for step in session.steps:
+        recorder.writer.put_step(1, step)
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no kill -9 there")
+def test_what_was_half_written_with_a_rollback_journal_is_undone(tmp_path):
+    path, victim = tmp_path / "run.mav", tmp_path / "victim"
+    code = UNFINISHED.format(folder=os.path.dirname(__file__), path=str(path))
+    assert subprocess.run([sys.executable, "-c", code], check=False, timeout=100).returncode == -9
+    journal, half = Path(f"{path}-journal"), path.read_bytes()
+    undo = journal.read_bytes()
+    assert undo
+    victim.write_text("still here")
+    name = str(victim).encode()
+    of_several = undo + b"\0" * 4 + name + len(name).to_bytes(4, "big") + sum(name).to_bytes(4, "big") + OF_SEVERAL
+    for bad in (of_several, undo[:16] + b"\x7f" + undo[17:]):  # a file that SQLite would delete, and one of terabytes
+        journal.write_bytes(bad)
+        with pytest.raises(UsageError, match="the journal beside it is none of a recording"):
+            Recording(path)
+    assert victim.read_text() == "still here"
+    assert path.read_bytes() == half
+    journal.write_bytes(undo)
+    with Recording(path) as recording:
+        assert all(check.good for check in checks(recording))
+        assert len(snapshot_of(recording).steps) == 6
+    assert not journal.exists()
 
 
 def test_verify_says_ok_and_which_step_was_changed(recorded, capsys):

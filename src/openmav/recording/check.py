@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from openmav.errors import UsageError
-from openmav.recording.reader import MOST_BYTES, STEP_COLUMNS, Recording
+from openmav.recording.guard import MOST_BYTES
+from openmav.recording.reader import STEP_COLUMNS, Recording
 from openmav.recording.rows import checksum
 from openmav.recording.sweep import is_sweep, read_sweep
 

@@ -5,13 +5,10 @@ from __future__ import annotations
 import contextlib
 import gc
 import json
-import os
 import sqlite3
 from collections.abc import Callable, Iterator, Mapping
-from operator import methodcaller
 from pathlib import Path
 from typing import Any, NamedTuple
-from urllib.parse import quote
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,12 +17,10 @@ from openmav.errors import UsageError
 from openmav.record import Branch, ModelInfo, Prompt, Step, frozen
 from openmav.recording.facts import read_model, read_prompt
 from openmav.recording.format import SCHEMA, TABLES
-from openmav.recording.guard import authorize, check_head
+from openmav.recording.guard import MOST_BYTES, check_head, connect
 from openmav.recording.rows import DTYPES, OWN_ROWS, BadDataError, array_of, measure_name, read_context, size_of, step_of
 
-MOST_BYTES = 64 * 2**20  # of one array, or of one text
 MOST_OPEN = 192 * 2**20  # of all that is read when a file is opened
-LIMIT_LENGTH = 0  # SQLITE_LIMIT_LENGTH, which Python 3.10 has no name for
 MOST_ROWS = 2_000_000
 MOST_BRANCHES = 10_000
 STEP_COLUMNS = (
@@ -84,7 +79,7 @@ class Recording:
         self.problems: list[str] = []
         self._cache: dict[tuple[int, str, str], NDArray[Any]] = {}
         check_head(self.path)
-        self._database = self._connect()
+        self._database = connect(self.path)
         try:
             self._check_schema()
             self.meta = self._meta()
@@ -92,29 +87,6 @@ class Recording:
         except BaseException:
             self._database.close()
             raise
-
-    def _connect(self) -> sqlite3.Connection:
-        """Read only; where the folder takes no lock files and no journal is left, as a file that doesn't change."""
-        uri = "file:" + quote(os.path.abspath(self.path).replace(os.sep, "/"), safe="/:")
-        for mode in ("?mode=ro", "?mode=ro&immutable=1"):
-            try:
-                database = sqlite3.connect(uri + mode, uri=True, isolation_level=None, check_same_thread=False, timeout=2.0)
-                database.text_factory = methodcaller("decode", "utf-8", "replace")
-                for pragma in ("trusted_schema=OFF", "query_only=ON", "cell_size_check=ON", "mmap_size=0", "cache_size=-16000"):
-                    database.execute(f"PRAGMA {pragma}")
-                if hasattr(database, "setlimit"):
-                    database.setlimit(LIMIT_LENGTH, MOST_BYTES + 2**20)
-                database.execute("SELECT name FROM sqlite_master LIMIT 1").fetchone()
-                database.set_authorizer(authorize)
-                return database
-            except sqlite3.OperationalError as error:
-                wal = Path(f"{self.path}-wal")
-                if mode.endswith("ro") and not (wal.exists() and wal.stat().st_size):
-                    continue
-                raise UsageError(f"cannot read {self.path}: {error}") from error
-            except sqlite3.Error as error:
-                raise UsageError(f"{self.path} is damaged: {error}; mav recover may save what is sound in it") from error
-        raise UsageError(f"cannot read {self.path}")
 
     def _check_schema(self) -> None:
         """The file has mav's tables and nothing else: no view, trigger, virtual table, or other index."""
