@@ -12,8 +12,12 @@ import numpy as np
 import pytest
 from runs import made, snapshot, toy
 
+from backends.tiny_models import tiny_model
+from conftest import IdTokenizer
+from openmav.library import attach
 from openmav.recording.export.run import export
 from openmav.recording.recorder import Recorder
+from openmav.settings import Settings
 from openmav.settings.sampling import SamplingOptions
 
 EVERY = ("mlp_norm", "attention_norm", "residual_norm", "attention_entropy", "relative_attention_entropy", "sink_share", "distribution")
@@ -47,6 +51,15 @@ def whole_run(path):
     session.steps[:] = [replace(step, values={**step.values, "mine": step.values["mlp_norm"] * 2}) for step in session.steps]
     recorder = Recorder(path, session.settings)
     recorder.update(snapshot(session))
+    recorder.close()
+
+
+def experts_run(path):
+    """A mixture of experts, which has no neurons of a layer, and the tokens that its last one depends on."""
+    session = attach(tiny_model("mixtral"), IdTokenizer(), Settings(prompt="Hello", max_new_tokens=5, measures=EVERY))
+    made(session, 5)
+    recorder = Recorder(path, session.settings)
+    recorder.update(replace(snapshot(session), attribution=session.explain("gradient")))
     recorder.close()
 
 

@@ -225,3 +225,11 @@ def test_parquet_without_pyarrow_says_how_to_get_it(recorded, capsys, monkeypatc
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     assert main(["export", str(recorded), "--to", "parquet"]) == 2
     assert "pip install 'openmav[parquet]'" in capsys.readouterr().err
+
+
+def test_a_file_whose_run_had_not_begun_says_so(tmp_path, capsys):
+    Recorder(tmp_path / "run.mav").close()
+    assert main(["export", str(tmp_path / "run.mav"), "--to", "html"]) == 2
+    said = capsys.readouterr().err
+    assert "holds no run yet" in said
+    assert "damaged" not in said

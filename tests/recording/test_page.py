@@ -144,8 +144,9 @@ def test_a_mixture_of_experts_and_an_input_attribution_are_on_the_page():
 
 
 def test_the_code_is_squeezed_and_its_texts_stay():
-    js = 'const a = "x  =  y", b = `p ${c ? `q , ${"r ; s"}` : 1} , t`; // kept\n// gone\nconst d = a - b, e = a - -b;'
-    assert squeeze.script(js) == 'const a="x  =  y",b=`p ${c ? `q , ${"r ; s"}` : 1} , t`;// kept\nconst d=a-b,e=a - -b;'
+    js = 'const a = "x  =  y", b = `p ${c ? `q , ${"r ; s"}` : 1} , t`; // gone\n// gone\n'
+    js += 'const d = a - b,\n  e = a - -b\nf("a // b", "c") // gone\ng();'
+    assert squeeze.script(js) == 'const a="x  =  y",b=`p ${c ? `q , ${"r ; s"}` : 1} , t`;const d=a-b,e=a - -b\nf("a // b","c")\ng();'
     assert squeeze.style("a :b { width: calc(1px + 2px); }") == "a :b{width:calc(1px + 2px);}"
 
 

@@ -4,7 +4,7 @@ import json
 import sqlite3
 
 import pytest
-from pages import broken_run, changed_run, core_run, empty_run, hostile_run, open_browser, whole_run, written
+from pages import broken_run, changed_run, core_run, empty_run, experts_run, hostile_run, open_browser, whole_run, written
 
 import warm
 from openmav.paint import percent, printable, visible
@@ -69,8 +69,9 @@ def recordings(tmp_path_factory):
     empty_run(folder / "empty.mav")
     broken_run(folder / "broken.mav")
     whole_run(folder / "whole.mav")
+    experts_run(folder / "experts.mav")
     assert warm.run("sweep", "--backend", "toy", "--model", "toy", "--prompt", "Hi", "--record", str(folder / "sweep.mav")).returncode == 0
-    for name in ("run", "core", "hostile", "empty", "broken", "whole", "sweep"):
+    for name in ("run", "core", "hostile", "empty", "broken", "whole", "experts", "sweep"):
         written(folder / f"{name}.mav", folder / f"{name}.html")
     return folder
 
@@ -210,6 +211,24 @@ def test_every_panel_shows_what_the_recording_has(page, recordings):
     browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", narrow)
     browser.execute_async_script(AFTER_DRAWING)
     assert browser.execute_script("return document.documentElement.scrollWidth") <= 390
+
+
+def test_experts_and_the_tokens_that_one_depends_on(page, recordings):
+    browser = page("experts", "#t=3")
+    with Recording(recordings / "experts.mav") as recording:
+        now = snapshot_of(recording)
+        values, told = {**now.steps[3].values}, now.attribution
+    rows = browser.execute_script("return [...document.querySelectorAll('#router-body li')].map((one) => one.innerText.split('\\n'))")
+    last = now.info.layers - 1
+    pairs = zip(values["router.ids"][last].tolist(), values["router"][last].tolist())
+    assert rows[0] == [str(last), *(text for number, weight in pairs for text in (f"#{number}", number_text(weight, 2)))]
+    assert len(rows) == now.info.layers
+    shown = browser.execute_script("return [...document.querySelectorAll('#input-body li')].map((one) => one.innerText.split('\\n'))")
+    assert [row[:2] for row in shown] == [[str(at), visible(token)] for at, token in enumerate(told.tokens)]
+    assert [float(row[2]) for row in shown] == pytest.approx(told.scores.tolist(), abs=0.005)
+    assert visible(told.target) in text(browser, "#input-note")
+    assert not browser.execute_script("return document.getElementById('neurons').checkVisibility()")
+    assert "neurons (mixture of experts: see router)" in text(browser, "#run-facts")
 
 
 def test_a_sweep_is_a_map(page, recordings):

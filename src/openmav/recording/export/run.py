@@ -61,6 +61,8 @@ def write_format(recording: Recording, name: str, out: BinaryIO) -> None:
             module.write_sweep(sweep, recording, out)
         else:
             raise UsageError(f"{recording.path} is of a sweep, which {name} has no form for; known: {', '.join(SWEEP_FORMATS)}")
+    except UsageError:
+        raise
     except (IndexError, KeyError, TypeError, ValueError, AttributeError, OverflowError, MemoryError) as error:
         if not recording.problems and all(check.good for check in checks(recording)):
             raise

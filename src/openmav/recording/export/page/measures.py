@@ -149,6 +149,9 @@ def _neurons(pack: Pack, steps: Sequence[Step], now: Snapshot) -> dict[str, Any]
     values, ids = _rows(steps, "neurons", 2, layers), _rows(steps, "neurons.ids", 2, layers)
     count = _widest(values, 1)
     why = _known(pack, "neurons", values, layers * count)
+    if why is None and count == 0:
+        reasons = now.info.missing.get("neurons", {}) if now.info is not None else {}
+        why = next(iter(reasons.values()), "no layer of this model has neurons to show")
     if why:
         return {"why": why}
     pack.add("neurons.value", _padded(values, (layers, count), np.nan, np.float32), "f4")
@@ -171,7 +174,7 @@ def _neurons(pack: Pack, steps: Sequence[Step], now: Snapshot) -> dict[str, Any]
                 logits[at, layer, :k, :ways, :tops] = numbers[row]
                 texts[at, layer, :k, :ways, :tops] = _texts(pack, step, tokens[row], none)
     good = bool((np.abs(logits) < HUNDREDTHS).all())
-    pack.add("neurons.token", texts, "u2" if texts.max() < 2**16 else "u4")
+    pack.add("neurons.token", texts, "u2" if texts.max(initial=0) < 2**16 else "u4")
     pack.add("neurons.logit", np.rint(logits * 100) if good else logits, "i2" if good else "f4")
     return {"why": None, "why_no_tokens": None, "scale": 100 if good else 1}
 

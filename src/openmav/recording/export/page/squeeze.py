@@ -1,4 +1,4 @@
-"""The page's own code without what only a reader of the repository needs: indentation, comments on lines of their own, and spaces."""
+"""The page's own code without what only a reader of the repository needs: indentation, comments, and spaces."""
 
 from __future__ import annotations
 
@@ -6,11 +6,13 @@ import re
 
 COMMENTS = ("// ", "/* ")
 QUOTES = "\"'`"
+TEXT_OR_COMMENT = re.compile(f"[{QUOTES}]| +// [^\n]*")
+OPEN = re.compile(r"([;{,(\[])\n")  # no statement ends here
 AROUND = re.compile(r" ?([=*%<>!&|?:;,(){}\[\]]) ?|(?<=[\w)\]]) ([-+/]) (?=[\w(])")  # a + +b keeps its spaces
 
 
 def lines(text: str) -> str:
-    """Without indentation and comments."""
+    """Without indentation and comments on lines of their own."""
     stripped = map(str.strip, text.splitlines())
     return "\n".join(line for line in stripped if line and not line.startswith(COMMENTS))
 
@@ -21,16 +23,21 @@ def style(css: str) -> str:
 
 
 def script(js: str) -> str:
-    """Texts stay as they are; newlines stay, as statements may end at them."""
-    parts, at = [], 0
-    js = lines(js)
-    for quote in re.finditer(f"[{QUOTES}]", js):
-        if quote.start() < at:
-            continue
-        end = _end(js, quote.start())
-        parts += [AROUND.sub(r"\1\2", js[at : quote.start()]), js[quote.start() : end]]
-        at = end
-    return "".join([*parts, AROUND.sub(r"\1\2", js[at:])])
+    """Texts stay as they are; newlines stay where a statement may end at them."""
+    js, parts, code, at = lines(js), [], "", 0
+    while found := TEXT_OR_COMMENT.search(js, at):
+        code += js[at : found.start()]
+        at = found.end()
+        if found[0] in QUOTES:
+            at = _end(js, found.start())
+            parts += [_code(code), js[found.start() : at]]
+            code = ""
+    return "".join([*parts, _code(code + js[at:])])
+
+
+def _code(js: str) -> str:
+    """Code without a text in it."""
+    return OPEN.sub(r"\1", AROUND.sub(r"\1\2", js))
 
 
 def _end(js: str, at: int) -> int:

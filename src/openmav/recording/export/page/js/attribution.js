@@ -98,18 +98,22 @@ class Attribution {
   names(context, place, bars) {
     const y = place.height - NAMES_FOOT + 14, each = [1, 2, 5, 10, 20].find((one) => one * place.wide * 2 >= 22) || 50;
     context.font = fontOf(this.canvas, 11, "sans");
+    const wide = (text) => context.measureText(text).width, after = place.width - place.x(bars.findLastIndex((bar) => bar.layer !== undefined) + 1);
+    const first = place.wide > 40 ? "embedding" : "emb.", last = wide("biases, rest, logit") < after ? "biases, rest, logit" : "= logit";
+    const from = Math.min(place.x(0), AXIS) + wide(first) + 4, to = place.width - wide(last) - 4;
     context.textAlign = "center";
     bars.forEach((bar, at) => {
-      const chosen = bar.layer === this.state.values.layer;
-      if (bar.part !== 0 || (!chosen && (bar.layer % each || Math.abs(bar.layer - this.state.values.layer) * place.wide * 2 < 16))) return;
+      const chosen = bar.layer === this.state.values.layer, middle = place.x(at) + place.wide, half = wide(String(bar.layer)) / 2;
+      if (bar.part !== 0 || middle - half < from || middle + half > to) return;
+      if (!chosen && (bar.layer % each || Math.abs(bar.layer - this.state.values.layer) * place.wide * 2 < 16)) return;
       context.fillStyle = colour(chosen ? "text" : "secondary");
-      context.fillText(String(bar.layer), place.x(at) + place.wide, y);
+      context.fillText(String(bar.layer), middle, y);
     });
     context.fillStyle = colour("secondary");
     context.textAlign = "left";
-    context.fillText(place.wide > 40 ? "embedding" : "emb.", Math.min(place.x(0), AXIS), y);
+    context.fillText(first, Math.min(place.x(0), AXIS), y);
     context.textAlign = "right";
-    context.fillText(place.width > 560 ? "biases, rest, logit" : "= logit", place.width, y);
+    context.fillText(last, place.width, y);
     context.textAlign = "center";
     context.fillText("layer: attention, MLP", AXIS + (place.width - AXIS) / 2, y + 16);
   }
