@@ -3,7 +3,7 @@
 python tools/llamacpp_architectures.py                # all, and write the page (about 10 minutes)
 python tools/llamacpp_architectures.py llama mamba    # these alone, with every figure; writes nothing
 
-Each in a process of its own: where llama.cpp ends it, that is its row. Files of the models are removed as soon as they were run.
+Each is built in one process and run in another: where llama.cpp ends it, that is its row. The files are removed as soon as they were run.
 """
 
 from __future__ import annotations
@@ -17,15 +17,17 @@ import tempfile
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 ROOT = Path(__file__).resolve().parents[1]
 SECONDS = 120  # that one may take
 PAGE = ROOT / "docs" / "llamacpp_architectures.md"
 sys.path.insert(0, str(ROOT / "tests"))
 
-import llamacpp_models as models  # noqa: E402
 import llamacpp_settings  # noqa: E402
-from backends.llamacpp_checks import BACK, DECODED, LIMITS, PROMPT, Report, examine  # noqa: E402
+
+if TYPE_CHECKING:
+    from backends.llamacpp_checks import Report
 
 HEAD = """# llama.cpp's architectures
 
@@ -52,13 +54,16 @@ No site is shown that fails a check at load: what a model lacks has its reason h
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("names", nargs="*", metavar="NAME", help="of an architecture, as llama.cpp has it")
-    parser.add_argument("--one", metavar="FILE", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--build", metavar="FILE", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--run", metavar="FILE", type=Path, help=argparse.SUPPRESS)
     asked = parser.parse_args()
-    if asked.one is not None:
-        return one(asked.names[0], asked.one)
+    if asked.build is not None:
+        return build(asked.names[0], asked.build)
+    if asked.run is not None:
+        return run(asked.run)
     results = {}
     for name in asked.names or llamacpp_settings.names():
-        results[name] = in_a_process(name)
+        results[name] = in_processes(name)
         print(line(name, results[name]), flush=True)
     if not asked.names:
         PAGE.write_text(page(results), encoding="utf-8")
@@ -66,37 +71,65 @@ def main() -> int:
     return int(any(report.failed or report.wrong for report in results.values()))
 
 
-def one(name: str, path: Path) -> int:
-    """In the process of a model: one line for each thing that is begun, and the report as the last."""
+def build(name: str, path: Path) -> int:
+    """In a process of its own; 3: llama.cpp does not make the model, and the last line says why."""
+    from llamacpp_models import NotBuiltError, write
     from openmav.backends.llamacpp import native
 
-    print("llama.cpp builds it", flush=True)
     try:
-        models.write(name, path, native.load())
+        write(name, path, native.load())
+    except NotBuiltError as error:
+        print(error)
+        return 3
+    return 0
+
+
+def run(path: Path) -> int:
+    """In a process of its own: one line for each thing that is begun, and the report as the last."""
+    from backends.llamacpp_checks import Report, examine
+
+    try:
         report = examine(path, lambda stage: print(stage, flush=True))
-    except models.NotBuiltError as error:
-        report = Report(unusable=f"llama.cpp does not build it: {error}")
     except Exception as error:
         report = Report(failed=f"{type(error).__name__}: {' '.join(str(error).split())[:160]}")
     print(json.dumps(asdict(report)), flush=True)
     return 0
 
 
-def in_a_process(name: str) -> Report:
+def in_processes(name: str) -> Report:
+    from backends.llamacpp_checks import Report
+
     with tempfile.TemporaryDirectory(prefix="mav-architecture-") as folder:
-        command = [sys.executable, __file__, name, "--one", str(Path(folder) / "model.gguf")]
-        try:
-            ended = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS, check=False)
-        except subprocess.TimeoutExpired:
-            return Report(failed=f"took more than {SECONDS} seconds")
-    lines = ended.stdout.splitlines()
-    if ended.returncode == 0 and lines and lines[-1].startswith("{"):
+        file = str(Path(folder) / "model.gguf")
+        built = ended(name, "--build", file)
+        if built.returncode:
+            said = built.stdout.splitlines()[-1:] if built.returncode == 3 else [how(built)]
+            return Report(unusable=f"llama.cpp does not build it: {''.join(said)}")
+        whole = ended("--run", file)
+    lines = whole.stdout.splitlines()
+    if whole.returncode == 0 and lines and lines[-1].startswith("{"):
         return Report(**json.loads(lines[-1]))
     stage = lines[-1] if lines else "it starts"
-    said = [text for text in ended.stderr.splitlines() if "GGML_ASSERT" in text or "error" in text.lower()][-1:]
-    how = signal.Signals(-ended.returncode).name if ended.returncode < 0 else f"exit code {ended.returncode}"
-    what = f"its process ends with {how} while {stage}" + "".join(f" ({text.split('/')[-1][:120]})" for text in said)
+    what = f"{how(whole)} while {stage}"
     return Report(failed=what) if stage.startswith("mav") else Report(unusable=what)
+
+
+def ended(*arguments: str) -> subprocess.CompletedProcess[str]:
+    try:
+        return subprocess.run([sys.executable, __file__, *arguments], capture_output=True, text=True, timeout=SECONDS, check=False)
+    except subprocess.TimeoutExpired as error:
+        said = error.stdout.decode() if isinstance(error.stdout, bytes) else error.stdout or ""
+        return subprocess.CompletedProcess(arguments, -signal.SIGALRM, said, "")
+
+
+def how(process: subprocess.CompletedProcess[str]) -> str:
+    """How a process ended, and what llama.cpp said last."""
+    code = process.returncode
+    if code == -signal.SIGALRM:
+        return f"it takes more than {SECONDS} seconds"
+    said = [text for text in process.stderr.splitlines() if "GGML_ASSERT" in text or "Error" in text][-1:]
+    name = signal.Signals(-code).name if code < 0 else f"exit code {code}"
+    return f"its process ends with {name}" + "".join(f" ({text.split('/')[-1][:120]})" for text in said)
 
 
 def line(name: str, report: Report) -> str:
@@ -112,6 +145,8 @@ def line(name: str, report: Report) -> str:
 
 def page(results: Mapping[str, Report]) -> str:
     from importlib.metadata import version
+
+    from backends.llamacpp_checks import BACK, DECODED, LIMITS, PROMPT
 
     head = HEAD.format(
         version=version("llama-cpp-python"),
@@ -167,7 +202,7 @@ def _cell(report: Report, notes: dict[str, int]) -> str:
     found: list[str] = []
     for site, text in _lacks(report).items():
         for reason in text.split("; "):
-            plain, _, layers = reason.partition(" (layer ")
+            plain, _, layers = reason.partition(" (layer")
             plain = plain.partition(" (off by")[0]
             at = f" {layers.rstrip(')')}" if layers else ""
             found.append(f"{site}{at} [{notes.setdefault(plain, len(notes) + 1)}]")

@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 
 from openmav.backends.loading import checkpoint
+
+if TYPE_CHECKING:
+    import torch
 
 VOCABULARY = 2048
 

@@ -122,7 +122,7 @@ def lacking(backend: LlamaCppBackend) -> dict[str, str]:
             by_reason.setdefault(why, []).append(layer)
         if by_reason:
             everywhere = [list(range(backend.info.layers))] == list(by_reason.values())
-            result[site] = "; ".join(why if everywhere else f"{why} (layer {ranges(at)})" for why, at in by_reason.items())
+            result[site] = "; ".join(why if everywhere else f"{why} ({ranges(at)})" for why, at in by_reason.items())
     return result
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -60,6 +61,26 @@ def test_a_whole_context_is_that_of_a_fresh_run_and_memory_is_flat(backend: Llam
     backend.rewind(3000)
     assert decoded(backend, TEXT[3000:], frozenset()) == logits[2999:]
     assert memory[-1] - memory[1] < GROWS, [size >> 20 for size in memory]
+
+
+def test_going_back_and_work_beside_the_text_keep_what_is_beyond_a_window(tmp_path: Path) -> None:
+    """Where a cache grows, and after work beside the text; rows are over the window's tokens, each at its place."""
+    backend = llamacpp.load(str(write(built("gemma3_text"), tmp_path / "a.gguf", *KINDS["gemma3_text"][1:])), FLOAT32)
+    window, windowed = 32, (0, 2)
+    backend.prefill(TEXT[:440], SITES)
+    expected = decoded(backend, TEXT[440:530], SITES)  # the cache grows at 512
+    with backend.aside():
+        backend.prefill(TEXT[:20], SITES)
+    backend.rewind(440)
+    frame = backend.decode_one_token(TEXT[440], SITES)
+    for layer in windowed:
+        row = frame.sites["attention.probs"][layer]
+        assert row is not None
+        assert not row[:, :-window].any()
+        assert (row[:, -window:] > 0).all()
+    backend.rewind(440)
+    assert decoded(backend, TEXT[440:530], SITES) == expected
+    backend.close()
 
 
 def test_a_full_context_ends_the_text(backend: LlamaCppBackend) -> None:

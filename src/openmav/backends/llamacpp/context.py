@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import sys
 import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ from openmav.errors import EngineError, LoadError, UsageError
 
 WORK = 3e10  # weights times tokens of one chunk of a prompt: about a second on two cores, so that stopping is never far away
 LEAST, MOST = 16, 256  # tokens of a chunk; the smallest context has 256
+MARK = 8  # bytes with which the state of a sequence begins
 CACHES = {"float16": F16, "float32": F32}
 
 
@@ -103,6 +105,12 @@ class Weights:
     def vocabulary(self) -> int:
         return int(self.native.llama.llama_vocab_n_tokens(self.vocab))
 
+    @property
+    def windowed(self) -> bool:
+        """Whether some layers see a window of the text only, and none keeps a state."""
+        stateful = any(getattr(self.native.llama, f"llama_model_is_{kind}")(self.handle) for kind in ("recurrent", "hybrid"))
+        return self.count("n_swa") > 0 and not stateful
+
     def free(self) -> None:
         self._free()
 
@@ -154,6 +162,9 @@ class Context:
         self.memory = llama.llama_get_memory(self.handle)
         self.size = int(llama.llama_n_ctx(self.handle))
         self._check(threads)
+        self._mark: NDArray[np.uint8] | None = None
+        if weights.windowed:
+            self._mark = self.state()[:MARK].copy()
         self._ids = (llama.llama_token * self.chunk)()
         self._outputs = (ctypes.c_int8 * self.chunk)()
 
@@ -211,21 +222,38 @@ class Context:
         return bool(self.native.llama.llama_memory_seq_rm(self.memory, 0, length, -1))
 
     def state(self) -> NDArray[np.uint8]:
-        """The sequence's cache, to be given to `restore` of a context of the same model."""
+        """The sequence's cache, to be given to `restore` of a context of the same model. Raises EngineError."""
+        if self._mark is not None:
+            return self._whole_state(self._mark)
         llama = self.native.llama
-        size = int(llama.llama_state_seq_get_size(self.handle, 0))
-        data = np.empty(size, dtype=np.uint8)
-        written = llama.llama_state_seq_get_data(self.handle, data.ctypes.data_as(ctypes.POINTER(ctypes.c_uint8)), size, 0)
-        return data[:written]
+        data = np.empty(int(llama.llama_state_seq_get_size(self.handle, 0)), dtype=np.uint8)
+        return data[: llama.llama_state_seq_get_data(self.handle, _bytes(data), len(data), 0)]
+
+    def _whole_state(self, mark: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """The same with the tokens beyond a sliding window, which llama.cpp leaves out of a sequence's state.
+
+        Without them the tokens that follow would take their places: rows would be in no order, and going back would be wrong.
+        """
+        llama, name = self.native.llama, self.weights.architecture.encode()
+        data = np.empty(int(llama.llama_state_get_size(self.handle)), dtype=np.uint8)
+        written = llama.llama_state_get_data(self.handle, _bytes(data), len(data))
+        head = len(name).to_bytes(4, sys.byteorder) + name  # then comes what follows the mark in the state of a sequence
+        if data[: len(head)].tobytes() != head or len(head) < len(mark):
+            raise EngineError("llama.cpp's state of a text has another form than mav knows; begin again with --backend transformers")
+        data[len(head) - len(mark) : len(head)] = mark
+        return data[len(head) - len(mark) : written]
 
     def restore(self, state: NDArray[np.uint8]) -> None:
         self.clear()
-        pointer = state.ctypes.data_as(ctypes.POINTER(ctypes.c_uint8))
-        if len(state) and not self.native.llama.llama_state_seq_set_data(self.handle, pointer, len(state), 0):
+        if len(state) and not self.native.llama.llama_state_seq_set_data(self.handle, _bytes(state), len(state), 0):
             raise EngineError(f"llama.cpp can't restore its cache ({self.native.why()})")
 
     def close(self) -> None:
         self._free()
+
+
+def _bytes(data: NDArray[np.uint8]) -> Any:
+    return data.ctypes.data_as(ctypes.POINTER(ctypes.c_uint8))
 
 
 def _free(llama: Any, handle: Any, _tap: Tap, _weights: Weights) -> None:

@@ -136,6 +136,7 @@ class Tap:
         self._stops: Mapping[int, Stop] = {}
         self._buffers: list[NDArray[np.uint8] | None] = []
         self._addresses: list[int] = []
+        self._sizes: list[int] = []  # bytes of a row of each buffer
         self._watched: list[Container[int]] = [()]  # the nodes at which the pass stops
         self.callback = native.llama.ggml_backend_sched_eval_callback(self._make())
 
@@ -166,6 +167,7 @@ class Tap:
             self._watched[0] = plan.stops
             self._buffers = [None] * len(plan.groups)
             self._addresses = [0] * len(plan.groups)
+            self._sizes = [0] * len(plan.groups)
 
     def end(self) -> None:
         """No pass follows a plan any more."""
@@ -184,6 +186,9 @@ class Tap:
                 buffer = np.empty((self._plan.groups[read.group][1], size), dtype=np.uint8)  # type: ignore[union-attr]
                 self._buffers[read.group] = buffer
                 target = self._addresses[read.group] = buffer.ctypes.data
+                self._sizes[read.group] = size
+            elif size != self._sizes[read.group]:  # it would be written beyond the buffer
+                raise ValueError(f"{read.key} has another size than those read with it")
             if read.host:
                 ctypes.memmove(target + read.row * size, tensor.data, size)
             else:
