@@ -65,7 +65,7 @@ FACE = (
     Shot("overview", tokens=64, keys=BACK, prompt="Once upon a time"),
     Shot("small", size=(80, 24), tokens=30, prompt="hello mello"),
     Shot("light", tokens=40, keys=("t",), prompt="The history of Rome began"),
-    Shot("layout-compare", COMPARE["compare"], keys=BACK, compared=("ablate L3.mlp",)),
+    Shot("layout-compare", COMPARE["compare"], keys=("left",) * 3, compared=("ablate L3.mlp",)),
 )
 
 
