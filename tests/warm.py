@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import atexit
 import functools
+import importlib.util
 import json
 import os
 import signal
@@ -23,10 +24,14 @@ from typing import Any
 
 FORKS = hasattr(os, "fork") and hasattr(socket, "send_fds") and sys.platform != "darwin"
 TESTS = Path(__file__).parent
+PACKAGE = TESTS.parent / "src" / "openmav"
 PRELOADED = (
     "openmav.cli.main",
+    "openmav.cli.parser",
     "openmav.cli.run",
     "openmav.cli.stream",
+    "openmav.cli.sweep",
+    "openmav.cli.attribute",
     "openmav.generation.opening",
     "openmav.generation.sampler",
     "openmav.backends.toy",
@@ -34,9 +39,12 @@ PRELOADED = (
     "openmav.backends.transformers.discovery.search",
     "openmav.recording.sqlite_writer",
     "openmav.apps.text.plain",
+    *sorted(f"openmav.measures.{file.stem}" for file in (PACKAGE / "measures").glob("[!_]*.py")),
+    "platformdirs",
     "transformers.utils.chat_template_utils",
     "jinja2.sandbox",
     "warm_templates",
+    *(("openmav.backends.llamacpp.backend", "llama_cpp") if importlib.util.find_spec("llama_cpp") else ()),
 )
 FRAME = struct.Struct("!I")
 
@@ -104,7 +112,8 @@ class Server:
     def __init__(self) -> None:
         self._ours, theirs = socket.socketpair()
         command = [sys.executable, "-c", f"import sys; sys.path.insert(0, {str(TESTS)!r}); import warm; warm.serve({theirs.fileno()})"]
-        self._process = subprocess.Popen(command, pass_fds=(theirs.fileno(),), stdin=subprocess.DEVNULL, start_new_session=True)
+        env = {**os.environ, "OMP_NUM_THREADS": "1"}  # read at the import: what a fork is given later comes too late
+        self._process = subprocess.Popen(command, pass_fds=(theirs.fileno(),), stdin=subprocess.DEVNULL, start_new_session=True, env=env)
         theirs.close()
         atexit.register(self._process.kill)
 
@@ -137,7 +146,6 @@ def _exactly(connection: socket.socket, size: int) -> bytes:
 
 def serve(descriptor: int) -> None:
     """In that process: imports, then forks as it is asked until its maker is gone."""
-    import importlib
     from multiprocessing import forkserver, resource_tracker
 
     connection = socket.socket(fileno=descriptor)
