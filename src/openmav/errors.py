@@ -48,12 +48,22 @@ def is_panic(error: BaseException) -> bool:
     return type(error).__name__ == "PanicException"
 
 
+def message_of(error: BaseException) -> str:
+    """`str(error)`, of an exception of somebody else's too, whose own words may fail."""
+    try:
+        return str(error)
+    except (Interruption, KeyboardInterrupt):
+        raise
+    except BaseException:
+        return "it can't say why"
+
+
 def words_of(error: BaseException, *, kind: bool = False) -> str:
     """What an error that is not mav's own says, in one line without control characters; its kind where it says nothing.
 
     `kind`: its kind stands before what it says.
     """
-    words = " ".join("".join(c if c.isprintable() else " " for c in str(error)).split())
+    words = " ".join("".join(c if c.isprintable() else " " for c in message_of(error)).split())
     words = words if len(words) <= LONGEST else words[:LONGEST] + "..."
     name = type(error).__name__
     return ": ".join(part for part in (name if kind or not words else "", words) if part)

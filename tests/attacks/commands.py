@@ -38,6 +38,7 @@ TEXTS = (
     "--prompt-file",
     "--selected-panels",
 )
+WORDLESS = "class Own(Exception):\n    def __str__(self): raise ValueError('x')\nraise Own"
 PARTS = '"""x"""\nTITLE = "x"\nHELP = "x"\nNEEDS = ()\n'
 
 
@@ -178,6 +179,7 @@ def plugins() -> Iterator[Attack]:
         ("interrupts", "raise KeyboardInterrupt"),
         ("raises a base exception", "raise BaseException('x')"),
         ("stops a generator", "raise GeneratorExit"),
+        ("raises what has no words", WORDLESS),
         ("recurses", "f = lambda: f()\nf()"),
         ("does not parse", "def"),
         ("prints", f"print({ESCAPE!r})"),
@@ -211,6 +213,10 @@ def plugins() -> Iterator[Attack]:
         ("gives nothing", "return None"),
         ("gives objects", "import numpy as np; return np.array([object()])"),
         ("gives another name", "import numpy as np; return {'other': np.zeros(2)}"),
+        ("raises what has no words", WORDLESS.replace("\n", "\n    ")),
+        ("gives ids beyond the vocabulary", "import numpy as np; return {'own.token_ids': np.array([10**9])}"),
+        ("gives ids that are halves", "import numpy as np; return {'own.token_ids': np.array([1.5])}"),
+        ("gives 20 GB", "import numpy as np; return np.zeros((50_000, 50_000))"),
         ("prints", f"print({ESCAPE!r}); import numpy as np; return np.zeros(2)"),
         ("recurses", "return compute(frame, context)"),
     ):
@@ -219,6 +225,12 @@ def plugins() -> Iterator[Attack]:
             (*TOY, "--measure", "{folder}/own.py"),
             _file("own.py", PARTS + f"def compute(frame, context):\n    {body}\n"),
         )
+
+    if hasattr(os, "mkfifo"):
+        for flag in ("--panel", "--measure"):
+            yield Attack(
+                f"{flag} with a pipe", (*TOY, flag, "{folder}/own.py"), lambda folder: os.mkfifo(folder / "own.py"), may=("one line",)
+            )
 
 
 def attacks() -> Iterator[Attack]:

@@ -8,10 +8,12 @@ import traceback
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
-from openmav.errors import Interruption, MeasureError, UsageError
+from openmav.errors import Interruption, MeasureError, UsageError, message_of
 
 MEASURE_LIMIT = 10.0  # seconds that an app's engine waits for somebody's own measure of one token; it is named after 2
+LARGEST = 2**30  # bytes of an array that somebody's own measure may give for one token
 ENTRY = {"panels": ("render", ("view", "width", "height")), "measures": ("compute", ("frame", "context"))}
 
 
@@ -35,19 +37,23 @@ def guard(module: ModuleType, name: str, what: str, path: Path | None = None) ->
     """Wrap the measure's `compute`: any exception or invalid result becomes a MeasureError, one line that names `what` failed."""
     compute = module.compute
 
-    def guarded(frame: object, context: object) -> object:
+    def guarded(frame: object, context: Any) -> object:
         try:
             arrays = compute(frame, context)
         except BaseException as error:
             if not is_failure(error):
                 raise
             line = line_of(error, path) if path is not None else ""
-            raise MeasureError(f"{what}{line} failed: {type(error).__name__}: {error}") from error
+            raise MeasureError(f"{what}{line} failed: {type(error).__name__}: {message_of(error)}") from error
         for part, array in arrays.items() if isinstance(arrays, Mapping) else [(name, arrays)]:
             if str(part).partition(".")[0] != name:
                 raise MeasureError(f"{what} gave an array '{part}'; its name must begin with '{name}'")
             if getattr(getattr(array, "dtype", None), "kind", "") not in ("f", "i", "u", "b") or not hasattr(array, "setflags"):
                 raise MeasureError(f"{what} gave {type(array).__name__} for '{part}', not a numpy array of numbers")
+            if array.nbytes > LARGEST:
+                raise MeasureError(f"{what} gave {array.nbytes:,} bytes for '{part}'; {LARGEST:,} are the most for one token")
+            if part.endswith(".token_ids") and (array.dtype.kind not in "iu" or (array >= len(context.logits)).any()):
+                raise MeasureError(f"{what} gave '{part}', which are no ids of tokens: whole numbers below {len(context.logits):,}")
         return arrays
 
     module.compute = guarded  # type: ignore[attr-defined]

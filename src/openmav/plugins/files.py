@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from types import ModuleType
 
-from openmav.errors import UsageError
+from openmav.errors import UsageError, message_of
 from openmav.plugins.contracts import check, guard, is_failure, line_of
 
 
@@ -23,6 +23,8 @@ def name_of(kind: str, path: Path) -> str:
     if not name.isidentifier() or keyword.iskeyword(name) or name.startswith("_"):
         raise UsageError(f"{what}: its name without .py must be letters, digits and _, and not begin with _ or a digit")
     try:
+        if path.exists() and not path.is_file():  # a pipe would be waited for
+            raise OSError("it is no regular file")
         compile(path.read_bytes(), str(path), "exec", dont_inherit=True)
     except OSError as error:
         raise UsageError(f"cannot read {what}: {error.strerror or error}") from error
@@ -49,7 +51,8 @@ def import_file(kind: str, path: Path) -> ModuleType:
         del sys.modules[spec.name]
         if not is_failure(error) or isinstance(error, UsageError):
             raise
-        raise UsageError(f"the {kind[:-1]} file '{path}'{line_of(error, path)} does not import: {type(error).__name__}: {error}") from error
+        why = f"{type(error).__name__}: {message_of(error)}"
+        raise UsageError(f"the {kind[:-1]} file '{path}'{line_of(error, path)} does not import: {why}") from error
     if kind == "measures":
         guard(module, path.stem, f"the measure file '{path}'", path)
     return module

@@ -16,7 +16,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Literal, TypeAlias
 
-from openmav.errors import UsageError
+from openmav.errors import UsageError, message_of
 from openmav.plugins.contracts import check, guard, is_failure
 from openmav.plugins.files import import_file, name_of
 
@@ -113,7 +113,7 @@ def _of_package(kind: Kind, point: EntryPoint) -> ModuleType:
     except BaseException as error:
         if not is_failure(error):
             raise
-        raise UsageError(f"{what} does not import: {type(error).__name__}: {error}") from error
+        raise UsageError(f"{what} does not import: {type(error).__name__}: {message_of(error)}") from error
     if not isinstance(module, ModuleType):
         raise UsageError(f"{what}: the entry point is not a module")
     check(kind, module, what)

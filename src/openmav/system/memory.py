@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 import os
 
+from openmav.errors import message_of
+
 NO_MEMORY = ("out of memory", "not enough memory", "allocate memory", "failed to allocate", "bad_alloc", "bad allocation")
 
 
@@ -35,4 +37,4 @@ def out_of_memory(error: BaseException) -> bool:
         return True
     if isinstance(error, OSError) and error.errno == errno.ENOMEM:
         return True
-    return isinstance(error, RuntimeError) and any(words in str(error).lower() for words in NO_MEMORY)
+    return isinstance(error, RuntimeError) and any(words in message_of(error).lower() for words in NO_MEMORY)
