@@ -38,6 +38,9 @@ def write(model: Any, path: Path, architecture: str, keys: Mapping[str, Any], te
     for name, value in model.state_dict().items():
         if name == "lm_head.weight" and config.tie_word_embeddings:
             continue
+        if ".experts." in name:
+            _add_experts(writer, name, value)
+            continue
         base, end = name.rsplit(".", 1)
         writer.add_tensor(f"{names.get_name(base)}.{end}", _stored(architecture, name, value, config))
     for name, value in (tensors or {}).items():
@@ -47,6 +50,14 @@ def write(model: Any, path: Path, architecture: str, keys: Mapping[str, Any], te
     writer.write_tensors_to_file()
     writer.close()
     return path
+
+
+def _add_experts(writer: Any, name: str, value: torch.Tensor) -> None:
+    """Those of a layer: all together, as both have them, but gate and up apart."""
+    layer = name.split(".")[2]
+    gate_up = dict(zip(("gate", "up"), value.chunk(2, dim=1))) if name.endswith("gate_up_proj") else {"down": value}
+    for part, weights in gate_up.items():
+        writer.add_tensor(f"blk.{layer}.ffn_{part}_exps.weight", np.ascontiguousarray(weights.float().numpy()))
 
 
 def add(writer: Any, key: str, value: Any) -> None:
