@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 
 import numpy as np
 import pytest
@@ -167,3 +168,28 @@ def test_of_many_that_tie_no_more_are_named_than_asked_for() -> None:
     logits[7] = 1.0
     found = most_likely(logits, 512)
     assert (len(found), len(set(found.tolist())), found[0]) == (512, 512, 7)
+
+
+def test_greedy_choosing_needs_no_transformers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "transformers.generation.logits_process", None)  # to import it raises
+    assert build_chain(Sampling()) is None
+    with pytest.raises(ImportError):
+        build_chain(Sampling(temperature=0.5))
+
+
+@pytest.mark.parametrize("kind", ["normal", "ties", "some NaN", "mostly -inf", "sorted"])
+@pytest.mark.parametrize("size", [SMALL + 1, 49_152])
+def test_the_most_likely_of_many_are_those_of_a_whole_sort(kind: str, size: int) -> None:
+    logits = np.random.default_rng(size).normal(size=size).astype(np.float32)
+    if kind == "ties":
+        logits = np.round(logits)
+    elif kind == "some NaN":
+        logits[[7, 5000]] = np.nan
+    elif kind == "mostly -inf":
+        logits[50:] = -np.inf
+    elif kind == "sorted":
+        logits.sort()
+    for count in (1, 10, 512):
+        ids = most_likely(logits, count)
+        assert len(set(ids.tolist())) == count
+        assert np.array_equal(logits[ids], np.sort(logits)[::-1][:count], equal_nan=True)

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from transformers import LogitsProcessorList
 
 SMALL = 8192  # logits; of more, the ids are found faster by the value of the last of them, of fewer in one call
+GROUPS = 4  # times as many groups as ids: few of the largest stand in one group
 LEAST = np.float32(-200.0)  # stands for the logarithm of a weight that is 0, -inf as it may be, so that 0 ln 0 = 0
 
 
@@ -154,17 +155,31 @@ class Sampler:
 def most_likely(logits: Array, count: int) -> Ids:
     """The ids of the `count` largest of [vocab], or all, largest first; NaN stands before all else.
 
-    By numpy: on logits that it has not seen, torch.topk takes twice as long.
+    By numpy: on logits that it has not seen, torch.topk takes twice as long. Of many, all that are smaller than the largest of
+    `count` groups are left out first: to look at each once costs a fifth of sorting them by halves.
     """
+    groups = GROUPS * count
     if len(logits) <= count:
         ids = np.arange(len(logits))
-    elif len(logits) <= SMALL:
+    elif len(logits) <= max(SMALL, groups):
         ids = logits.argpartition(len(logits) - count)[-count:]
     else:
-        parted = logits.copy()
-        parted.partition(len(logits) - count)
-        ids = np.flatnonzero(~(logits < parted[-count]))
+        largest = logits[: len(logits) // groups * groups].reshape(-1, groups).max(axis=0)
+        ids = _not_below(logits, _kth(largest, count))
+        values = logits[ids]
+        ids = ids[_not_below(values, _kth(values, count))]
     return ids[logits[ids].argsort()[::-1][:count]]
+
+
+def _kth(values: Array, count: int) -> np.float32:
+    """The `count`-th largest."""
+    kth: np.float32 = np.partition(values, len(values) - count)[-count]
+    return kth
+
+
+def _not_below(values: Array, least: np.float32) -> Ids:
+    ids: Ids = np.flatnonzero(~(values < least))  # NaN is not below
+    return ids
 
 
 def rank(logits: Array, token_id: int) -> int:
@@ -221,6 +236,9 @@ STAGE_OF = {
 
 def build_chain(sampling: Sampling) -> LogitsProcessorList | None:
     """Penalty, temperature, top-k, top-p, min-p, as transformers' generate orders them; None where nothing is to be done."""
+    if sampling.greedy and sampling.repetition_penalty == 1:
+        return None  # transformers takes a second to be imported, and some backends do without it
+
     from transformers.generation.logits_process import (
         LogitsProcessorList,
         MinPLogitsWarper,
