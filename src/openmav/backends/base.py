@@ -76,6 +76,22 @@ class Head(Protocol):
         """
 
 
+class Layers(Sequence["Tensor"]):
+    """What every layer has, alike in each, as one tensor `whole` [layers, ...]; a sequence of the layers' values."""
+
+    def __init__(self, whole: Tensor) -> None:
+        self.whole = whole
+
+    def __len__(self) -> int:
+        return len(self.whole)
+
+    def __getitem__(self, layer: Any) -> Any:
+        return self.whole[layer]
+
+    def __iter__(self) -> Iterator[Tensor]:
+        return iter(self.whole.unbind(0))
+
+
 @dataclass
 class Frame:
     """One forward pass, at its last position. `tokens`: how many the model has read, this one included; 0: not known.

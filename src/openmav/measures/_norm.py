@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from openmav.backends.base import Frame
+from openmav.backends.base import Frame, Layers
 from openmav.measures.base import is_small, stacked
 from openmav.record import Array
 from openmav.settings import Aggregation
@@ -30,6 +30,8 @@ def norms(frame: Frame, site: str, aggregation: Aggregation) -> Array:
 
 def _of_all(frame: Frame, aggregation: Aggregation) -> dict[str, Array]:
     sites = {site: frame.sites[site] for site in _SITES if site in frame.sites}
+    if all(isinstance(rows, Layers) for rows in sites.values()):  # each is one tensor as it is
+        return {site: _lengths(rows, aggregation) for site, rows in sites.items()}
     try:
         lengths = _lengths([row for rows in sites.values() for row in rows], aggregation)
     except RuntimeError:  # vectors of several widths

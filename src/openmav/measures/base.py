@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from openmav.backends.base import Layers
 from openmav.settings import Aggregation
 from openmav.settings.sampling import Sampling
 
@@ -59,6 +60,8 @@ def stacked(rows: Sequence[Tensor | None]) -> tuple[Tensor | None, list[int]]:
     """The rows that are not None as one fp32 tensor [n, ...], and their layers; (None, []) where there are none."""
     import torch
 
+    if isinstance(rows, Layers):
+        return rows.whole.float(), list(range(len(rows)))
     layers = [i for i, row in enumerate(rows) if row is not None]
     present = [row for row in rows if row is not None]
     if not present:
@@ -72,6 +75,8 @@ def stacked(rows: Sequence[Tensor | None]) -> tuple[Tensor | None, list[int]]:
 
 def alike(rows: Sequence[Tensor | None]) -> list[list[int]]:
     """Layers grouped by the shape of their rows: a sliding window has fewer keys than full attention."""
+    if isinstance(rows, Layers):
+        return [list(range(len(rows)))]
     groups: dict[tuple[int, ...], list[int]] = {}
     for layer, row in enumerate(rows):
         if row is not None:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from openmav.backends.base import Layers
 from openmav.backends.llamacpp import native
 from openmav.backends.llamacpp.examined import Examined
 from openmav.backends.llamacpp.graph import Node
@@ -17,21 +20,22 @@ from openmav.backends.sites import SITES
 ALIKE = SITES - {SCORES, "router.experts"}  # sites that are shown as they were read
 
 
-def sites(examined: Examined, values: Values, want: frozenset[str], tokens: int, passes: Passes) -> dict[str, list[Tensor | None]]:
+def sites(examined: Examined, values: Values, want: frozenset[str], tokens: int, passes: Passes) -> dict[str, Sequence[Tensor | None]]:
     """The wanted sites, an entry a layer; backends/base.py gives the shapes."""
-    result: dict[str, list[Tensor | None]] = {}
+    result: dict[str, Sequence[Tensor | None]] = {}
     for site in want & examined.known:
         missing = examined.missing.get(site, {})
         together = None if missing or site not in ALIKE else values.together(site)
         if together is not None:
             rows = together[:, 0, :, 0, :tokens] if site == "attention.probs" else together.reshape(len(together), -1)
-            result[site] = list(torch.from_numpy(rows).unbind(0))
+            result[site] = Layers(torch.from_numpy(rows))
             continue
-        result[site] = [None] * examined.layers
+        found: list[Tensor | None] = [None] * examined.layers
         for layer in range(examined.layers):
             value = None if layer in missing else summed(values, site, layer)
             if value is not None:
-                result[site][layer] = _shaped(site, layer, value, tokens, passes, values)
+                found[layer] = _shaped(site, layer, value, tokens, passes, values)
+        result[site] = found
     return result
 
 
