@@ -37,6 +37,8 @@ class Anatomy:
 
 def find(graph: Graph, layers: int) -> Anatomy:
     """Raises NotFollowedError."""
+    if any(source.index >= node.index for node in graph.nodes for source in graph.sources(node) if not source.is_leaf):
+        raise NotFollowedError("its graph is not in the order of its computation")
     logits = _logits(graph)
     stream = _Stream(graph)
     tail = _tail(graph, stream, logits)

@@ -106,10 +106,14 @@ class Weights:
         return int(self.native.llama.llama_vocab_n_tokens(self.vocab))
 
     @property
-    def windowed(self) -> bool:
-        """Whether some layers see a window of the text only, and none keeps a state."""
-        stateful = any(getattr(self.native.llama, f"llama_model_is_{kind}")(self.handle) for kind in ("recurrent", "hybrid"))
-        return self.count("n_swa") > 0 and not stateful
+    def stateful(self) -> bool:
+        """Whether some layers keep a state of the text instead of its keys and values."""
+        return any(getattr(self.native.llama, f"llama_model_is_{kind}")(self.handle) for kind in ("recurrent", "hybrid"))
+
+    @property
+    def has_windows(self) -> bool:
+        """Whether some layers see a window of the text only."""
+        return self.count("n_swa") > 0
 
     def free(self) -> None:
         self._free()
@@ -163,7 +167,7 @@ class Context:
         self.size = int(llama.llama_n_ctx(self.handle))
         self._check(threads)
         self._mark: NDArray[np.uint8] | None = None
-        if weights.windowed:
+        if weights.has_windows and not weights.stateful:
             self._mark = self.state()[:MARK].copy()
         self._ids = (llama.llama_token * self.chunk)()
         self._outputs = (ctypes.c_int8 * self.chunk)()
