@@ -53,6 +53,10 @@ class Bare:
         self.model.generation_config.eos_token_id = None
         self.ids: list[int] = []
 
+    def more(self, prompt: tuple[int, ...]) -> dict[str, Any]:
+        """More arguments of generate()."""
+        return {}
+
     def seconds_per_token(self, prompt: tuple[int, ...], tokens: int) -> float:
         stamps = Stamps()
         row = torch.tensor([prompt])
@@ -63,6 +67,7 @@ class Bare:
             max_new_tokens=tokens,
             pad_token_id=0,
             logits_processor=LogitsProcessorList([stamps]),
+            **self.more(prompt),
         )
         self.ids = made[0, len(prompt) :].tolist()
         return (stamps.times[-1] - stamps.times[0]) / (tokens - 1)

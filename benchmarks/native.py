@@ -5,16 +5,17 @@ from __future__ import annotations
 import importlib.util
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
+from transformers import DynamicCache
 
 from common import DEMO, REAL_MODEL, Counts, Figure, Model, Section, median, note, ratio, spread, take_turns
 from decoding import Bare, Watched
-from openmav.backends.base import LoadOptions
+from openmav.backends.base import Frame, LoadOptions, Progress
 from openmav.backends.loading.checkpoint import DEMO_FOLDER
 
 TITLE = "Speed kept on llama.cpp"
@@ -24,20 +25,20 @@ ROUNDS, GENERATED = 9, 9  # at most; tokens that generate() makes, which takes f
 HOW = (
     "One process, greedy, end of text switched off on all sides. Bare llama.cpp decodes and takes the most likely token in numpy, through "
     "llama-cpp-python's functions, without a callback: the same file, threads, cache of float16 and no flash attention. generate() runs "
-    "the float32 weights. mav's session captures and freezes everything that the default measures need. Each reads the same prompt and "
-    "makes {tokens} tokens, generate() {generated}; the time of a token is that of those after the first. Sides and contexts take turns, "
-    "{rounds} rounds; a ratio is the median over the rounds, with the range of all rounds beside it."
+    "the float32 weights. mav's session captures and freezes everything that the default measures need. Each has read the same prompt "
+    "before and makes {tokens} tokens after it, generate() {generated}; the time of a token is that of those after the first. Sides and "
+    "contexts take turns, {rounds} rounds; a ratio is the median over the rounds, with the range of all rounds beside it."
 )
 
 
 class BareLlama:
-    """llama.cpp's own decoding of a file; a cache for the longest text."""
+    """llama.cpp's own decoding of a file, for one prompt: it is read once, and each round goes back to its last token."""
 
-    def __init__(self, file: Path, size: int) -> None:
+    def __init__(self, file: Path, size: int, model: Any = None) -> None:
         import llama_cpp.llama_cpp as llama
 
         self.llama = llama
-        self.model: Any = llama.llama_model_load_from_file(os.fsencode(file), llama.llama_model_default_params())
+        self.model: Any = model or llama.llama_model_load_from_file(os.fsencode(file), llama.llama_model_default_params())
         params = llama.llama_context_default_params()
         params.n_ctx, params.n_batch, params.n_ubatch = size, size, 512
         params.n_threads = params.n_threads_batch = os.cpu_count() or 1
@@ -45,6 +46,7 @@ class BareLlama:
         self.context: Any = llama.llama_init_from_model(self.model, params)
         self.vocab = int(llama.llama_vocab_n_tokens(llama.llama_model_get_vocab(self.model)))
         self.ids: list[int] = []
+        self.read = 0  # tokens of the prompt that the cache holds
 
     def _next(self, ids: tuple[int, ...]) -> int:
         import numpy as np
@@ -55,12 +57,50 @@ class BareLlama:
         return int(logits.argmax())
 
     def seconds_per_token(self, prompt: tuple[int, ...], tokens: int) -> float:
-        self.llama.llama_memory_clear(self.llama.llama_get_memory(self.context), True)
-        self.ids = [self._next(prompt)]
+        self.llama.llama_memory_seq_rm(self.llama.llama_get_memory(self.context), 0, self.read, -1)
+        self.ids = [self._next(prompt[self.read :])]
+        self.read = len(prompt) - 1
         began = time.perf_counter()
         while len(self.ids) < tokens:
             self.ids.append(self._next((self.ids[-1],)))
         return (time.perf_counter() - began) / (tokens - 1)
+
+
+class Continued(Bare):
+    """generate() with the cache of a prompt that was read before."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
+        self.caches: dict[tuple[int, ...], Any] = {}
+
+    def more(self, prompt: tuple[int, ...]) -> dict[str, Any]:
+        cache = self.caches.get(prompt)
+        if cache is None:
+            cache = self.caches[prompt] = DynamicCache(config=self.model.config)
+            with torch.no_grad():
+                self.model(torch.tensor([prompt[:-1]]), past_key_values=cache)
+        more = cache.get_seq_length() - (len(prompt) - 1)
+        if more:
+            cache.crop(-more)
+        return {"past_key_values": cache}
+
+
+class Prepared:
+    """mav's backend, which goes back to the last token of a prompt that it has read; bit for bit what reading it again gives."""
+
+    def __init__(self, backend: Any) -> None:
+        self.backend = backend
+        self.prompt: list[int] = []
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.backend, name)
+
+    def prefill(self, ids: Sequence[int], want: frozenset[str], progress: Progress | None = None) -> Frame:
+        if list(ids) != self.prompt:
+            self.prompt = list(ids)
+            return self.backend.prefill(ids, want, progress)  # type: ignore[no-any-return]
+        self.backend.rewind(len(ids) - 1)
+        return self.backend.decode_one_token(ids[-1], want)  # type: ignore[no-any-return]
 
 
 def run(counts: Counts) -> list[Section]:
@@ -92,13 +132,15 @@ def _measure(model: Model, file: Path, counts: Counts) -> tuple[dict[str, list[f
     """{"mav 16": seconds per token of each round, "llama.cpp 16": ..., "generate 16": ...}, and whether mav and llama.cpp made the same."""
     from openmav.backends.llamacpp import load
 
-    generate = Bare(DEMO_FOLDER if model is DEMO else REAL_MODEL)
-    ours: Any = load(str(file), LoadOptions())  # first: it keeps llama.cpp's log from the screen
-    ours.end_ids = frozenset()
-    bare = BareLlama(file, max(counts.contexts) + counts.tokens + 64)
+    generate = Continued(DEMO_FOLDER if model is DEMO else REAL_MODEL)
+    weights = None
     sides: dict[str, Callable[[], float]] = {}
     same = {}
     for context in counts.contexts:
+        ours: Any = Prepared(load(str(file), LoadOptions()))  # first: it keeps llama.cpp's log from the screen
+        ours.backend.end_ids = frozenset()
+        bare = BareLlama(file, context + counts.tokens + 64, weights)
+        weights = bare.model
         side = Watched(ours, model.name, context)
         sides[f"generate {context}"] = partial(generate.seconds_per_token, side.prompt, min(GENERATED, counts.tokens))
         sides[f"llama.cpp {context}"] = partial(bare.seconds_per_token, side.prompt, counts.tokens)
