@@ -1,8 +1,10 @@
 """Run a tiny random model of each of llama.cpp's architectures through mav, and write docs/llamacpp_architectures.md.
 
-python tools/llamacpp_architectures.py                # all, and write the page (about 10 minutes)
-python tools/llamacpp_architectures.py llama mamba    # these alone, with every figure; writes nothing
+python tools/llamacpp_architectures.py                # what was not run yet, and write the page (about 10 minutes for all)
+python tools/llamacpp_architectures.py llama mamba    # these again, with every figure
+python tools/llamacpp_architectures.py --fresh        # all again
 
+Results are kept in build/llamacpp_architectures.json, so that a run that was stopped goes on where it was.
 Each is built in one process and run in another: where llama.cpp ends it, that is its row. The files are removed as soon as they were run.
 """
 
@@ -20,6 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 ROOT = Path(__file__).resolve().parents[1]
+STORE = ROOT / "build" / "llamacpp_architectures.json"
 SECONDS = 120  # that one may take
 PAGE = ROOT / "docs" / "llamacpp_architectures.md"
 sys.path.insert(0, str(ROOT / "tests"))
@@ -54,6 +57,7 @@ No site is shown that fails a check at load: what a model lacks has its reason h
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("names", nargs="*", metavar="NAME", help="of an architecture, as llama.cpp has it")
+    parser.add_argument("--fresh", action="store_true", help="run all again")
     parser.add_argument("--build", metavar="FILE", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--run", metavar="FILE", type=Path, help=argparse.SUPPRESS)
     asked = parser.parse_args()
@@ -61,12 +65,17 @@ def main() -> int:
         return build(asked.names[0], asked.build)
     if asked.run is not None:
         return run(asked.run)
-    results = {}
-    for name in asked.names or llamacpp_settings.names():
+    from backends.llamacpp_checks import Report
+
+    kept = json.loads(STORE.read_text(encoding="utf-8")) if STORE.is_file() and not asked.fresh else {}
+    results = {name: Report(**report) for name, report in kept.items()}
+    for name in asked.names or [name for name in llamacpp_settings.names() if name not in results]:
         results[name] = in_processes(name)
         print(line(name, results[name]), flush=True)
+        STORE.parent.mkdir(exist_ok=True)
+        STORE.write_text(json.dumps({name: asdict(report) for name, report in results.items()}), encoding="utf-8")
     if not asked.names:
-        PAGE.write_text(page(results), encoding="utf-8")
+        PAGE.write_text(page(dict(sorted(results.items()))), encoding="utf-8")
         print(f"wrote {PAGE.relative_to(ROOT)}")
     return int(any(report.failed or report.wrong for report in results.values()))
 

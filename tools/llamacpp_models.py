@@ -72,7 +72,7 @@ def _tensors(native: Native, keys: Path) -> dict[str, NDArray[np.float32]]:
     native.said.clear()
     model = llama.llama_model_init_from_user(metadata, callback, None, llama.llama_model_default_params())
     if not model:
-        raise NotBuiltError(native.why())
+        raise NotBuiltError(next((text for text in native.said if "error loading" in text), native.why()))
     llama.llama_model_free(model)
     return result
 

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from openmav.backends import llamacpp
 from openmav.backends.base import Frame, LoadOptions
+from openmav.backends.llamacpp import native
 from openmav.backends.llamacpp.backend import LlamaCppBackend
 from openmav.backends.sites import HEAD_SITES, SITES
 from openmav.errors import MavError
@@ -57,8 +58,8 @@ class Report:
         self.errors[name] = max(self.errors.get(name, 0.0), error) if error == error else error
 
 
-def text(vocabulary: int) -> list[int]:
-    ids = torch.randint(3, min(vocabulary, 1500), (PROMPT + DECODED,), generator=torch.Generator().manual_seed(11))
+def text() -> list[int]:
+    ids = torch.randint(3, 1500, (PROMPT + DECODED,), generator=torch.Generator().manual_seed(11))
     return [int(i) for i in ids]
 
 
@@ -94,6 +95,13 @@ def bare_logits(path: Path, ids: Sequence[int]) -> list[Tensor]:
 def examine(path: Path, on_stage: Callable[[str], None] = lambda _stage: None) -> Report:
     """Everything about one file. `on_stage` is called with what comes next, for who sees the process die."""
     report = Report()
+    native.load()  # which keeps llama.cpp's log from the screen
+    on_stage("llama.cpp runs it alone")
+    ids = text()
+    bare = bare_logits(path, ids)
+    if not bare or not all(bool(one.isfinite().all()) for one in bare):
+        report.unusable = "llama.cpp computes no finite logits with it"
+        return report
     on_stage("mav opens it")
     try:
         backend = llamacpp.load(str(path), LoadOptions(dtype="float32", threads=1))
@@ -102,12 +110,6 @@ def examine(path: Path, on_stage: Callable[[str], None] = lambda _stage: None) -
         return report
     report.layers, report.cuts = backend.info.layers, backend.examined.cuts
     report.none = lacking(backend)
-    ids = text(backend.info.vocab)
-    on_stage("llama.cpp runs it alone")
-    bare = bare_logits(path, ids)
-    if not bare or not all(bool(one.isfinite().all()) for one in bare):
-        report.unusable = "llama.cpp computes no finite logits with it"
-        return report
     on_stage("mav runs it")
     _examine(backend, ids, bare, report)
     backend.close()

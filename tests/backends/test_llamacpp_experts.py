@@ -18,12 +18,13 @@ from openmav.backends import llamacpp
 from openmav.backends.sites import SITES
 from openmav.backends.transformers.backend import wrap
 
-OWN = {"rms_norm_eps": 1e-6, "head_dim": 16, "moe_intermediate_size": 48, "num_experts": 8, "num_experts_per_tok": 3, "norm_topk_prob": True}
+OWN = {"rms_norm_eps": 1e-6, "head_dim": 16}
+EXPERTS = {"moe_intermediate_size": 48, "num_experts": 8, "num_experts_per_tok": 3, "norm_topk_prob": True}
 KEYS = {"expert_count": 8, "expert_used_count": 3, "expert_feed_forward_length": 48}
 
 
 def built() -> Any:
-    config = AutoConfig.for_model("qwen3_moe", **SIZES, **MORE, **TOKENS, **OWN, rope_parameters=PLAIN)
+    config = AutoConfig.for_model("qwen3_moe", **SIZES, **MORE, **TOKENS, **OWN, **EXPERTS, rope_parameters=PLAIN)
     torch.manual_seed(3)
     return AutoModelForCausalLM.from_config(config, attn_implementation="eager").eval()
 
