@@ -12,6 +12,7 @@ from drawing import draw, make_view, note, panel, without_colour
 from fakes import make_info, make_step, with_values
 from openmav import panels
 from openmav.paint import line_text
+from openmav.panels.widgets.layers_apart import amount
 from openmav.record.comparison import COMPARISON, Comparison, divergence_of, first_parting, flips, parting_of
 from openmav.view import View
 
@@ -63,7 +64,7 @@ def test_the_text_has_a_colour_for_each_power_of_ten_and_underlines_flips() -> N
     data = panel("compare_text").module.data(view())
     assert data.text.values.tolist() == [0.0, 2.0, 5.0], "nothing, 10⁻⁴ and 10⁻¹ are the first, the fourth and the seventh step"
     assert data.text.forced == (False, False, True)
-    assert "here 3.0e-01 nats" in note("compare_text", view(), 60, 6)
+    assert "here 0.30 nats" in note("compare_text", view(), 60, 6)
     roomy = note("compare_text", view(), 60, 14)
     assert "full bar" not in roomy, "its steps are powers of ten, which no bar shows"
     assert not {*"▁▂▃▄▅▆▇█"} & {*"".join(draw("compare_text", view(), 60, 14))}
@@ -82,7 +83,7 @@ def test_both_lists_have_their_probabilities_and_a_flip_is_said() -> None:
     assert "25.0 %" in right
     assert right.startswith(("≠", "●"))
     said = note("compare_candidates", here, 100, 8)
-    assert "KL 3.0e-01 nats · flip · surprisal A, B" in said
+    assert "KL 0.30 nats · flip · surprisal A, B" in said
     assert "1.50 · entropy" in said
     assert "flip" not in note("compare_candidates", here.at_step(1), 100, 8)
 
@@ -95,7 +96,7 @@ def test_where_there_is_no_room_a_run_is_named_by_what_the_other_has_not() -> No
 def test_a_layer_row_has_the_difference_and_the_cosine_of_each_part() -> None:
     rows = draw("compare_layers", without_colour(view().at_step(1)), 110, 5)
     top, lowest = rows[0].split(), rows[3].split()
-    assert top.count("6.0e+00") == 3
+    assert top.count("6.00") == 3
     assert top.count("none") == 3, "a cosine of nothing"
     assert lowest.count("0") >= 3
     assert lowest.count("1.000000") == 3
@@ -105,6 +106,14 @@ def test_a_layer_row_has_the_difference_and_the_cosine_of_each_part() -> None:
     titles = [panels.draw(panel("compare_layers").module, view().at_step(1), width, 5, width).title for width in (110, 50)]
     assert ["cosine" in title for title in titles] == [True, False], "said where there is room for it"
     assert "1.000000" not in "".join(draw("compare_layers", without_colour(view().at_step(1)), 50, 5))
+
+
+def test_the_numbers_of_a_column_have_one_form() -> None:
+    table = np.array([[0.0, 21.0, 130.0], [np.nan, 0.25, 9.5]])
+    assert [amount(float(value), table) for value in table.ravel()] == ["0", "21.00", "130.00", "none", "0.25", "9.50"]
+    table[1, 1] = 4e-5
+    assert [amount(float(value), table) for value in table.ravel()] == ["0", "2.1e+01", "1.3e+02", "none", "4.0e-05", "9.5e+00"]
+    assert [amount(value) for value in (0.3, 0.03, np.inf)] == ["0.30", "3.0e-02", "inf"]
 
 
 def test_the_map_marks_the_first_place_where_they_part() -> None:

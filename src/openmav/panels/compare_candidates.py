@@ -11,7 +11,7 @@ from openmav.paint import Line, bar, fit, ink, number_text, one_line, percent, p
 from openmav.panels.base import Box
 from openmav.panels.widgets.heat_grid import fitting
 from openmav.panels.widgets.layer_rows import message, too_narrow, why_no_step
-from openmav.panels.widgets.layers_apart import NO_COMPARISON, scientific
+from openmav.panels.widgets.layers_apart import NO_COMPARISON, amount
 from openmav.panels.widgets.parts import token_and_bar
 from openmav.record import Array
 from openmav.record.comparison import COMPARISON, divergence_of, flips
@@ -98,7 +98,7 @@ def note(data: PredictionsData, box: Box) -> str:
     if data.empty is not None:
         return ""
     both = [" ".join(number_text(getattr(side, name), 2) for side in data.sides) for name in ("surprisal", "entropy")]
-    parts = [f"KL {scientific(data.divergence)} nats", *(["flip"] if data.flips else []), f"surprisal A, B {both[0]}", f"entropy {both[1]}"]
+    parts = [f"KL {amount(data.divergence)} nats", *(["flip"] if data.flips else []), f"surprisal A, B {both[0]}", f"entropy {both[1]}"]
     return " · ".join(parts)
 
 

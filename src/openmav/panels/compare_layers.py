@@ -12,7 +12,7 @@ from openmav.paint import Line, bar, ink, shares
 from openmav.panels.base import Box
 from openmav.panels.widgets.heat_grid import fitting
 from openmav.panels.widgets.layer_rows import gutter_width, hidden_note, layer_lines, message, shown_layers
-from openmav.panels.widgets.layers_apart import HUES, ApartData, apart_facts, rows_of, scientific, why_not_compared
+from openmav.panels.widgets.layers_apart import HUES, ApartData, amount, apart_facts, rows_of, why_not_compared
 from openmav.record.comparison import PARTS, parting_of
 from openmav.view import Selection, View
 
@@ -105,7 +105,7 @@ def render(data: LayersApartData, box: Box) -> list[Line]:
             line += [
                 Segment("◆" if parts_here else " ", ink(box.palette, "accent", bold=True)),
                 Segment(shown.ljust(longest), ink(box.palette, HUES[name])),
-                Segment(_number(value).rjust(NUMBER), ink(box.palette, role, bold=parts_here or layer == data.layer)),
+                Segment(amount(value, data.difference).rjust(NUMBER), ink(box.palette, role, bold=parts_here or layer == data.layer)),
                 Segment(
                     (f"{together:.6f}" if np.isfinite(together) else "none").rjust(COSINE) if cosine else "", ink(box.palette, "secondary")
                 ),
@@ -119,10 +119,6 @@ def render(data: LayersApartData, box: Box) -> list[Line]:
 
 def _has_foot(data: LayersApartData, box: Box) -> bool:
     return box.height > data.layers
-
-
-def _number(value: float) -> str:
-    return "none" if np.isnan(value) else "0" if value == 0 else scientific(value)
 
 
 def _foot(data: LayersApartData, box: Box) -> Line:

@@ -12,7 +12,7 @@ from openmav.panels import generated_text
 from openmav.panels.base import Box
 from openmav.panels.generated_text import TextData
 from openmav.panels.widgets.layer_rows import message
-from openmav.panels.widgets.layers_apart import NO_COMPARISON, scientific
+from openmav.panels.widgets.layers_apart import NO_COMPARISON, amount
 from openmav.record.comparison import divergence_of, flips
 from openmav.view import Selection, View
 
@@ -78,7 +78,7 @@ def legend(data: DivergenceData, box: Box) -> Line | None:
 def note(data: DivergenceData, box: Box) -> str:
     if data.empty is not None or not data.text.has_token:
         return ""
-    return f"{generated_text.note(data.text, box)} · here {scientific(data.divergence)} nats"
+    return f"{generated_text.note(data.text, box)} · here {amount(data.divergence)} nats"
 
 
 def render(data: DivergenceData, box: Box) -> list[Line]:

@@ -30,6 +30,17 @@ def scientific(value: float) -> str:
     return f"{value:.1e}" if np.isfinite(value) else number_text(value, 0)
 
 
+def amount(value: float, among: NDArray[np.float64] | None = None) -> str:
+    """Two decimals where these are two digits at least; else scientific, as all are that stand `among` the same column."""
+    others = np.array([value]) if among is None else among
+    sizes = others[np.isfinite(others) & (others > 0)]
+    if np.isnan(value):
+        return "none"
+    if value == 0:
+        return "0"
+    return f"{value:.2f}" if np.isfinite(value) and ((sizes >= 0.1) & (sizes < 10_000)).all() else scientific(value)
+
+
 def rows_of(step: Step | None, name: str, layers: int) -> NDArray[np.float64] | None:
     """[3, layers] of an entry of the comparison; None where the step has none."""
     rows = None if step is None else step.values.get(f"{COMPARISON}.{name}")
