@@ -46,6 +46,9 @@ def test_every_source_gives_the_same_prompts(tmp_path):
         assert done.stderr == "mav: one prompt at a time: the backend toy runs one text at a time\n"
         assert "3 of 3 prompts · 9 tokens" in done.stdout
         assert prompts_of(tmp_path / f"out{at}") == prompts
+    assert mav("--plain", "--prompt", prompts[1], "--record", str(tmp_path / "alone.mav"), *TOY).returncode == 0
+    said = mav("diff", str(tmp_path / "alone.mav"), str(tmp_path / "out0" / "00002.mav"))
+    assert (said.returncode, said.stdout) == (0, "the same: 3 tokens compared\n")
     rows = list(csv.DictReader((tmp_path / "out0" / "summary.csv").open()))
     answer = mav("query", str(tmp_path / "out0"), "select file, -sum(logprob) / count(*) as mean from steps group by file", "--json")
     for row, line in zip(rows, answer.stdout.splitlines(), strict=True):

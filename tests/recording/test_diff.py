@@ -75,6 +75,7 @@ def test_the_first_token_and_layer_where_numbers_part_and_the_largest_difference
     assert difference(a, b, 2.001).same
     assert main(["diff", a, b]) == 1
     out = capsys.readouterr().out
+    assert "none: a recording has the most likely tokens, not the whole distribution" in out
     assert "token 3 of main, layer 1: residual_norm by 0.25" in out
     assert "residual_norm: at most 2, at token 5 of main, layer 1; differs in 2 steps" in out
     assert main(["diff", "--tolerance", "2.1", a, b]) == 0

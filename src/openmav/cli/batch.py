@@ -124,7 +124,7 @@ def _run(folder: Path, settings: Settings, prompts: dict[int, str], total: int, 
                     errors[outcome.number] = outcome.error
                 else:
                     with hold():  # a prompt is recorded whole, or not at all
-                        _record(_file(folder, outcome.number), outcome.session)
+                        _record(_file(folder, outcome.number), outcome.session, settings)
                 progress.prompt()
                 check()
         finally:
@@ -147,10 +147,10 @@ def _backend(settings: Settings, progress: ProgressLine) -> Iterator[Session]:
         session.close()
 
 
-def _record(file: Path, session: Session) -> None:
-    """Under another name until it is whole. Raises MavError where it can't be written."""
+def _record(file: Path, session: Session, settings: Settings) -> None:
+    """Under another name until it is whole, with the settings as they were asked for. Raises MavError where it can't be written."""
     unfinished = file.with_suffix(".unfinished")
-    recorder = Recorder(unfinished, session.settings)
+    recorder = Recorder(unfinished, replace(settings, prompt=session.settings.prompt))
     record_state(recorder, session)
     recorder.close()
     if recorder.failure:

@@ -13,6 +13,7 @@ from openmav.recording.reader import Recording
 from openmav.system.logs import stdout
 
 MOST = 60  # characters of a value
+NO_DIVERGENCE = "none: a recording has the most likely tokens, not the whole distribution; mav compare runs both models and has it"
 
 
 def diff_command(a: str, b: str, json: bool, tolerance: float) -> int:
@@ -42,6 +43,8 @@ def _lines(difference: Difference) -> Iterator[tuple[str, str]]:
         yield "first", f"token {first.index} of {first.branch}, {layer}: {first.name} by {first.difference:.3g}"
     for number in difference.numbers:
         yield "numbers", _number(number)
+    if difference.first is not None:
+        yield "KL", NO_DIVERGENCE
 
 
 def _number(number: NumberDifference) -> str:
