@@ -86,6 +86,9 @@ def test_adapters_that_can_not_be_applied(tmp_path: Path) -> None:
     assert "does not fit its base model" in refusal(other)
     (other / "adapter_config.json").write_text(json.dumps({**settings, "target_modules": ["q_proj"]}))
     assert "no place for" in refusal(other)
+    for claim in ({"r": 10**7}, {"rank_pattern": {"q_proj": 10**7}}, {"peft_type": "ADALORA", "init_r": 10**7, "total_step": 9}):
+        (other / "adapter_config.json").write_text(json.dumps({**settings, **claim}))
+        assert "claims the rank 10,000,000, for which its weights have no room" in refusal(other)
     (other / "adapter_config.json").write_text("[]")
     assert "not one of peft's" in refusal(other)
 

@@ -107,6 +107,7 @@ def apply(name: str, model: PreTrainedModel, adapter: Adapter) -> tuple[PreTrain
     config = PeftConfig.from_pretrained(str(adapter.folder))
     if config.is_prompt_learning:
         raise LoadError(f"the adapter of {name} puts learned vectors before the prompt ({adapter.kind}), which mav can't show")
+    _check_ranks(name, adapter, config)
     before = set(model.state_dict())
     try:
         peft_model = PeftModel.from_pretrained(model, str(adapter.folder), config=config, torch_device=str(model.device))
@@ -122,6 +123,21 @@ def apply(name: str, model: PreTrainedModel, adapter: Adapter) -> tuple[PreTrain
     if set(merged.state_dict()) != before:
         raise LoadError(f"the adapter of {name} changes more than the weights of its base model ({adapter.kind}), which mav can't show")
     return merged, f"adapter {adapter.kind} of {adapter.folder.name} is merged into the weights"
+
+
+def _check_ranks(name: str, adapter: Adapter, config: Any) -> None:
+    """Raises LoadError where the configuration claims a rank that its file has no room for: peft makes matrices of it before it reads."""
+    from safetensors import safe_open
+
+    file = adapter.folder / WEIGHTS
+    with safe_open(file, framework="pt") as weights:
+        sizes = [size for key in weights.keys() for size in weights.get_slice(key).get_shape()]  # noqa: SIM118
+    most = max(sizes, default=0) if adapter.kind == "LORA" else file.stat().st_size
+    pattern = getattr(config, "rank_pattern", None)
+    ranks = [*(getattr(config, field, None) for field in ("r", "init_r")), *(pattern.values() if isinstance(pattern, dict) else ())]
+    high = next((rank for rank in ranks if isinstance(rank, int) and rank > most), None)
+    if high is not None:
+        raise LoadError(f"the adapter of {name} claims the rank {high:,}, for which its weights have no room; its {CONFIG} is wrong")
 
 
 def _check_used(name: str, adapter: Adapter, peft_model: Any) -> None:
