@@ -92,6 +92,17 @@ async def test_endless_lines_are_cut(own) -> None:
         assert "this panel failed" not in screen_text(app)
 
 
+async def test_a_line_of_ten_million_characters_holds_nothing_up(own) -> None:
+    long = "'ä' * 10**7"
+    notes = "".join(f"def {name}:\n    return {long}\n" for name in ("note(view, width, height)", "heading(view, width)"))
+    app = own(f"{RENDER}    return [{long}]\n{notes}")
+    began = time.process_time()
+    async with app.run_test(size=HOME) as pilot:
+        await pilot.pause()
+        assert "ää" in screen_text(app)
+    assert time.process_time() - began < 10
+
+
 @pytest.mark.parametrize("raised", ["SystemExit(3)", "KeyboardInterrupt()", "GeneratorExit()", "BaseException('odd')", "RecursionError()"])
 @pytest.mark.parametrize("where", ["render", "note", "heading", "pick"])
 async def test_whatever_it_raises_stays_in_it(own, raised: str, where: str) -> None:

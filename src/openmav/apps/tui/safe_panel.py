@@ -18,6 +18,7 @@ from openmav.errors import message_of
 from openmav.paint import Line, one_line, printable
 from openmav.view import View
 
+LONGEST = 4096  # more than any terminal is wide, also in characters that make one cell together
 LAST_LINES = 14  # of a traceback
 
 
@@ -35,16 +36,16 @@ def checked_lines(lines: Iterable[object], height: int) -> list[Line]:
 
 
 def checked_line(line: object) -> Line:
-    """One line without characters that move the cursor."""
+    """One line without characters that move the cursor, of at most LONGEST parts and characters in each."""
     if isinstance(line, str):
         return [Segment(_flat(line))]
-    if isinstance(line, list | tuple) and not isinstance(line, Segment) and all(isinstance(part, Segment) for part in line):
-        return [Segment(_flat(part.text), part.style) for part in line]
+    if isinstance(line, list | tuple) and not isinstance(line, Segment) and all(isinstance(part, Segment) for part in line[:LONGEST]):
+        return [Segment(_flat(part.text), part.style) for part in line[:LONGEST]]
     raise TypeError(f"a line must be a text or a list of Rich segments, not {type(line).__name__}")
 
 
 def _flat(text: str) -> str:
-    return printable(text).replace("\n", "⏎")
+    return printable(text[:LONGEST]).replace("\n", "⏎")
 
 
 @dataclass(frozen=True)
