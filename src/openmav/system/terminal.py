@@ -6,7 +6,6 @@ whose cells are known, and an input line shows one symbol for each.
 
 from __future__ import annotations
 
-import unicodedata
 from typing import Any
 
 JOINERS = "\u200c\u200d\u00ad"  # that scripts and emoji need, and the soft hyphen
@@ -23,6 +22,10 @@ def is_terminal(stream: Any) -> bool:
 
 def has_power(character: str) -> bool:
     """Whether a terminal may do more with it than show it; true for newline and tab, false for joiners and the soft hyphen."""
+    if character.isprintable():
+        return False
+    import unicodedata  # takes a while to load, and few lines hold such characters
+
     return unicodedata.category(character) in ("Cc", "Cf", "Cs", "Zl", "Zp") and character not in JOINERS
 
 
