@@ -17,9 +17,15 @@ if TYPE_CHECKING:
 VOCABULARY = 2048
 
 
-def write(model: Any, path: Path, architecture: str, keys: Mapping[str, Any], tensors: Mapping[str, Any] | None = None) -> Path:
-    """A file of a model's weights in float32. `keys` are added to the usual ones: without a dot first they are the architecture's own."""
+def write(
+    model: Any, path: Path, architecture: str, keys: Mapping[str, Any], tensors: Mapping[str, Any] | None = None, matrices: str = "F32"
+) -> Path:
+    """A file of a model's weights in float32, its matrices in the type that `matrices` names.
+
+    `keys` are added to the usual ones: without a dot first they are the architecture's own.
+    """
     import gguf
+    from gguf.quants import quantize
 
     config, writer = model.config, gguf.GGUFWriter(path, architecture)
     own = {
@@ -33,8 +39,8 @@ def write(model: Any, path: Path, architecture: str, keys: Mapping[str, Any], te
     for key, value in {**own, **keys}.items():
         add(writer, key if key.startswith("tokenizer.") else f"{architecture}.{key}", value)
     add_tokenizer(writer)
-    kind = next(kind for kind, name in gguf.MODEL_ARCH_NAMES.items() if name == architecture)
-    names = gguf.get_tensor_name_map(kind, config.num_hidden_layers)
+    own_kind = next(kind for kind, name in gguf.MODEL_ARCH_NAMES.items() if name == architecture)
+    names = gguf.get_tensor_name_map(own_kind, config.num_hidden_layers)
     for name, value in model.state_dict().items():
         if name == "lm_head.weight" and config.tie_word_embeddings:
             continue
@@ -42,7 +48,9 @@ def write(model: Any, path: Path, architecture: str, keys: Mapping[str, Any], te
             _add_experts(writer, name, value)
             continue
         base, end = name.rsplit(".", 1)
-        writer.add_tensor(f"{names.get_name(base)}.{end}", _stored(architecture, name, value, config))
+        stored = _stored(architecture, name, value, config)
+        kind = gguf.GGMLQuantizationType[matrices if stored.ndim == 2 else "F32"]
+        writer.add_tensor(f"{names.get_name(base)}.{end}", quantize(stored, kind), raw_dtype=kind)
     for name, value in (tensors or {}).items():
         writer.add_tensor(name, np.asarray(value, dtype=np.float32))
     writer.write_header_to_file()
@@ -99,3 +107,31 @@ def add_tokenizer(writer: Any, size: int = VOCABULARY) -> None:
     writer.add_token_types([3, *[1] * (size - 1)])
     writer.add_token_merges([merge if isinstance(merge, str) else " ".join(merge) for merge in settings["merges"]])
     writer.add_eos_token_id(0)
+
+
+def unpacked(gguf: Path) -> dict[str, torch.Tensor]:
+    """A llama's weights, unpacked by the gguf package itself and given transformers' names; nothing of transformers' loader."""
+    import torch
+    from gguf import GGUFReader
+    from gguf.quants import dequantize
+
+    reader = GGUFReader(gguf)
+    heads, kv_heads = (int(reader.fields[f"llama.attention.head_count{k}"].contents()) for k in ("", "_kv"))
+    inside = {
+        "attn_norm": "input_layernorm",
+        "ffn_norm": "post_attention_layernorm",
+        **{f"attn_{k}": f"self_attn.{k}_proj" for k in "qkv"},
+        "attn_output": "self_attn.o_proj",
+        **{f"ffn_{k}": f"mlp.{k}_proj" for k in ("gate", "up", "down")},
+    }
+    outside = {"token_embd": "model.embed_tokens", "output_norm": "model.norm", "output": "lm_head"}
+    found = {}
+    for tensor in reader.tensors:
+        weight = torch.from_numpy(np.array(dequantize(tensor.data, tensor.tensor_type), dtype=np.float32))
+        parts = tensor.name.removesuffix(".weight").split(".")
+        if parts[-1] in ("attn_q", "attn_k"):  # llama.cpp keeps the two halves of each rotated head interleaved
+            count = heads if parts[-1] == "attn_q" else kv_heads
+            weight = weight.view(count, -1, 2, weight.shape[-1]).transpose(1, 2).reshape(weight.shape)
+        name = f"model.layers.{parts[1]}.{inside[parts[2]]}" if parts[0] == "blk" else outside[parts[0]]
+        found[f"{name}.weight"] = weight.contiguous()
+    return found

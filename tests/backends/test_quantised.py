@@ -16,9 +16,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from transformers import AutoModelForCausalLM
 
+from backends import gguf_files
 from backends.families import build
+from backends.logits import cached_logits, divergence
 from backends.raw_touch import PATHS, Changes, Raw, check
+from openmav.analysis.compare import Lockstep
 from openmav.backends.base import LoadOptions
 from openmav.backends.loading import checkpoint
 from openmav.backends.sites import SITES
@@ -27,6 +31,7 @@ from openmav.backends.transformers.loading import loader, placement, quantised
 from openmav.errors import LoadError
 from openmav.generation.session import Session
 from openmav.measures.base import Context
+from openmav.record.comparison import MEASURES
 from openmav.settings import Settings
 
 DEMO = checkpoint.DEMO_FOLDER
@@ -147,33 +152,6 @@ def gguf(quick_gguf: None) -> TransformersBackend:
     return load(str(GGUF), LoadOptions())
 
 
-def unpacked(gguf: Path) -> dict[str, torch.Tensor]:
-    """A llama's weights, unpacked by the gguf package itself and given transformers' names; nothing of transformers' loader."""
-    from gguf import GGUFReader
-    from gguf.quants import dequantize
-
-    reader = GGUFReader(gguf)
-    heads, kv_heads = (int(reader.fields[f"llama.attention.head_count{k}"].contents()) for k in ("", "_kv"))
-    inside = {
-        "attn_norm": "input_layernorm",
-        "ffn_norm": "post_attention_layernorm",
-        **{f"attn_{k}": f"self_attn.{k}_proj" for k in "qkv"},
-        "attn_output": "self_attn.o_proj",
-        **{f"ffn_{k}": f"mlp.{k}_proj" for k in ("gate", "up", "down")},
-    }
-    outside = {"token_embd": "model.embed_tokens", "output_norm": "model.norm", "output": "lm_head"}
-    found = {}
-    for tensor in reader.tensors:
-        weight = torch.from_numpy(np.array(dequantize(tensor.data, tensor.tensor_type), dtype=np.float32))
-        parts = tensor.name.removesuffix(".weight").split(".")
-        if parts[-1] in ("attn_q", "attn_k"):  # llama.cpp keeps the two halves of each rotated head interleaved
-            count = heads if parts[-1] == "attn_q" else kv_heads
-            weight = weight.view(count, -1, 2, weight.shape[-1]).transpose(1, 2).reshape(weight.shape)
-        name = f"model.layers.{parts[1]}.{inside[parts[2]]}" if parts[0] == "blk" else outside[parts[0]]
-        found[f"{name}.weight"] = weight.contiguous()
-    return found
-
-
 @pytest.fixture(scope="module")
 def unpacked_folder(tmp_path_factory: pytest.TempPathFactory, real_folder: Path) -> Path:
     """The GGUF file's weights as a folder of transformers."""
@@ -181,7 +159,7 @@ def unpacked_folder(tmp_path_factory: pytest.TempPathFactory, real_folder: Path)
 
     folder = tmp_path_factory.mktemp("unpacked") / "model"
     shutil.copytree(real_folder, folder, ignore=shutil.ignore_patterns("*.safetensors"))
-    save_file(unpacked(GGUF), folder / "model.safetensors", metadata={"format": "pt"})
+    save_file(gguf_files.unpacked(GGUF), folder / "model.safetensors", metadata={"format": "pt"})
     return folder
 
 
@@ -200,6 +178,25 @@ def test_a_gguf_file_equals_its_unpacked_weights(unpacked_folder: Path, gguf: Tr
             assert a.values[measure] == pytest.approx(b.values[measure], rel=1e-4, abs=1e-5)
         assert a.values["logit_lens.token_ids"][:, 0].tolist() == b.values["logit_lens.token_ids"][:, 0].tolist()
         assert a.values["attribution"] == pytest.approx(b.values["attribution"], rel=1e-3, abs=1e-4)
+
+
+@needs("gguf", "accelerate")
+@pytest.mark.usefixtures("quick_gguf")
+def test_a_comparison_with_a_quantised_file_gives_the_figures_of_its_unpacked_weights(tmp_path: Path) -> None:
+    one = AutoModelForCausalLM.from_pretrained(DEMO, dtype=torch.float32, attn_implementation="eager")
+    keys = {"rope.dimension_count": one.config.head_dim, "rope.freq_base": one.config.rope_parameters["rope_theta"]}
+    keys |= {"attention.layer_norm_rms_epsilon": one.config.rms_norm_eps, "vocab_size": one.config.vocab_size}
+    path = gguf_files.write(one, tmp_path / "demo.gguf", "llama", keys, matrices="Q4_1")
+    other = AutoModelForCausalLM.from_config(one.config, dtype=torch.float32, attn_implementation="eager").eval()
+    other.load_state_dict({"lm_head.weight": other.lm_head.weight, **gguf_files.unpacked(path)})
+    settings = Settings(prompt="It was a", measures=MEASURES, max_new_tokens=4)
+    a, b = (Session(load(str(name), LoadOptions(dtype="float32")), settings) for name in (DEMO, path))
+    compared = list(Lockstep(a, b))
+    prompt, fed = list(a.prompt.token_ids), [step.token_id for step in a.steps]
+    assert prompt == list(b.prompt.token_ids)
+    expected = [divergence(x, y) for x, y in zip(cached_logits(one, prompt, fed), cached_logits(other, prompt, fed), strict=True)]
+    assert [row.kl for row in compared] == pytest.approx(expected, abs=1e-6)
+    assert min(expected) > 1e-4
 
 
 @needs("gguf", "accelerate")
