@@ -15,7 +15,7 @@ REAL = models/SmolLM2-135M-Instruct/tokenizer.json
 
 unexport PYTHONDONTWRITEBYTECODE  # else each process that a test starts would compile all of mav anew
 
-.PHONY: run test check check-tests check-all lint oldest exactness architectures attacks fuzz bench llamacpp real-model screenshots animation clean
+.PHONY: run test check check-tests check-all lint oldest exactness architectures llamacpp-architectures attacks fuzz bench llamacpp real-model screenshots animation clean
 .DEFAULT_GOAL := run
 
 run: $(VENV)/.run  ## the app on the bundled model
@@ -49,6 +49,9 @@ exactness: $(EXACTNESS)/.exactness real-model  ## the model's numbers against Tr
 architectures: $(VENV)/.dev  ## every type of transformers as a tiny model, against its own numbers; docs/architectures.md (about 15 minutes)
 	$(BIN)/python -m pip --disable-pip-version-check install --quiet -c constraints.txt scipy  # which Inkling is built with
 	$(BIN)/python tools/architectures.py --fresh
+
+llamacpp-architectures: $(VENV)/.llamacpp  ## a tiny model of each of llama.cpp's architectures; docs/llamacpp_architectures.md (about 10 minutes)
+	$(BIN)/python tools/llamacpp_architectures.py --fresh
 
 attacks: $(VENV)/.dev  ## some 700 hostile folders, tokenizers, templates, flags and environments, and how the command ends
 	cd tests && ../$(BIN)/python -m attacks

@@ -50,7 +50,9 @@ sites captured. What is compared:
 - values read at few stops with those read at a stop each, bit for bit;
 - attention, MLP, a head, a neuron and a layer changed: what is ablated is 0, what follows is other, and the model is as before.
 
-No site is shown that fails a check at load: what a model lacks has its reason here, as mav says it.
+No site is shown that fails a check at load: what a model lacks has its reason here, as mav says it. llama.cpp makes all tensors that
+a model may have: the factors on the MLP of llama, minicpm, mistral3, nanbeige, qwen3 and others are in few real files, which have the
+tokens of neurons then.
 """
 
 
@@ -166,16 +168,17 @@ def page(results: Mapping[str, Report]) -> str:
         back=BACK,
         **{name: LIMITS[name] for name in ("sum", "rows", "lens")},
     )
-    run = {name: report for name, report in results.items() if not (report.failed or report.unusable or report.refused)}
-    wrong = [f"- {name}: {line(name, report)}" for name, report in results.items() if report.failed or report.wrong]
+    wrong = {name: report for name, report in results.items() if report.failed or report.wrong}
+    run = {name: report for name, report in results.items() if name not in wrong and not (report.unusable or report.refused)}
     whole = [name for name, report in run.items() if not _lacks(report)]
     some = {name: report for name, report in run.items() if _lacks(report)}
     notes: dict[str, int] = {}
     rows = [f"| {name} | {_figures(report)} | {_cell(report, notes)} |" for name, report in some.items()]
     table = ["| model | sum · lens | what it lacks |", "|---|---|---|", *rows, "", *(f"{at}. {why}" for why, at in notes.items())]
-    parts = [head, *_section("Wrong", wrong), *_section(f"All that such a model can have: {len(whole)}", _whole(whole, run))]
+    parts = [head, *_section("Wrong", [f"- {name}: {_what_is_wrong(report)}" for name, report in wrong.items()])]
+    parts += _section(f"All that such a model can have: {len(whole)}", _whole(whole, run))
     parts += _section(f"Some of it is none: {len(some)}", table if some else [])
-    for title, word in (("mav refuses it", "refused"), ("llama.cpp can't run it", "unusable")):
+    for title, word in (("mav refuses it", "refused"), ("llama.cpp can't run it with these settings", "unusable")):
         by_reason: dict[str, list[str]] = {}
         for name, report in results.items():
             if getattr(report, word):
@@ -183,6 +186,10 @@ def page(results: Mapping[str, Report]) -> str:
         count = sum(map(len, by_reason.values()))
         parts += _section(f"{title}: {count}", [f"- {', '.join(same)}: {why}" for why, same in by_reason.items()])
     return "\n".join(parts) + "\n"
+
+
+def _what_is_wrong(report: Report) -> str:
+    return report.failed or ", ".join(f"{what} is off by {error:.2g}" for what, error in report.wrong.items())
 
 
 def _section(title: str, lines: Iterable[str]) -> list[str]:
@@ -208,14 +215,17 @@ def _figures(report: Report) -> str:
 
 
 def _cell(report: Report, notes: dict[str, int]) -> str:
-    found: list[str] = []
+    by_reasons: dict[str, list[str]] = {}
     for site, text in _lacks(report).items():
+        by_reasons.setdefault(text, []).append(site)
+    found = []
+    for text, sites in by_reasons.items():
+        what = "all sites" if len(sites) > 10 else ", ".join(sites)
         for reason in text.split("; "):
             plain, _, layers = reason.partition(" (layer")
-            plain = plain.partition(" (off by")[0]
-            at = f" {layers.rstrip(')')}" if layers else ""
-            found.append(f"{site}{at} [{notes.setdefault(plain, len(notes) + 1)}]")
-    return ", ".join(found) + ("" if report.cuts else "; going back restores a copy of its state")
+            number = notes.setdefault(plain.partition(" (off by")[0], len(notes) + 1)
+            found.append(f"{what}{f' in layer{layers[:-1]}' if layers else ''} [{number}]")
+    return "; ".join(found) + ("" if report.cuts else "; going back restores a copy of its state")
 
 
 if __name__ == "__main__":
