@@ -44,13 +44,14 @@ def _no_main_module() -> Iterator[None]:
 
 def show(source: Source, options: AppOptions, tour: bool = False) -> Snapshot:
     """Run the app until the user quits, close the source, and leave the text and a line about it on the normal screen."""
+    out = sys.stdout  # which a panel of somebody's own may replace or close
     try:
         from openmav.apps import tui
 
         last = tui.run(source, options, tour)
     finally:
         source.close()
-    if last.prompt is not None and last.steps:
+    if last.prompt is not None and last.steps and out is not None and not out.closed:
         text = last.prompt.text + "".join(step.text for step in last.steps if not step.special)
-        write(sys.stdout, f"{neutral(text)}\n\n{summary(last.steps)}\n")
+        write(out, f"{neutral(text)}\n\n{summary(last.steps)}\n")
     return last
