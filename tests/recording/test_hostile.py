@@ -75,6 +75,9 @@ STATEMENTS = {
     "a large array": "UPDATE arrays SET data = zeroblob(100000000) WHERE step = 1 AND name = (SELECT min(name) FROM arrays)",
     "large details": "UPDATE steps SET data = zeroblob(250000000) WHERE id = 1",
     "contexts that are no JSON": "UPDATE contexts SET content = 'x'",
+    "names of arrays that are bytes": "UPDATE arrays SET name = CAST(name AS BLOB)",
+    "names of branches that are bytes": "UPDATE branches SET name = CAST(name AS BLOB)",
+    "texts of tokens that are bytes": "UPDATE steps SET token = CAST(token AS BLOB), text = CAST(text AS BLOB)",
     "contexts with other sampling": """UPDATE contexts SET content = '{"sampling": {"seed": "x"}, "interventions": [3]}'""",
     "another context": "UPDATE steps SET context = 9",
 }

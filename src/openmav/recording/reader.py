@@ -197,7 +197,7 @@ class Recording:
         ):
             if (dtype, shape) not in sizes:
                 sizes[dtype, shape] = size_of(dtype, shape)
-            if size == sizes[dtype, shape] and size <= MOST_BYTES:
+            if isinstance(name, str) and size == sizes[dtype, shape] and size <= MOST_BYTES:
                 names.setdefault(number, []).append(name)
             else:
                 self._problem(f"'{name}' of the step with the number {number} is not what its shape says, or too large")
