@@ -57,9 +57,11 @@ class BareLlama:
         return int(logits.argmax())
 
     def seconds_per_token(self, prompt: tuple[int, ...], tokens: int) -> float:
+        if not self.read:
+            self.read = len(prompt) - 1
+            self._next(prompt[:-1])
         self.llama.llama_memory_seq_rm(self.llama.llama_get_memory(self.context), 0, self.read, -1)
-        self.ids = [self._next(prompt[self.read :])]
-        self.read = len(prompt) - 1
+        self.ids = [self._next(prompt[-1:])]
         began = time.perf_counter()
         while len(self.ids) < tokens:
             self.ids.append(self._next((self.ids[-1],)))
