@@ -1,12 +1,12 @@
 # Every target sets up all that it needs. PYTHON: the interpreter that the environment is made with; VENV: where it is; WORKERS: tests
-# at a time, one more than there are cores, since those of the real terminal mostly wait.
+# at a time, two more than there are cores, since those of the real terminal mostly wait.
 PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 # Modules are compiled as they are imported; compiling all of transformers and torch takes longer than to unpack them.
 PIP = $(BIN)/python -m pip --disable-pip-version-check install --quiet --no-compile
 EXACTNESS = $(VENV)-exactness
-WORKERS ?= $(shell $(PYTHON) -c "import os; print((os.cpu_count() or 1) + 1)")
+WORKERS ?= $(shell $(PYTHON) -c "import os; print((os.cpu_count() or 1) + 2)")
 PYTEST = $(BIN)/python -m pytest -q -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 CORE = tests/backends/test_contract.py tests/e2e/test_command.py tests/panels/test_every_panel.py tests/tui/test_app.py \
 	$(addprefix tests/unit/test_,session.py cli.py jsonl.py plain.py measures.py sampler.py mav.py)
