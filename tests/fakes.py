@@ -333,3 +333,28 @@ class ScriptedSource:
 def sampled() -> Sampling:
     """A choice that is not greedy."""
     return Sampling(temperature=0.8, top_k=40, top_p=0.95)
+
+
+class IdTokenizer:
+    """Ids 0..255 are bytes, more are written as <n>; enough of a tokenizer for sessions on random models."""
+
+    all_special_ids = (299,)
+    eos_token_id = None
+    chat_template = None
+
+    def __call__(self, text: str) -> dict[str, list[int]]:
+        return {"input_ids": list(text.encode())}
+
+    def decode(self, ids, skip_special_tokens=False, clean_up_tokenization_spaces=False) -> str:
+        out, run = [], bytearray()
+        for i in ids:
+            if i < 256:
+                run.append(i)
+                continue
+            out.append(run.decode("utf-8", "replace"))
+            run.clear()
+            out.append(f"<{i}>")
+        return "".join(out) + run.decode("utf-8", "replace")
+
+    def __len__(self) -> int:
+        return 300

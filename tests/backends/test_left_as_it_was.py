@@ -24,7 +24,7 @@ from transformers import AttentionInterface, AutoModelForCausalLM, LlamaConfig, 
 from transformers.masking_utils import AttentionMaskInterface
 
 import as_it_was
-from conftest import IdTokenizer
+from fakes import IdTokenizer
 from openmav import LoadError, Session, UsageError, watch
 from openmav.backends.transformers import wrap
 from openmav.backends.transformers.capture.borrowed import Borrowed

@@ -13,7 +13,7 @@ import pytest
 from runs import made, snapshot, toy
 
 from backends.tiny_models import tiny_model
-from conftest import IdTokenizer
+from fakes import IdTokenizer
 from openmav.library import attach
 from openmav.recording.export.run import export
 from openmav.recording.recorder import Recorder

@@ -61,6 +61,7 @@ def test_a_token_is_in_the_file_before_it_is_printed(flag, writer, tmp_path, mon
         write(self, one)
 
     monkeypatch.setattr(writer, "step", step)
+    monkeypatch.setattr("openmav.cli.stream.redirect", lambda *, descriptors: None)  # the streams here are the tests'
     arguments = ["--backend", "toy", "--model", "toy", "--prompt", "Hi", "--max-new-tokens", "9", "--record", str(path)]
     assert main([flag, *arguments]) == 0
     assert counts == [(count, count) for count in range(1, 10)]

@@ -30,12 +30,12 @@ def sites(examined: Examined, values: Values, want: frozenset[str], tokens: int,
             rows = together[:, 0, :, 0, :tokens] if site == "attention.probs" else together.reshape(len(together), -1)
             result[site] = Layers(torch.from_numpy(rows))
             continue
-        found: list[Tensor | None] = [None] * examined.layers
+        tensors: list[Tensor | None] = [None] * examined.layers
         for layer in range(examined.layers):
             value = None if layer in missing else summed(values, site, layer)
             if value is not None:
-                found[layer] = _shaped(site, layer, value, tokens, passes, values)
-        result[site] = found
+                tensors[layer] = _shaped(site, layer, value, tokens, passes, values)
+        result[site] = tensors
     return result
 
 

@@ -25,12 +25,12 @@ def style(css: str) -> str:
 def script(js: str) -> str:
     """Texts stay as they are; newlines stay where a statement may end at them."""
     js, parts, code, at = lines(js), [], "", 0
-    while found := TEXT_OR_COMMENT.search(js, at):
-        code += js[at : found.start()]
-        at = found.end()
-        if found[0] in QUOTES:
-            at = _end(js, found.start())
-            parts += [_code(code), js[found.start() : at]]
+    while match := TEXT_OR_COMMENT.search(js, at):
+        code += js[at : match.start()]
+        at = match.end()
+        if match[0] in QUOTES:
+            at = _end(js, match.start())
+            parts += [_code(code), js[match.start() : at]]
             code = ""
     return "".join([*parts, _code(code + js[at:])])
 
