@@ -204,7 +204,7 @@ def test_a_broken_package_does_not_stop_a_run_that_does_not_ask_for_it(error: Ba
         read.append(group)
         return [Point("theirs", error)] if group == "openmav.measures" else []
 
-    monkeypatch.setattr(registry, "entry_points", entry_points)
+    monkeypatch.setattr("importlib.metadata.entry_points", entry_points)
     for cached in (registry._points, registry._shipped, registry._of_package):
         cached.cache_clear()
     try:
