@@ -12,7 +12,7 @@ from drawing import draw, make_view, note, panel, without_colour
 from fakes import make_info, make_step, with_values
 from openmav import panels
 from openmav.paint import line_text
-from openmav.panels.widgets.layers_apart import amount
+from openmav.panels.widgets.layers_apart import amount, is_plain
 from openmav.record.comparison import COMPARISON, Comparison, divergence_of, first_parting, flips, parting_of
 from openmav.view import View
 
@@ -110,9 +110,9 @@ def test_a_layer_row_has_the_difference_and_the_cosine_of_each_part() -> None:
 
 def test_the_numbers_of_a_column_have_one_form() -> None:
     table = np.array([[0.0, 21.0, 130.0], [np.nan, 0.25, 9.5]])
-    assert [amount(float(value), table) for value in table.ravel()] == ["0", "21.00", "130.00", "none", "0.25", "9.50"]
+    assert [amount(float(value), is_plain(table)) for value in table.ravel()] == ["0", "21.00", "130.00", "none", "0.25", "9.50"]
     table[1, 1] = 4e-5
-    assert [amount(float(value), table) for value in table.ravel()] == ["0", "2.1e+01", "1.3e+02", "none", "4.0e-05", "9.5e+00"]
+    assert [amount(float(value), is_plain(table)) for value in table.ravel()] == ["0", "2.1e+01", "1.3e+02", "none", "4.0e-05", "9.5e+00"]
     assert [amount(value) for value in (0.3, 0.03, np.inf)] == ["0.30", "3.0e-02", "inf"]
 
 

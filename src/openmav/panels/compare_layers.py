@@ -12,7 +12,7 @@ from openmav.paint import Line, bar, ink, shares
 from openmav.panels.base import Box
 from openmav.panels.widgets.heat_grid import fitting
 from openmav.panels.widgets.layer_rows import gutter_width, hidden_note, layer_lines, message, shown_layers
-from openmav.panels.widgets.layers_apart import HUES, ApartData, amount, apart_facts, rows_of, why_not_compared
+from openmav.panels.widgets.layers_apart import HUES, ApartData, amount, apart_facts, is_plain, rows_of, why_not_compared
 from openmav.record.comparison import PARTS, parting_of
 from openmav.view import Selection, View
 
@@ -92,6 +92,7 @@ def render(data: LayersApartData, box: Box) -> list[Line]:
         return message(box, data.empty)
     finite = data.difference[np.isfinite(data.difference)]
     largest = float(finite.max(initial=0.0))
+    plain = is_plain(data.difference)
     lengths = np.array([shares(row, box.scale, largest) for row in data.difference])
 
     def cell(layer: int, width: int) -> Line:
@@ -105,7 +106,7 @@ def render(data: LayersApartData, box: Box) -> list[Line]:
             line += [
                 Segment("◆" if parts_here else " ", ink(box.palette, "accent", bold=True)),
                 Segment(shown.ljust(longest), ink(box.palette, HUES[name])),
-                Segment(amount(value, data.difference).rjust(NUMBER), ink(box.palette, role, bold=parts_here or layer == data.layer)),
+                Segment(amount(value, plain).rjust(NUMBER), ink(box.palette, role, bold=parts_here or layer == data.layer)),
                 Segment(
                     (f"{together:.6f}" if np.isfinite(together) else "none").rjust(COSINE) if cosine else "", ink(box.palette, "secondary")
                 ),

@@ -30,15 +30,20 @@ def scientific(value: float) -> str:
     return f"{value:.1e}" if np.isfinite(value) else number_text(value, 0)
 
 
-def amount(value: float, among: NDArray[np.float64] | None = None) -> str:
-    """Two decimals where these are two digits at least; else scientific, as all are that stand `among` the same column."""
-    others = np.array([value]) if among is None else among
-    sizes = others[np.isfinite(others) & (others > 0)]
+def is_plain(values: NDArray[np.float64]) -> bool:
+    """Whether two decimals are two digits at least of each of these numbers, and few enough to be read."""
+    sizes = values[np.isfinite(values) & (values > 0)]
+    return bool(((sizes >= 0.1) & (sizes < 10_000)).all())
+
+
+def amount(value: float, plain: bool | None = None) -> str:
+    """Two decimals where it is plain, else scientific. `plain`: whether all of its column are; None: it stands alone."""
     if np.isnan(value):
         return "none"
     if value == 0:
         return "0"
-    return f"{value:.2f}" if np.isfinite(value) and ((sizes >= 0.1) & (sizes < 10_000)).all() else scientific(value)
+    plain = is_plain(np.array([value])) if plain is None else plain
+    return f"{value:.2f}" if np.isfinite(value) and plain else scientific(value)
 
 
 def rows_of(step: Step | None, name: str, layers: int) -> NDArray[np.float64] | None:
