@@ -12,6 +12,7 @@ from textual import actions, events
 from textual.app import App, ComposeResult, SystemCommand
 from textual.binding import BindingType
 from textual.containers import Container
+from textual.driver import Driver
 from textual.filter import LineFilter
 from textual.geometry import Size
 from textual.message import Message
@@ -43,6 +44,7 @@ from openmav.apps.tui.job_control import catch_stops
 from openmav.apps.tui.keys import action_of, current_ids, keys_of
 from openmav.apps.tui.kinds import for_view
 from openmav.apps.tui.layout import Tile, place_all, single
+from openmav.apps.tui.pasting import take_out_pastes
 from openmav.apps.tui.performance import Performance
 from openmav.apps.tui.safe_panel import is_under_way
 from openmav.apps.tui.terminal_signals import TerminalGuard
@@ -193,6 +195,11 @@ class MavApp(App[None]):
     def on_resize(self, event: events.Resize) -> None:
         self.extent = event.size
         self.redraw()
+
+    def get_driver_class(self) -> type[Driver]:
+        driver = super().get_driver_class()
+        take_out_pastes(driver)
+        return driver
 
     # ---- drawing ----
 

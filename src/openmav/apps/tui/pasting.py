@@ -1,0 +1,54 @@
+"""What is pasted is text. Textual's parser types escape sequences inside of a paste as keys, so pastes are taken out before it."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable
+
+from textual._xterm_parser import BRACKETED_PASTE_END, BRACKETED_PASTE_START, XTermParser
+from textual.driver import Driver
+from textual.events import Paste
+from textual.message import Message
+
+
+class PasteParser(XTermParser):
+    """Textual's parser of what a terminal sends, but a paste is one Paste event with its text as it is, and never a key."""
+
+    def __init__(self, debug: bool = False) -> None:
+        super().__init__(debug)
+        self._pasted: list[str] | None = None  # what has arrived of a paste that has not ended
+        self._before = ""  # the end of what was read, which may be the first half of a paste's start
+
+    def feed(self, data: str) -> Iterable[Message]:
+        if not data:
+            yield from super().feed(data)
+        while data:
+            if self._pasted is None:
+                before = self._before
+                found = (before + data).find(BRACKETED_PASTE_START)
+                end = len(data) if found < 0 else found + len(BRACKETED_PASTE_START) - len(before)
+                self._before = (before + data[:end])[1 - len(BRACKETED_PASTE_START) :] if found < 0 else ""
+                yield from super().feed(data[:end])
+                data = data[end:]
+                if found >= 0:
+                    self._pasted = [""]
+            else:
+                text, mark, data = (self._pasted.pop() + data).partition(BRACKETED_PASTE_END)
+                self._pasted.append(text[:-8192])
+                self._pasted.append(text[-8192:])
+                if mark:
+                    pasted, self._pasted = "".join(self._pasted).replace("\x00", ""), None
+                    for message in super().feed(mark):  # an empty Paste, since the parser was not given the text
+                        yield Paste(pasted) if isinstance(message, Paste) else message
+
+    def tick(self) -> Iterable[Message]:
+        for message in super().tick():
+            self._before = ""
+            yield message
+
+
+def take_out_pastes(driver: type[Driver]) -> None:
+    """Lets drivers of this class read with PasteParser: the name of the parser in their module is the only place where it can be chosen."""
+    for module in (sys.modules[driver.__module__], sys.modules.get("textual.drivers.win32")):
+        if hasattr(module, "XTermParser"):
+            module.XTermParser = PasteParser  # type: ignore[union-attr]

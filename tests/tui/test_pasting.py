@@ -1,0 +1,65 @@
+"""What is pasted arrives as text, however the terminal cuts it in pieces, and nothing in it is a key."""
+
+from __future__ import annotations
+
+import pytest
+from textual import events
+from textual._xterm_parser import XTermParser
+from textual.message import Message
+
+from openmav.apps.tui.app import MavApp
+from openmav.apps.tui.pasting import PasteParser
+from openmav.view.options import AppOptions
+
+TEXTS = (
+    "plain",
+    "two\r\nlines",
+    "red \x1b[31mtext\x1b[0m",
+    "\x1b]52;c;aGk=\x07 \x7f \x03q",
+    "\x1b[A\x1b[200~again",
+    "\x1b",
+    "\x1b[201",
+    "",
+    "ä🙂" * 9000,
+)
+
+
+def told(parser: XTermParser, parts: list[str]) -> list[tuple[str, str]]:
+    messages: list[Message] = [message for part in parts for message in parser.feed(part)]
+    return [("paste", message.text) if isinstance(message, events.Paste) else ("key", message.key) for message in messages]  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("text", TEXTS, ids=lambda text: ascii(text)[:30])
+def test_a_paste_is_its_text_wherever_it_is_cut(text: str) -> None:
+    data = f"a\x1b[200~{text}\x1b[201~b\x1b[Bc"
+    expected = [("key", "a"), ("paste", text), ("key", "b"), ("key", "down"), ("key", "c")]
+    cuts = range(1, len(data)) if len(data) < 100 else (*range(1, 20), *range(4080, 4100), *range(len(data) - 20, len(data)))
+    for cut in cuts:
+        assert told(PasteParser(), [data[:cut], data[cut:]]) == expected
+    assert told(PasteParser(), [*data]) == expected
+    assert told(PasteParser(), [data[at : at + 4096] for at in range(0, len(data), 4096)]) == expected
+    assert told(PasteParser(), [data + data]) == expected * 2
+
+
+def test_what_is_typed_is_what_textual_makes_of_it() -> None:
+    typed = ["q", "\x1b[A", "\x1b[<0;5;5M", "\x1b[Z", "\x1bOP", "\x1b[1;5C", "ü", "\r", "\x03", "\x1b[20", "~"]
+    assert [str(message) for part in typed for message in PasteParser().feed(part)] == [
+        str(message) for part in typed for message in XTermParser().feed(part)
+    ]
+
+
+def test_an_escape_key_that_is_followed_by_a_start_in_two_halves_is_none() -> None:
+    parser = PasteParser()
+    assert list(parser.feed("\x1b[20")) == []
+    parser._timeout_time = 0.0
+    assert [message.key for message in parser.tick()] == ["left_square_bracket", "2", "0"]  # type: ignore[attr-defined]
+    assert told(parser, ["0~q"])[-1] == ("key", "q")
+
+
+def test_the_app_reads_with_it() -> None:
+    import sys
+
+    from fakes import ListSource
+
+    app = MavApp(ListSource([]), AppOptions())
+    assert sys.modules[app.driver_class.__module__].XTermParser is PasteParser
