@@ -14,7 +14,7 @@ from openmav.cli.config_file.write import save_layout
 from openmav.cli.main import main
 from openmav.cli.options.commands import ATTRIBUTE, DOCTOR, RUN, SWEEP, AttributeOptions, DoctorOptions, RunOptions, SweepOptions
 from openmav.cli.options.flag import Spec
-from openmav.cli.options.model import LOADING, THE_MODEL, THE_PROMPT
+from openmav.cli.options.shared import LOADING, THE_MODEL, THE_PROMPT
 from openmav.cli.parser import command as front
 from openmav.cli.parser import gather
 from openmav.plugins import registry

@@ -10,7 +10,7 @@ import contextlib
 import errno
 from collections.abc import Sequence
 
-from openmav.errors import MavError, message_of
+from openmav.errors import MavError, words_of
 from openmav.system.logs import record_failure, say, stdout
 from openmav.system.signals import Interrupted, pending, watch_signals
 
@@ -30,7 +30,7 @@ def main(args: Sequence[str] | None = None) -> int:
         if (number := pending()) is not None:
             return 128 + number  # raised inside a library that was being imported, say, which made an error of it
         where = record_failure(error)
-        return _fail(f"internal error: {type(error).__name__}: {message_of(error)}; the details are in {where}", 1)
+        return _fail(f"internal error: {words_of(error, kind=True)}; the details are in {where}", 1)
 
 
 def _run(args: Sequence[str] | None) -> int:

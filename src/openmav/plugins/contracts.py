@@ -10,7 +10,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from openmav.errors import Interruption, MeasureError, UsageError, message_of
+from openmav.errors import Interruption, MeasureError, UsageError, words_of
 
 MEASURE_LIMIT = 10.0  # seconds that an app's engine waits for somebody's own measure of one token; it is named after 2
 LARGEST = 2**30  # bytes of an array that somebody's own measure may give for one token
@@ -44,7 +44,7 @@ def guard(module: ModuleType, name: str, what: str, path: Path | None = None) ->
             if not is_failure(error):
                 raise
             line = line_of(error, path) if path is not None else ""
-            raise MeasureError(f"{what}{line} failed: {type(error).__name__}: {message_of(error)}") from error
+            raise MeasureError(f"{what}{line} failed: {words_of(error, kind=True)}") from error
         for part, array in arrays.items() if isinstance(arrays, Mapping) else [(name, arrays)]:
             if str(part).partition(".")[0] != name:
                 raise MeasureError(f"{what} gave an array '{part}'; its name must begin with '{name}'")

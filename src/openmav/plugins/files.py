@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from types import ModuleType
 
-from openmav.errors import UsageError, message_of
+from openmav.errors import UsageError, words_of
 from openmav.plugins.contracts import check, guard, is_failure, line_of
 
 
@@ -51,8 +51,8 @@ def import_file(kind: str, path: Path) -> ModuleType:
         del sys.modules[spec.name]
         if not is_failure(error) or isinstance(error, UsageError):
             raise
-        why = f"{type(error).__name__}: {message_of(error)}"
-        raise UsageError(f"the {kind[:-1]} file '{path}'{line_of(error, path)} does not import: {why}") from error
+        where = f"the {kind[:-1]} file '{path}'{line_of(error, path)}"
+        raise UsageError(f"{where} does not import: {words_of(error, kind=True)}") from error
     if kind == "measures":
         guard(module, path.stem, f"the measure file '{path}'", path)
     return module

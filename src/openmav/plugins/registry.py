@@ -15,7 +15,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
-from openmav.errors import UsageError, message_of
+from openmav.errors import UsageError, words_of
 from openmav.plugins.contracts import check, guard, is_failure
 from openmav.plugins.files import import_file, name_of
 
@@ -117,7 +117,7 @@ def _of_package(kind: Kind, point: EntryPoint) -> ModuleType:
     except BaseException as error:
         if not is_failure(error):
             raise
-        raise UsageError(f"{what} does not import: {type(error).__name__}: {message_of(error)}") from error
+        raise UsageError(f"{what} does not import: {words_of(error, kind=True)}") from error
     if not isinstance(module, ModuleType):
         raise UsageError(f"{what}: the entry point is not a module")
     check(kind, module, what)

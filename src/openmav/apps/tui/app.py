@@ -12,7 +12,6 @@ from textual import actions, events
 from textual.app import App, ComposeResult, SystemCommand
 from textual.binding import BindingType
 from textual.containers import Container
-from textual.driver import Driver
 from textual.filter import LineFilter
 from textual.geometry import Size
 from textual.message import Message
@@ -99,6 +98,7 @@ class MavApp(App[None]):
 
     def __init__(self, source: Source, options: AppOptions) -> None:
         super().__init__(ansi_color=True if not options.color else None)
+        take_out_pastes(self.driver_class)
         options = replace(options, keys=current_ids(options.keys))
         self.source = source
         view = View(options=options, layout=options.shown_layout, theme=theme_of(options), watches=options.watches)
@@ -195,11 +195,6 @@ class MavApp(App[None]):
     def on_resize(self, event: events.Resize) -> None:
         self.extent = event.size
         self.redraw()
-
-    def get_driver_class(self) -> type[Driver]:
-        driver = super().get_driver_class()
-        take_out_pastes(driver)
-        return driver
 
     # ---- drawing ----
 

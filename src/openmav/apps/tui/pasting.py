@@ -25,12 +25,12 @@ class PasteParser(XTermParser):
         while data:
             if self._pasted is None:
                 before = self._before
-                found = (before + data).find(BRACKETED_PASTE_START)
-                end = len(data) if found < 0 else found + len(BRACKETED_PASTE_START) - len(before)
-                self._before = (before + data[:end])[1 - len(BRACKETED_PASTE_START) :] if found < 0 else ""
+                at = (before + data).find(BRACKETED_PASTE_START)
+                end = len(data) if at < 0 else at + len(BRACKETED_PASTE_START) - len(before)
+                self._before = (before + data[:end])[1 - len(BRACKETED_PASTE_START) :] if at < 0 else ""
                 yield from super().feed(data[:end])
                 data = data[end:]
-                if found >= 0:
+                if at >= 0:
                     self._pasted = [""]
             else:
                 text, mark, data = (self._pasted.pop() + data).partition(BRACKETED_PASTE_END)

@@ -14,7 +14,7 @@ from rich.segment import Segment
 from openmav import panels
 from openmav.apps.tui.layout import Tile
 from openmav.apps.tui.panel_runner import runner_of
-from openmav.errors import message_of
+from openmav.errors import words_of
 from openmav.paint import Line, one_line, printable
 from openmav.view import View
 
@@ -105,7 +105,7 @@ def picked(module: ModuleType, view: View, place: Tile, x: int, y: int) -> tuple
     try:
         picked_view = runner_of(module).once(lambda: panels.pick(module, local, *place.inner, x, y, gutter=place.gutter))
     except BaseException as error:
-        return view, f"the panel '{one_line(str(module.TITLE))}' failed at a click: {type(error).__name__}: {one_line(message_of(error))}"
+        return view, f"the panel '{one_line(str(module.TITLE))}' failed at a click: {words_of(error, kind=True)}"
     return (
         (replace(picked_view, maximised=view.maximised), "")
         if isinstance(picked_view, View)

@@ -13,7 +13,7 @@ from openmav.apps.tui import status_lines
 from openmav.apps.tui.keys import key_of
 from openmav.apps.tui.layout import Tile, has_layout_bar
 from openmav.apps.tui.safe_panel import draw_own, is_own
-from openmav.errors import UsageError, message_of
+from openmav.errors import UsageError, words_of
 from openmav.paint import PALETTES, Line, fit, ink, one_line, tile
 from openmav.panels import draw
 from openmav.plugins.registry import unknown
@@ -62,7 +62,7 @@ def draw_panel(module: ModuleType, view: View, place: Tile, focused: bool) -> li
 
 def failure_lines(view: View, error: BaseException, width: int) -> list[Line]:
     """What a panel that failed shows."""
-    text = f"this panel failed: {type(error).__name__}: {one_line(message_of(error))}  ({key_of('help', view.options.keys)}: details)"
+    text = f"this panel failed: {words_of(error, kind=True)}  ({key_of('help', view.options.keys)}: details)"
     rows = [text[at : at + max(width, 1)] for at in range(0, len(text), max(width, 1))]
     return [[Segment(fit(row, width), ink(PALETTES[view.theme], "warning"))] for row in rows]
 

@@ -44,13 +44,13 @@ def written(text: str, template: str, render: Callable[[Any, str], str]) -> str:
             return result
         plain = plain or result
     if failed is not None and not plain.strip():
-        raise UsageError(f"the model's chat template can't be used: {message_of(failed)}; run without --chat") from failed
+        raise UsageError(f"the model's chat template can't be used: {template_problem(failed)}; run without --chat") from failed
     if not plain.strip():
         raise UsageError("the model's chat template writes nothing for this prompt; run without --chat")
     return plain
 
 
-def message_of(error: Exception) -> str:
+def template_problem(error: Exception) -> str:
     """What went wrong, with the line of the template where its syntax is wrong."""
     line = getattr(error, "lineno", None)
     return (f"line {line}: " if line else "") + words_of(error)

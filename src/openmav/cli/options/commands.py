@@ -1,6 +1,6 @@
 """The flags of each command that runs a model, in the order in which the help shows them, and the options that they make.
 
-How a flag is declared, and the flags that all these commands share, are in flag.py and model.py; cli/parser.py puts them on the commands.
+How a flag is declared, and the flags that all these commands share, are in flag.py and shared.py; cli/parser.py puts them on the commands.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ from typing import Any, get_args
 import click
 
 from openmav.cli.options.flag import Spec, flag
-from openmav.cli.options.model import LOADING as LOADING_FLAGS
-from openmav.cli.options.model import MODEL, TEXT, THE_MODEL, THE_PROMPT, LoadingOptions, ModelOptions, RunsModelOptions
+from openmav.cli.options.shared import LOADING as LOADING_FLAGS
+from openmav.cli.options.shared import MODEL, TEXT, THE_MODEL, THE_PROMPT, LoadingOptions, ModelOptions, RunsModelOptions
 from openmav.record.attribution_result import METHODS
 from openmav.settings import Aggregation
 from openmav.settings.interventions import KINDS

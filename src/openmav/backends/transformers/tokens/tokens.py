@@ -12,10 +12,9 @@ from transformers import PreTrainedTokenizerBase
 from transformers.utils import cached_file
 
 from openmav.backends.shared import chat_rendering, chat_templates
-from openmav.backends.shared.chat_templates import message_of
 from openmav.backends.transformers.tokens.token_bytes import bytes_of_name
 from openmav.backends.transformers.tokens.tokenizer_limits import PanicError, panics_as_errors
-from openmav.errors import UsageError
+from openmav.errors import UsageError, words_of
 
 SHORT = 2  # tokens: what is decoded again and again, a candidate after a letter or the token before the newest
 REMEMBERED = 1 << 15  # texts of so few tokens
@@ -46,7 +45,7 @@ class Tokens:
             with panics_as_errors():
                 return [int(i) for i in self.tokenizer(text, **options)["input_ids"]]
         except Exception as error:  # a tokenizer is data from the author of the model
-            raise UsageError(f"the model's tokenizer fails on this text: {message_of(error)}") from error
+            raise UsageError(f"the model's tokenizer fails on this text: {words_of(error)}") from error
 
     def _render(self, content: Any, template: str) -> str:
         messages = [{"role": "user", "content": content}]
@@ -69,7 +68,7 @@ class Tokens:
             with panics_as_errors():
                 return str(self.tokenizer.decode(list(ids), skip_special_tokens=False, clean_up_tokenization_spaces=False))
         except (PanicError, OverflowError) as error:
-            raise UsageError(f"the model's tokenizer can't decode its tokens: {message_of(error)}") from error
+            raise UsageError(f"the model's tokenizer can't decode its tokens: {words_of(error)}") from error
 
 
 def add_processor_template(tokenizer: Any, place: str) -> None:
