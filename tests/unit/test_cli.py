@@ -7,17 +7,21 @@ import sys
 from dataclasses import fields, replace
 from pathlib import Path
 
+import click
 import pytest
 
 from openmav.cli import run as run_module
 from openmav.cli.config_file.write import save_layout
 from openmav.cli.main import main
-from openmav.cli.options.commands import ATTRIBUTE, DOCTOR, RUN, SWEEP, AttributeOptions, DoctorOptions, RunOptions, SweepOptions
-from openmav.cli.options.flag import Spec
+from openmav.cli.options.commands import ATTRIBUTE, DOCTOR, SWEEP
+from openmav.cli.options.flag import Flag, Spec
+from openmav.cli.options.run import RUN
 from openmav.cli.options.shared import LOADING, THE_MODEL, THE_PROMPT
+from openmav.cli.options.values import AttributeOptions, DoctorOptions, RunOptions, SweepOptions
 from openmav.cli.parser import command as front
 from openmav.cli.parser import gather
 from openmav.plugins import registry
+from openmav.plugins.summary import HEAD, summary, summary_of
 from openmav.settings import CORE_MEASURES, DEMO_PROMPT, OTHER_PROMPT, Settings
 from openmav.settings.sampling import Sampling, SamplingOptions
 from openmav.view.options import PANELS, AppOptions
@@ -274,8 +278,8 @@ def test_every_command_has_the_options_of_a_model(name: str, flags: tuple[Spec, 
     if name != "doctor":
         assert {*THE_MODEL, *THE_PROMPT} <= {*flags}
     assert {spec.field for spec in flags} == {one.name for one in fields(kind)}
-    known = front.commands[name].params
-    assert {parameter.name for parameter in known} - {"help"} == {spec.field for spec in flags}
+    known = front.commands[name].get_params(click.Context(front))
+    assert {parameter.name for parameter in known if isinstance(parameter, Flag)} == {spec.field for spec in flags}
 
 
 def test_the_examples_of_the_help_parse(capsys: pytest.CaptureFixture[str], asked: list[RunOptions]) -> None:
@@ -305,6 +309,13 @@ def test_panels_and_measures_are_listed_with_one_line_each(kind: registry.Kind, 
     assert [line.split()[0] for line in lines[: len(names)]] == list(names)
     assert all(len(line.split()) > 3 for line in lines[: len(names)]), "each says what it is"
     assert len(lines) == len(names) + 2
+
+
+@pytest.mark.parametrize("kind", ["panels", "measures"])
+def test_what_is_read_of_a_module_is_what_it_has_when_it_is_run(kind: registry.Kind) -> None:
+    for name in registry.names(kind):
+        assert HEAD.match(registry.source_of(kind, name) or ""), f"{name} is run to be listed"
+        assert summary_of(kind, name) == summary(registry.load(kind, name))
 
 
 def test_a_panel_or_measure_by_its_name_is_described_whole(capsys: pytest.CaptureFixture[str]) -> None:

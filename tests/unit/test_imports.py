@@ -25,11 +25,18 @@ LIGHT = (
     "library",
 )
 STARTS = ("import openmav", *(f"from openmav.cli.main import main; main({args})" for args in (["--help"], ["--version"], ["--top-p", "2"])))
+PACKAGES = {"importlib.metadata", "email"}  # reading which packages are installed
+NOT_FOR = {  # what a command that is over at once need not wait for
+    "--version": {*PACKAGES, "json", "difflib", "platformdirs", "openmav.settings", "openmav.plugins", "openmav.view", "openmav.record"},
+    "--help": {*PACKAGES, "difflib", "platformdirs", "openmav.plugins", "openmav.cli.options.values", "openmav.cli.options.commands"},
+    "panels": {"openmav.panels", "openmav.paint", "openmav.protocol", "openmav.settings", "openmav.cli.options.values"},
+    "measures": {"openmav.measures", "openmav.backends", "openmav.settings", "openmav.cli.options.values"},
+}
 
 
 def imported(code: str) -> set[str]:
-    """The top-level modules that a fresh interpreter has after the code."""
-    code += "\nimport sys; sys.stdout.write('\\n' + ' '.join({name.partition('.')[0] for name in sys.modules}))"
+    """The modules that a fresh interpreter has after the code."""
+    code += "\nimport sys; sys.stdout.write('\\n' + ' '.join(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
     return set(done.stdout.splitlines()[-1].split())
 
@@ -41,6 +48,13 @@ def test_the_check_sees_what_is_there() -> None:
 @pytest.mark.parametrize("code", STARTS)
 def test_the_package_and_the_help_are_light(code: str) -> None:
     assert not imported(code) & {*HEAVY, "numpy", "rich"}
+
+
+@pytest.mark.parametrize("word", NOT_FOR)
+def test_a_command_that_is_over_at_once_imports_what_it_shows_alone(word: str) -> None:
+    found = imported(f"from openmav.cli.main import main; main(['{word}'])")
+    assert "openmav.cli.parser" in found
+    assert not found & {*HEAVY, *NOT_FOR[word], "numpy", "rich"}
 
 
 @pytest.mark.parametrize("module", LIGHT)

@@ -9,8 +9,8 @@ from dataclasses import replace
 
 from openmav.backends.loading.choice import TRANSFORMERS
 from openmav.cli.load_limit import load_limit
-from openmav.cli.options.commands import AttributeOptions
-from openmav.cli.options.shared import model_settings
+from openmav.cli.options.settings import model_settings
+from openmav.cli.options.values import AttributeOptions
 from openmav.cli.output import Output, ProgressLine, ReaderGoneError
 from openmav.record.attribution_result import InputAttribution
 from openmav.record.codec import plain

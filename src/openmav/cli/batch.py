@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from openmav.cli.load_limit import load_limit
-from openmav.cli.options.commands import BatchOptions
-from openmav.cli.options.shared import RunsModelOptions, model_settings
+from openmav.cli.options.settings import model_settings
+from openmav.cli.options.values import BatchOptions, RunsModelOptions
 from openmav.cli.output import ProgressLine, ReaderGoneError, echo
 from openmav.cli.prompts import read_prompts
 from openmav.cli.run import make_sampling

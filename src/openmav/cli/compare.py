@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol
 
 from openmav.cli.load_limit import load_limit
-from openmav.cli.options.commands import CompareOptions
-from openmav.cli.options.shared import RunsModelOptions, model_settings
+from openmav.cli.options.settings import model_settings
+from openmav.cli.options.values import CompareOptions, RunsModelOptions
 from openmav.cli.output import Output, ProgressLine, ReaderGoneError, echo
 from openmav.cli.run import APP_REFRESH, app_threads, interventions_of
 from openmav.cli.stream import record_state

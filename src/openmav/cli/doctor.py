@@ -5,7 +5,7 @@ from __future__ import annotations
 from openmav.analysis.doctor import Section
 from openmav.backends.base import LoadOptions, ModelCheck
 from openmav.cli.load_limit import load_limit
-from openmav.cli.options.commands import DoctorOptions
+from openmav.cli.options.values import DoctorOptions
 from openmav.cli.output import ProgressLine, echo
 from openmav.system.logs import redirect
 

@@ -10,7 +10,7 @@ from types import ModuleType
 from openmav.cli.output import echo
 from openmav.errors import UsageError
 from openmav.plugins import registry
-from openmav.plugins.summary import summary
+from openmav.plugins.summary import summary_of
 from openmav.system.terminal import is_terminal
 
 
@@ -32,7 +32,7 @@ def _list(kind: registry.Kind) -> None:
     room = shutil.get_terminal_size().columns - column if is_terminal(sys.stdout) else None
     for name in names:
         try:
-            line = summary(registry.load(kind, name))
+            line = summary_of(kind, name)
         except UsageError as error:  # somebody else's part that does not import must not hide the others
             line = str(error)
         if room is not None and len(line) > room:

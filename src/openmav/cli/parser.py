@@ -5,13 +5,16 @@ Nothing here imports a model's library.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import click
 
-from openmav.cli.options import commands
-from openmav.cli.options.flag import with_options
-from openmav.plugins.registry import unknown
+from openmav.cli.options.flag import Flagged
 from openmav.recording.export import FORMATS
 from openmav.version import __version__
+
+if TYPE_CHECKING:
+    from openmav.cli.options import values
 
 EXAMPLES = """\
   mav                                      the bundled model, live
@@ -23,7 +26,7 @@ EXAMPLES = """\
 SETTINGS = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
 
 
-class RunCommand(click.Command):
+class RunCommand(Flagged):
     """`mav run`: takes several panels after one flag, shows its flags in sections, and explains a stray word."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
@@ -59,6 +62,8 @@ class Front(click.Group):
 
     def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple[str | None, click.Command | None, list[str]]:
         if args and self.get_command(ctx, args[0]) is None:
+            from openmav.plugins.registry import unknown
+
             known = self.list_commands(ctx)
             raise click.UsageError(unknown("command", args[0], known) + "; a prompt goes after --prompt")
         return super().resolve_command(ctx, args)
@@ -99,9 +104,8 @@ def command() -> None:
     text or JSON lines where there is none."""
 
 
-@command.command(cls=RunCommand, context_settings=SETTINGS)
-@with_options(commands.RUN, commands.RunOptions)
-def run(options: commands.RunOptions) -> int:
+@command.command(cls=RunCommand, flags="run.RUN", kind="RunOptions", context_settings=SETTINGS)
+def run(options: values.RunOptions) -> int:
     """Generate and show it (what mav alone does)."""
     from openmav.cli.run import run_command
 
@@ -126,55 +130,49 @@ def measures(name: str | None) -> int:
     return list_entries("measures", name)
 
 
-@command.command(context_settings=SETTINGS)
-@with_options(commands.TOUR, commands.TourOptions)
-def tour(options: commands.TourOptions) -> int:
+@command.command(cls=Flagged, flags="commands.TOUR", kind="TourOptions", context_settings=SETTINGS)
+def tour(options: values.TourOptions) -> int:
     """Learn to read it all: a guided tour, key by key."""
     from openmav.cli.tour import take_tour
 
     return take_tour(options)
 
 
-@command.command(context_settings=SETTINGS)
-@with_options(commands.DOCTOR, commands.DoctorOptions)
-def doctor(options: commands.DoctorOptions) -> int:
+@command.command(cls=Flagged, flags="commands.DOCTOR", kind="DoctorOptions", context_settings=SETTINGS)
+def doctor(options: values.DoctorOptions) -> int:
     """What is installed; with --model, what was found in a model and whether its numbers are right."""
     from openmav.cli.doctor import doctor_command
 
     return doctor_command(options)
 
 
-@command.command(context_settings=SETTINGS)
-@with_options(commands.SWEEP, commands.SweepOptions)
-def sweep(options: commands.SweepOptions) -> int:
+@command.command(cls=Flagged, flags="commands.SWEEP", kind="SweepOptions", context_settings=SETTINGS)
+def sweep(options: values.SweepOptions) -> int:
     """Ablate each head (or sub-block, or layer) and map the effect on a token."""
     from openmav.cli.sweep import sweep_command
 
     return sweep_command(options)
 
 
-@command.command(context_settings=SETTINGS)
-@with_options(commands.ATTRIBUTE, commands.AttributeOptions)
-def attribute(options: commands.AttributeOptions) -> int:
+@command.command(cls=Flagged, flags="commands.ATTRIBUTE", kind="AttributeOptions", context_settings=SETTINGS)
+def attribute(options: values.AttributeOptions) -> int:
     """Which tokens of a prompt the next token depends on."""
     from openmav.cli.attribute import attribute_command
 
     return attribute_command(options)
 
 
-@command.command(context_settings=SETTINGS)
-@with_options(commands.COMPARE, commands.CompareOptions)
-def compare(options: commands.CompareOptions) -> int:
+@command.command(cls=Flagged, flags="commands.COMPARE", kind="CompareOptions", context_settings=SETTINGS)
+def compare(options: values.CompareOptions) -> int:
     """Two runs on the same tokens: divergence, and the layer where they part."""
     from openmav.cli.compare import compare_command
 
     return compare_command(options)
 
 
-@command.command(context_settings=SETTINGS)
+@command.command(cls=Flagged, flags="commands.BATCH", kind="BatchOptions", context_settings=SETTINGS)
 @click.argument("prompts", metavar="PROMPTS")
-@with_options(commands.BATCH, commands.BatchOptions)
-def batch(options: commands.BatchOptions) -> int:
+def batch(options: values.BatchOptions) -> int:
     """Run many prompts, a recording each."""
     from openmav.cli.batch import batch_command
 
@@ -193,10 +191,9 @@ def query(place: str, statement: str, csv: bool, json: bool) -> int:
     return query_command(place, statement, csv, json)
 
 
-@command.command(context_settings=SETTINGS)
+@command.command(cls=Flagged, flags="commands.REPLAY", kind="ReplayOptions", context_settings=SETTINGS)
 @click.argument("file", metavar="FILE")
-@with_options(commands.REPLAY, commands.ReplayOptions)
-def replay(options: commands.ReplayOptions) -> int:
+def replay(options: values.ReplayOptions) -> int:
     """Open a recording in the app; no model is needed."""
     from openmav.cli.replay import replay_command
 

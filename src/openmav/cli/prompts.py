@@ -8,7 +8,7 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
-from openmav.cli.options.shared import read_file
+from openmav.cli.options.settings import read_file
 from openmav.errors import UsageError
 
 COLUMN = "prompt"

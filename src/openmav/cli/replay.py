@@ -6,7 +6,7 @@ import sys
 from dataclasses import replace
 
 from openmav.cli.app import app_options, show_app
-from openmav.cli.options.commands import ReplayOptions
+from openmav.cli.options.values import ReplayOptions
 from openmav.errors import UsageError
 from openmav.recording.facts import read_settings
 from openmav.recording.replay import ReplaySource, retrace_of

@@ -9,8 +9,8 @@ from typing import Literal, TypeAlias
 
 from openmav.cli.config_file.read import Config, read_config
 from openmav.cli.config_file.write import save_layout
-from openmav.cli.options.commands import InterventionFlags, RunOptions, SamplingFlags
-from openmav.cli.options.shared import model_settings, read_file
+from openmav.cli.options.settings import model_settings, read_file
+from openmav.cli.options.values import InterventionFlags, RunOptions, SamplingFlags
 from openmav.errors import UsageError
 from openmav.plugins import registry
 from openmav.plugins.user_files import add_measures, add_panels

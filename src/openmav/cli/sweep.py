@@ -11,8 +11,8 @@ from typing import Any, Protocol
 
 from openmav.cli.config_file.read import read_config
 from openmav.cli.load_limit import load_limit
-from openmav.cli.options.commands import SweepOptions
-from openmav.cli.options.shared import model_settings
+from openmav.cli.options.settings import model_settings
+from openmav.cli.options.values import SweepOptions
 from openmav.cli.output import Output, ProgressLine, ReaderGoneError
 from openmav.errors import UsageError
 from openmav.record.sweep import Effect, Plan, SweepEnd

@@ -6,7 +6,7 @@ import os
 import sys
 
 from openmav.cli.config_file.read import read_config
-from openmav.cli.options.commands import TourOptions
+from openmav.cli.options.values import TourOptions
 from openmav.cli.run import app_threads
 from openmav.errors import UsageError
 from openmav.settings import Settings

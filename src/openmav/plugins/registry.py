@@ -89,6 +89,12 @@ def need_known(kind: Kind, wanted: Iterable[str]) -> tuple[str, ...]:
     return result
 
 
+def source_of(kind: Kind, name: str) -> str | None:
+    """The Python text of what comes with mav in a file; None for anything else."""
+    file = Path(__file__).parents[1] / kind / f"{name}.py"
+    return file.read_text(encoding="utf-8") if (kind, name) not in _files and name in _own(kind) and file.is_file() else None
+
+
 def load(kind: Kind, name: str) -> ModuleType:
     """The module behind a name.
 
