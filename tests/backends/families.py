@@ -51,6 +51,14 @@ MLA: dict[str, Any] = {
     "num_key_value_heads": 4,
     "head_dim": 8,
 }
+GEMMA4: dict[str, Any] = {
+    "hidden_size_per_layer_input": 8,
+    "vocab_size_per_layer_input": 128,
+    "num_kv_shared_layers": 0,
+    "global_head_dim": 16,
+    "num_global_key_value_heads": 2,
+    "layer_types": ["sliding_attention", "full_attention", "full_attention"],
+}
 
 
 @dataclass(frozen=True)

@@ -11,9 +11,8 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from backends.families import build, mllama
+from backends.families import GEMMA4, build, mllama
 from backends.frames import IDS, feed
-from backends.test_anatomy import GEMMA4
 from backends.test_deep import compute
 from openmav.analysis.doctor.model import check
 from openmav.backends.base import Frame
