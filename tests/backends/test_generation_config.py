@@ -2,33 +2,21 @@
 
 from __future__ import annotations
 
-import copy
-import json
-import shutil
-from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from transformers import GenerationConfig, PreTrainedModel
+from transformers import PreTrainedModel
 
-from openmav.backends.transformers import wrap
+from backends.generation_configs import PROMPT, Make, generated, unchecked
 from openmav.backends.transformers.decoding.generation_config import Generation
-from openmav.errors import LoadError
-from openmav.generation.opening import open_session
 from openmav.generation.sampler import STAGE_OF
-from openmav.generation.session import Session
 from openmav.record import SAMPLING_STAGES
-from openmav.settings import Settings
 from openmav.settings.sampling import Sampling, SamplingOptions
 
 pytestmark = pytest.mark.changes_model  # they give a model another generation config
 
-PROMPT = "hello mello"
-IDS = torch.tensor([list(PROMPT.encode())])
-Make = Callable[..., Session]
 GREEDY: list[dict[str, Any]] = [
     {"repetition_penalty": 1.4},
     {"no_repeat_ngram_size": 1},
@@ -63,55 +51,22 @@ SAMPLED: list[dict[str, Any]] = [
 ]
 
 
-@pytest.fixture
-def make(tiny_llama: PreTrainedModel, id_tokenizer: Any) -> Iterator[Make]:
-    """Sessions on one model with a generation config; the model has its own again at the end."""
-    before, made = tiny_llama.generation_config, []
-
-    def build(config: dict[str, Any] | GenerationConfig, **changes: Any) -> Session:
-        tiny_llama.generation_config = config if isinstance(config, GenerationConfig) else unchecked(config)
-        settings = Settings(**{"prompt": PROMPT, "max_new_tokens": 16, "measures": ("sampling_stages",), **changes})
-        made.append(Session(wrap(tiny_llama, id_tokenizer, "tiny"), settings))
-        return made[-1]
-
-    yield build
-    for session in made:
-        session.close()
-    tiny_llama.generation_config = before
-
-
-def unchecked(values: dict[str, Any]) -> GenerationConfig:
-    """With values that transformers itself may refuse."""
-    config = GenerationConfig()
-    for name, value in values.items():
-        setattr(config, name, value)
-    return config
-
-
-def generated(model: PreTrainedModel, seed: int = 42, **config: Any) -> tuple[list[int], list[torch.Tensor]]:
-    """The new tokens of generate(), and the scores that each was chosen from."""
-    torch.manual_seed(seed)
-    asked = {"pad_token_id": 0, "return_dict_in_generate": True, "output_scores": True, "max_new_tokens": 16, **config}
-    if "sequence_bias" in asked:
-        asked["sequence_bias"] = copy.deepcopy(asked["sequence_bias"])
-    found = model.generate(IDS, attention_mask=torch.ones_like(IDS), **asked)
-    return found.sequences[0, IDS.shape[1] :].tolist(), [scores[0] for scores in found.scores]
-
-
 @pytest.mark.parametrize("config", GREEDY, ids=str)
-def test_greedy_tokens_are_those_of_generate(make: Make, tiny_llama: PreTrainedModel, config: dict[str, Any]) -> None:
+def test_greedy_tokens_are_those_of_generate(with_config: Make, tiny_llama: PreTrainedModel, config: dict[str, Any]) -> None:
     plain, _ = generated(tiny_llama, do_sample=False)
     expected, _ = generated(tiny_llama, do_sample=False, **config)
-    assert [step.token_id for step in make(config)] == expected
+    assert [step.token_id for step in with_config(config)] == expected
     if not {"remove_invalid_values", "renormalize_logits", "forced_bos_token_id"} & {*config}:
         assert expected != plain, "the setting must do something here, or this shows nothing"
 
 
 @pytest.mark.parametrize("config", SAMPLED, ids=str)
-def test_sampled_tokens_and_distributions_are_those_of_generate(make: Make, tiny_llama: PreTrainedModel, config: dict[str, Any]) -> None:
+def test_sampled_tokens_and_distributions_are_those_of_generate(
+    with_config: Make, tiny_llama: PreTrainedModel, config: dict[str, Any]
+) -> None:
     config = {"do_sample": True, **config}
     expected, scores = generated(tiny_llama, **config)
-    session = make(config, candidates=300)
+    session = with_config(config, candidates=300)
     steps = list(session)
     assert [step.token_id for step in steps] == expected
     for step, before in zip(steps, scores, strict=True):
@@ -120,12 +75,12 @@ def test_sampled_tokens_and_distributions_are_those_of_generate(make: Make, tiny
         assert np.allclose(found, torch.softmax(before.double(), -1).numpy(), atol=1e-6)
 
 
-def test_a_prompt_of_one_token_is_forced_to_its_start(make: Make) -> None:
-    session = make({"forced_bos_token_id": 33, "begin_suppress_tokens": [33, 34]}, prompt="h")
+def test_a_prompt_of_one_token_is_forced_to_its_start(with_config: Make) -> None:
+    session = with_config({"forced_bos_token_id": 33, "begin_suppress_tokens": [33, 34]}, prompt="h")
     assert session.step().token_id == 33
 
 
-def test_every_stage_has_its_name_in_the_order_in_which_it_runs(make: Make, tiny_llama: PreTrainedModel) -> None:
+def test_every_stage_has_its_name_in_the_order_in_which_it_runs(with_config: Make, tiny_llama: PreTrainedModel) -> None:
     everything: dict[str, Any] = {"do_sample": True, "eos_token_id": 2, "temperature": 0.9, "top_k": 40, "top_p": 0.99, "min_p": 0.001}
     for config in (*GREEDY, *SAMPLED[3:]):
         everything |= {name: value for name, value in config.items() if name not in everything}
@@ -137,7 +92,7 @@ def test_every_stage_has_its_name_in_the_order_in_which_it_runs(make: Make, tiny
     assert names == [name for name in SAMPLING_STAGES if name not in ("raw", "constraint")], "all of them, in the table's order"
     flags = {"penalty", "temperature", "top-k", "top-p", "min-p"}
     assert [name for name, _ in own.defaults.sampling.stages] == [name for name in names if name not in flags]
-    step = make(everything).step()
+    step = with_config(everything).step()
     rows, settings = step.values["sampling_stages"], step.values["sampling_stages.settings"]
     assert [SAMPLING_STAGES[at] for at, row in enumerate(rows) if row[0]] == ["raw", *names]
     assert settings[SAMPLING_STAGES.index("suppressed")] == 150
@@ -149,31 +104,31 @@ def test_every_stage_has_its_name_in_the_order_in_which_it_runs(make: Make, tiny
 CONFIG = {"do_sample": True, "temperature": 0.6, "top_k": 20, "top_p": 0.9, "repetition_penalty": 1.3, "no_repeat_ngram_size": 3}
 
 
-def test_what_is_asked_for_wins_and_the_rest_is_the_models(make: Make) -> None:
-    assert make(CONFIG).sampling == Sampling(0.6, 20, 0.9, 0.0, 1.3, 42, (("no n-gram", 3.0),))
-    asked = make(CONFIG, sampling=SamplingOptions(temperature=0.0, repetition_penalty=1.0)).sampling
+def test_what_is_asked_for_wins_and_the_rest_is_the_models(with_config: Make) -> None:
+    assert with_config(CONFIG).sampling == Sampling(0.6, 20, 0.9, 0.0, 1.3, 42, (("no n-gram", 3.0),))
+    asked = with_config(CONFIG, sampling=SamplingOptions(temperature=0.0, repetition_penalty=1.0)).sampling
     assert asked == Sampling(0.0, 20, 0.9, 0.0, 1.0, 42, (("no n-gram", 3.0),))
-    assert make({**CONFIG, "do_sample": False}).sampling.greedy
-    hot = make({**CONFIG, "do_sample": False}, sampling=SamplingOptions(temperature=1.1, seed=3)).sampling
+    assert with_config({**CONFIG, "do_sample": False}).sampling.greedy
+    hot = with_config({**CONFIG, "do_sample": False}, sampling=SamplingOptions(temperature=1.1, seed=3)).sampling
     assert (hot.temperature, hot.top_k, hot.top_p, hot.seed) == (1.1, 20, 0.9, 3)
-    assert make(CONFIG, sampling=Sampling(temperature=0.4)).sampling == Sampling(0.4, stages=(("no n-gram", 3.0),))
-    assert make({}).sampling == Sampling()
+    assert with_config(CONFIG, sampling=Sampling(temperature=0.4)).sampling == Sampling(0.4, stages=(("no n-gram", 3.0),))
+    assert with_config({}).sampling == Sampling()
 
 
-def test_an_end_that_the_model_lacks_is_noted(make: Make) -> None:
-    told = [note for note in make({"eos_token_id": [5, 99999, 300]}).info.notes if "never reached" in note]
+def test_an_end_that_the_model_lacks_is_noted(with_config: Make) -> None:
+    told = [note for note in with_config({"eos_token_id": [5, 99999, 300]}).info.notes if "never reached" in note]
     assert len(told) == 1
     assert "end token 300, 99999" in told[0]
-    assert not any("never reached" in note for note in make({"eos_token_id": [5, 6]}).info.notes)
+    assert not any("never reached" in note for note in with_config({"eos_token_id": [5, 6]}).info.notes)
 
 
-def test_ignoring_it_leaves_the_ends(make: Make) -> None:
-    ends = make({**CONFIG, "eos_token_id": [5, 6]}, ignore_generation_config=True)
+def test_ignoring_it_leaves_the_ends(with_config: Make) -> None:
+    ends = with_config({**CONFIG, "eos_token_id": [5, 6]}, ignore_generation_config=True)
     assert ends.sampling == Sampling()
     assert ends.backend.end_ids == {5, 6}
-    assert ends.info.notes == make({}).info.notes
+    assert ends.info.notes == with_config({}).info.notes
     assert ends.info.generation_config == {}
-    make({"temperature": -3, "num_beams": "many"}, ignore_generation_config=True).step()
+    with_config({"temperature": -3, "num_beams": "many"}, ignore_generation_config=True).step()
 
 
 @pytest.mark.parametrize(
@@ -188,110 +143,35 @@ def test_ignoring_it_leaves_the_ends(make: Make) -> None:
         ({}, None, 200),
     ],
 )
-def test_how_long_a_text_gets(make: Make, config: dict[str, Any], asked: int | None, expected: int) -> None:
-    session = make(config, max_new_tokens=asked)
+def test_how_long_a_text_gets(with_config: Make, config: dict[str, Any], asked: int | None, expected: int) -> None:
+    session = with_config(config, max_new_tokens=asked)
     assert len(list(session)) == expected
     assert session.reason == "length"
     assert any("which the prompt has already" in note for note in session.info.notes) == (config.get("max_length") == len(PROMPT))
 
 
-def test_stop_strings(make: Make) -> None:
-    text = "".join(step.text for step in make({}))
+def test_stop_strings(with_config: Make) -> None:
+    text = "".join(step.text for step in with_config({}))
     wanted = text[4:6]
-    session = make({"stop_strings": [wanted, "never said"]})
+    session = with_config({"stop_strings": [wanted, "never said"]})
     list(session)
     assert session.reason == "stop"
     assert wanted in session.text
     assert wanted not in "".join(step.text for step in session.steps[:-1])
-    other = make({"stop_strings": wanted}, stop=("never said",))
+    other = with_config({"stop_strings": wanted}, stop=("never said",))
     list(other)
     assert other.reason == "length"
 
 
-def test_notes_name_what_comes_from_the_model(make: Make) -> None:
-    note = next(note for note in make(CONFIG, sampling=SamplingOptions(top_k=5)).info.notes if "generation config" in note)
+def test_notes_name_what_comes_from_the_model(with_config: Make) -> None:
+    note = next(note for note in with_config(CONFIG, sampling=SamplingOptions(top_k=5)).info.notes if "generation config" in note)
     for said in ("do_sample", "temperature 0.6", "top_p 0.9", "repetition_penalty 1.3", "no_repeat_ngram_size 3", "--ignore-generation"):
         assert said in note
     assert "top_k" not in note
-    greedy = next(note for note in make(CONFIG, sampling=SamplingOptions(temperature=0)).info.notes if "generation config" in note)
+    greedy = next(note for note in with_config(CONFIG, sampling=SamplingOptions(temperature=0)).info.notes if "generation config" in note)
     assert "repetition_penalty" in greedy
     assert not any(said in greedy for said in ("temperature", "top_p", "do_sample"))
-    assert make(CONFIG).info.generation_config == CONFIG
-
-
-# ---- what one sequence can't follow ----------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    "config",
-    [
-        {"num_beams": 4, "length_penalty": 0.6, "early_stopping": True},
-        {"num_beams": 3, "num_return_sequences": 3},
-        {"num_return_sequences": 2},
-        {"num_beams": 4, "num_beam_groups": 2, "diversity_penalty": 0.5},
-        {"penalty_alpha": 0.6, "top_k": 4},
-        {"dola_layers": "high"},
-        {"force_words_ids": [[5]]},
-        {"guidance_scale": 1.5},
-        {"watermarking_config": {"greenlist_ratio": 0.5}},
-        {"token_healing": True},
-        {"use_cache": False},
-        {"cache_implementation": "static"},
-        {"cache_implementation": "quantized", "cache_config": {"nbits": 4}},
-        {"cache_implementation": "offloaded_static"},
-        {"cache_implementation": "no such thing"},
-        {"max_time": 0.5},
-        {"prompt_lookup_num_tokens": 10},
-        {"compile_config": {"mode": "nothing"}},
-    ],
-    ids=str,
-)
-def test_what_cannot_be_followed_is_left_out_and_named(make: Make, tiny_llama: PreTrainedModel, config: dict[str, Any]) -> None:
-    expected, _ = generated(tiny_llama, do_sample=False)
-    session = make(config)
-    assert [step.token_id for step in session] == expected
-    note = next(note for note in session.info.notes if "not followed" in note)
-    silent = {"length_penalty", "early_stopping", "top_k"}  # of beams only; of sampling only
-    assert all(name in note for name in config if name not in silent)
-
-
-@pytest.mark.parametrize(
-    ("name", "value"),
-    [
-        *[("eos_token_id", value) for value in (2.5, "</s>", {"a": 1}, [[2]], -1, True, [2, None])],
-        *[("temperature", value) for value in (-0.5, "0.7", float("nan"), float("inf"), [1], True)],
-        *[("top_k", value) for value in (-1, 5.5, "50")],
-        *[("repetition_penalty", value) for value in (0, -1.0, "1.1", 1e300)],
-        *[("min_p", value) for value in (-0.1, 2)],
-        ("do_sample", "yes"),
-        ("typical_p", 0),
-        ("no_repeat_ngram_size", 2.0),
-        ("bad_words_ids", [3]),
-        ("bad_words_ids", [[]]),
-        ("bad_words_ids", [[300]]),
-        ("forced_eos_token_id", 300),
-        ("forced_bos_token_id", "<s>"),
-        ("suppress_tokens", "none"),
-        ("suppress_tokens", [2**63]),
-        ("top_k", 2**64),
-        ("sequence_bias", {"a": 1}),
-        ("sequence_bias", [[[1], "much"]]),
-        ("exponential_decay_length_penalty", [3]),
-        ("max_new_tokens", 0),
-        ("max_length", "long"),
-        ("stop_strings", 3),
-        ("renormalize_logits", 1),
-    ],
-    ids=str,
-)
-def test_odd_values_are_one_line(make: Make, name: str, value: Any) -> None:
-    with pytest.raises((LoadError, ValueError)) as error:
-        make({"do_sample": True, name: value} if name != "do_sample" else {name: value})
-    text = str(error.value)
-    assert hasattr(error.value, "exit_code"), "one of mav's own"
-    assert "\n" not in text
-    assert name in text or name.replace("_", " ") in text
-    assert "generation config" in text
+    assert with_config(CONFIG).info.generation_config == CONFIG
 
 
 # ---- every way to a text ---------------------------------------------------------------------------------------------------
@@ -309,9 +189,9 @@ STRICT = {
 }
 
 
-def test_every_way_to_a_text_goes_through_the_same_stages(make: Make) -> None:
-    once = list(make(STRICT))
-    session = make(STRICT)
+def test_every_way_to_a_text_goes_through_the_same_stages(with_config: Make) -> None:
+    once = list(with_config(STRICT))
+    session = with_config(STRICT)
     for _ in range(7):
         session.step()
     session.back(5)
@@ -321,7 +201,7 @@ def test_every_way_to_a_text_goes_through_the_same_stages(make: Make) -> None:
     assert [step.token_id for step in session.steps] == [step.token_id for step in once]
     for one, other in zip(session.steps, once, strict=True):
         assert np.array_equal(one.values["sampling_stages"], other.values["sampling_stages"])
-    bare = make(STRICT, measures=())
+    bare = with_config(STRICT, measures=())
     list(bare)
     bare.sampling = Sampling(temperature=0.3, top_k=7)
     bare.want(["sampling_stages"])
@@ -331,32 +211,32 @@ def test_every_way_to_a_text_goes_through_the_same_stages(make: Make) -> None:
         assert np.array_equal(again.values["sampling_stages"], once[index].values["sampling_stages"])
 
 
-def test_another_prompt_counts_from_its_own_end(make: Make) -> None:
-    fresh = list(make(STRICT, prompt="jello, and a longer prompt"))
-    session = make(STRICT)
+def test_another_prompt_counts_from_its_own_end(with_config: Make) -> None:
+    fresh = list(with_config(STRICT, prompt="jello, and a longer prompt"))
+    session = with_config(STRICT)
     first = [session.step() for _ in range(4)]
     session.edit_prompt("jello, and a longer prompt")
     assert [step.token_id for step in session] == [step.token_id for step in fresh]
     session.switch("main")
     list(session)
-    assert [step.token_id for step in session.steps] == [step.token_id for step in make(STRICT)]
+    assert [step.token_id for step in session.steps] == [step.token_id for step in with_config(STRICT)]
     assert session.steps[:4] == first
 
 
-def test_another_sampling_keeps_the_models_stages(make: Make) -> None:
-    session = make({"suppress_tokens": list(range(97, 123))})
+def test_another_sampling_keeps_the_models_stages(with_config: Make) -> None:
+    session = with_config({"suppress_tokens": list(range(97, 123))})
     session.step()
     session.sampling = Sampling(temperature=1.5, top_k=0)
     assert session.sampling.stages == (("suppressed", 26.0),)
     assert not {step.token_id for step in session} & {*range(97, 123)}
 
 
-def test_a_constraint_wins_over_the_models_settings(make: Make) -> None:
+def test_a_constraint_wins_over_the_models_settings(with_config: Make) -> None:
     """The model's settings would force another token, or cut all that may come."""
     config = {"suppress_tokens": list(range(97, 110)), "forced_eos_token_id": 9, "no_repeat_ngram_size": 1, "eos_token_id": 9}
     allowed = torch.zeros(300, dtype=torch.bool)
     allowed[98:100] = True
-    held = make({**config, "exponential_decay_length_penalty": [0, 1.5]}, max_new_tokens=6)
+    held = with_config({**config, "exponential_decay_length_penalty": [0, 1.5]}, max_new_tokens=6)
     held._stopping.allowed = lambda _ids: allowed  # type: ignore[method-assign]
     steps = list(held)
     assert len(steps) == 6
@@ -364,64 +244,3 @@ def test_a_constraint_wins_over_the_models_settings(make: Make) -> None:
     on = [{SAMPLING_STAGES[at] for at, row in enumerate(step.values["sampling_stages"]) if row[0]} for step in steps]
     assert not any("suppressed" in names for names in on)
     assert ["forced end" in names for names in on] == [True] * 5 + [False]
-
-
-# ---- files -----------------------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    """The bundled model, to put another generation config beside it."""
-    import openmav
-
-    target = tmp_path / "model"
-    shutil.copytree(Path(openmav.__file__).parent / "demo" / "model", target)
-    return target
-
-
-def test_a_folders_file_is_followed_and_shown(folder: Path) -> None:
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-
-    from openmav.analysis.doctor.model import examine
-    from openmav.record.lines import header
-
-    config = {"do_sample": True, "temperature": 0.8, "top_p": 0.95, "no_repeat_ngram_size": 2, "eos_token_id": [0, 14], "num_beams": 2}
-    (folder / "generation_config.json").write_text(json.dumps(config), encoding="utf-8")
-    session = open_session(Settings(str(folder), "The ship went", max_new_tokens=12, sampling=SamplingOptions(seed=5)))
-    ids = [step.token_id for step in session]
-    model, tokenizer = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32), AutoTokenizer.from_pretrained(folder)
-    torch.manual_seed(5)
-    given = tokenizer("The ship went", return_tensors="pt")
-    assert model.generate(**given, max_new_tokens=12, num_beams=1)[0, given.input_ids.shape[1] :].tolist() == ids
-    head = header(session.info, session.prompt, session.settings)
-    assert head["sampling"]["stages"] == {"no n-gram": 2.0}
-    assert head["sampling"]["temperature"] == 0.8
-    assert head["model"]["generation_config"]["top_p"] == 0.95
-    session.close()
-    lines = {name: value for section in examine(str(folder), "transformers", _options()) for name, value in section.lines}
-    assert lines["temperature"] == "0.8"
-    assert "not followed" in lines["num_beams"]
-
-
-def _options() -> Any:
-    from openmav.backends.base import LoadOptions
-
-    return LoadOptions()
-
-
-@pytest.mark.parametrize("text", ["{", "[1]", '"x"', "", "[" * 100000])
-def test_a_broken_file_is_one_line(folder: Path, text: str) -> None:
-    (folder / "generation_config.json").write_text(text, encoding="utf-8")
-    with pytest.raises(LoadError) as error:
-        open_session(Settings(str(folder), "The ship went"))
-    assert "generation_config.json" in str(error.value)
-    assert "\n" not in str(error.value)
-
-
-def test_without_a_file_all_is_as_before(folder: Path) -> None:
-    (folder / "generation_config.json").unlink(missing_ok=True)
-    session = open_session(Settings(str(folder), "The ship went", max_new_tokens=2))
-    assert session.sampling == Sampling()
-    assert session.info.generation_config == {}
-    assert session.backend.end_ids
-    session.close()
