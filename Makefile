@@ -8,7 +8,8 @@ PIP = $(BIN)/python -m pip --disable-pip-version-check install --quiet --no-comp
 EXACTNESS = $(VENV)-exactness
 WORKERS ?= $(shell $(PYTHON) -c "import os; print((os.cpu_count() or 1) + 2)")
 PYTEST = $(BIN)/python -m pytest -q -n $(WORKERS) --dist loadfile --no-loadscope-reorder
-CORE = tests/backends/test_contract.py tests/e2e/test_command.py tests/panels/test_every_panel.py tests/tui/test_app.py \
+CORE = tests/backends/test_contract.py tests/e2e/test_command.py tests/panels/test_every_panel.py \
+	$(addprefix tests/tui/test_,app.py app_looking.py) \
 	$(addprefix tests/unit/test_,session.py cli.py jsonl.py plain.py measures.py sampler.py mav.py)
 WHEELS ?= $(HOME)/.cache/openmav/wheels
 REAL = models/SmolLM2-135M-Instruct/tokenizer.json
