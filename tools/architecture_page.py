@@ -6,8 +6,8 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypeAlias
 
-from backends.tiny_checks import DECODED, LIMITS, PIECE, PROMPT
 from backends.tiny_configs import CAUSAL, IMAGE_TEXT, TYPES, VARIANTS
+from backends.tiny_report import DECODED, LIMITS, PIECE, PROMPT
 
 Report: TypeAlias = Mapping[str, Any]
 Results: TypeAlias = Mapping[str, Report]  # by "type dtype"
@@ -40,8 +40,8 @@ A figure is given as float32 · bfloat16. What can't be shown is none, with the 
 
 
 def page(results: Results, transformers: str, torch: str) -> str:
-    from backends.tiny_checks import BACK
     from backends.tiny_names import NAMES
+    from backends.tiny_report import BACK
 
     head = HEAD.format(
         causal=len(CAUSAL),

@@ -109,7 +109,7 @@ def _memory(pid: int) -> int:
 
 
 def bad(result: dict[str, Any]) -> bool:
-    from backends.tiny_checks import Report
+    from backends.tiny_report import Report
 
     return not Report(**{name: value for name, value in result.items() if name not in OF_THE_RUN}).good
 
@@ -131,7 +131,7 @@ def measure(types: list[str], results: dict[str, dict[str, Any]], again: bool) -
 
 
 def line(key: str, result: dict[str, Any]) -> str:
-    from backends.tiny_checks import LIMITS
+    from backends.tiny_report import LIMITS
 
     for word in ("failed", "cannot", "refused"):
         if result.get(word):

@@ -11,10 +11,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from backends.tiny_checks import LIMITS, PROMPT, Report, examine, sums_up
+from backends.tiny_checks import examine
 from backends.tiny_configs import TYPES, thresholds, tiny_config
 from backends.tiny_models import CannotBuildError, tiny_model
+from backends.tiny_parts import sums_up
 from backends.tiny_reasons import in_words
+from backends.tiny_report import LIMITS, PROMPT, Report
 
 WHOLE = (  # everything is shown of these
     *("gpt2", "gpt_neo", "gptj", "gpt_neox", "bloom", "falcon", "mpt", "opt", "codegen"),  # learned or no positions, ALiBi, parallel blocks
