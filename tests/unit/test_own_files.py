@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import json
+import os
 import re
 import signal
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -155,12 +159,49 @@ def test_beside_an_app_a_measure_that_hangs_is_given_up_and_the_run_goes_on(tmp_
     named: list[str] = []
     session.name_measure(named.append)
     assert len(list(session)) == 3
-    assert re.search(r"measure 'mine' gave no result within 0 s", session.broken["mine"])
+    assert re.search(r"measure 'mine' has taken 0 s for one token", session.broken["mine"])
     assert named == ["mine", ""], "called once only"
     end = time.monotonic() + 20
     while any(thread.name == "mav own measure" for thread in threading.enumerate()):
         assert time.monotonic() < end, "its thread goes on"
         time.sleep(0.01)
+
+
+COMMAND = """
+import sys
+from openmav.plugins import contracts
+contracts.MEASURE_LIMIT = float(sys.argv.pop(1))
+from openmav.cli.main import main
+sys.exit(main())
+"""
+HANGS = "    import pathlib, time\n    (pathlib.Path(__file__).parent / 'called').touch()\n    time.sleep(600)\n"
+
+
+def command(folder: Path, limit: float, *flags: str) -> subprocess.Popen[str]:
+    """mav with a measure that hangs, which is given up after `limit` seconds."""
+    file = written(folder, MEASURE.partition("    return")[0] + HANGS)
+    toy = ("--backend", "toy", "--model", "toy", "--prompt", "Hi", "--max-new-tokens", "3", "--measure", file)
+    line = [sys.executable, "-c", COMMAND, str(limit), *flags, *toy]
+    return subprocess.Popen(
+        line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**os.environ, "XDG_STATE_HOME": str(folder)}
+    )
+
+
+def test_without_an_app_a_measure_that_hangs_is_given_up_with_a_note(tmp_path: Path) -> None:
+    out, err = command(tmp_path, 0.2, "--json").communicate(timeout=60)
+    assert [json.loads(line)["type"] for line in out.splitlines()] == ["header", "step", "step", "step", "end"]
+    assert "mav: note: measure 'mine' has taken 0 s for one token and is no longer computed" in err
+
+
+@pytest.mark.skipif(os.name == "nt", reason="a signal to one process")
+def test_ctrl_c_is_obeyed_while_a_measure_hangs(tmp_path: Path) -> None:
+    run = command(tmp_path, 60, "--plain")
+    end = time.monotonic() + 60
+    while not (tmp_path / "called").exists():
+        assert time.monotonic() < end
+        time.sleep(0.02)
+    run.send_signal(signal.SIGINT)
+    assert run.wait(30) == 130
 
 
 def test_beside_an_app_a_measure_has_the_same_values(tmp_path: Path) -> None:

@@ -55,7 +55,9 @@ class PromptBatch:
 
     def _opened(self, backend: Backend, number: int) -> Outcome:
         try:
-            return Outcome(number, Session(backend, replace(self._settings, prompt=self._prompts[number])))
+            session = Session(backend, replace(self._settings, prompt=self._prompts[number]))
+            session.name_measure(lambda _name: None)  # so that one that hangs is given up
+            return Outcome(number, session)
         except UsageError as error:
             return Outcome(number, None, str(error))
 

@@ -106,7 +106,7 @@ class MeasureRunner:
         return freeze_values(values)
 
     def _compute(self, name: str, module: ModuleType, frame: Frame, context: Context) -> np.ndarray | Mapping[str, np.ndarray]:
-        """What the measure gives. An app is told of one that does not come with mav, and does not wait for it for ever.
+        """What the measure gives. A command is told of one that does not come with mav, and does not wait for it for ever.
 
         Raises MeasureError.
         """

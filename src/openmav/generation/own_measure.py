@@ -1,4 +1,4 @@
-"""Somebody's own measure beside an app: it may take its time, but one that hangs does not hold the model up for ever."""
+"""Somebody's own measure in an app or a command: it may take its time, but one that hangs does not hold the model up for ever."""
 
 from __future__ import annotations
 
@@ -27,8 +27,7 @@ def compute_or_give_up(name: str, module: ModuleType, frame: Frame, context: Con
     call = BackgroundCall(compute, "mav own measure")
     if not call.done.wait(contracts.MEASURE_LIMIT):
         call.give_up()
-        within = f"gave no result within {contracts.MEASURE_LIMIT:.0f} s and is no longer computed"
-        raise MeasureError(f"measure '{name}' {within}; --plain and --json wait for it")
+        raise MeasureError(f"measure '{name}' has taken {contracts.MEASURE_LIMIT:.0f} s for one token and is no longer computed")
     if call.error is not None:
         raise call.error
     return call.result  # type: ignore[return-value]

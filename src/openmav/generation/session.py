@@ -155,7 +155,10 @@ class Session:
         return preview(self._maker, self._defaults.completed(sampling))
 
     def name_measure(self, name: Callable[[str], None] | None) -> None:
-        """From now on `name` gets the name of a measure that does not come with mav before each call of it, and "" after it."""
+        """From now on `name` gets the name of a measure that does not come with mav before each call of it, and "" after it.
+
+        One that takes too long for a token is given up then, and stands in `broken`; without `name` it is waited for.
+        """
         self._runner.name_measure = name
 
     def want(self, measures: Sequence[str], layer: int | None = None, candidates: int = 0) -> None:

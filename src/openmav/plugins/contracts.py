@@ -12,7 +12,7 @@ from typing import Any
 
 from openmav.errors import Interruption, MeasureError, UsageError, words_of
 
-MEASURE_LIMIT = 10.0  # seconds that an app's engine waits for somebody's own measure of one token; it is named after 2
+MEASURE_LIMIT = 10.0  # seconds that a command waits for somebody's own measure of one token; an app names it after 2
 LARGEST = 2**30  # bytes of an array that somebody's own measure may give for one token
 ENTRY = {"panels": ("render", ("view", "width", "height")), "measures": ("compute", ("frame", "context"))}
 
