@@ -1,4 +1,4 @@
-"""Which backend runs a model: the one that was named, else llama.cpp for a GGUF file where it is installed."""
+"""Which backend runs a model: the one that was named, else llama.cpp for a GGUF file and the bundled model where it is installed."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def installed(monkeypatch: pytest.MonkeyPatch, there: bool) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda _name: found)
 
 
-def test_a_gguf_file_goes_to_llama_cpp_where_it_is_installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_gguf_file_and_the_bundled_model_go_to_llama_cpp_where_it_is_installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "one").mkdir()
     (tmp_path / "one" / "x.GGUF").write_bytes(b"")
     (tmp_path / "both").mkdir()
@@ -39,13 +39,13 @@ def test_a_gguf_file_goes_to_llama_cpp_where_it_is_installed(tmp_path: Path, mon
         str(tmp_path / "both"): "transformers",
         str(tmp_path): "transformers",
         "owner/model": "transformers",
-        "demo": "transformers",
+        "demo": "llamacpp",
         "x\0.y": "transformers",
     }
     installed(monkeypatch, True)
     assert {name: backend_for("auto", name) for name in names} == names
     assert backend_for("transformers", "x.gguf") == "transformers"
-    assert backend_for("llamacpp", "demo") == "llamacpp"
+    assert (backend_for("llamacpp", "demo"), backend_for("transformers", "demo")) == ("llamacpp", "transformers")
     installed(monkeypatch, False)
     assert {backend_for("auto", name) for name in names} == {"transformers"}
 
@@ -79,3 +79,45 @@ def test_a_session_and_its_recording_name_the_backend_that_was_chosen(tmp_path: 
         recorder.close()
     with Recording(tmp_path / "run.mav") as recording:
         assert recording.meta["settings"]["backend"] == "toy"
+
+
+class Lacking:
+    """A backend without a site that the bundled model has."""
+
+    def __init__(self) -> None:
+        self.missing = {"router.experts": {0: "no router"}, "mlp.hidden": {3: "it was not found"}}
+        self.closed = False
+
+    def close(self) -> None:
+        self.closed = True
+
+
+@pytest.mark.parametrize("problem", ["it fails its test", "it lacks a site"])
+def test_the_bundled_model_runs_in_transformers_and_says_why_where_llama_cpp_fails(problem: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    lacking, asked = Lacking(), []
+
+    def load(name: str, *_options: object) -> Lacking:
+        asked.append(name)
+        if problem == "it fails its test":
+            raise LoadError("its tensors have another layout: data")
+        return lacking
+
+    monkeypatch.setattr("openmav.backends.llamacpp.load", load)
+    monkeypatch.setattr("openmav.generation.opening.backend_for", lambda backend, _model: "llamacpp" if backend == "auto" else backend)
+    with open_session(Settings(prompt="It is", max_new_tokens=1)) as session:
+        assert (asked, session.info.backend, session.settings.backend) == (["demo"], "transformers", "transformers")
+        why = (
+            "its tensors have another layout: data" if problem == "it fails its test" else "mlp.hidden of layer 3 is none: it was not found"
+        )
+        assert f"transformers runs the bundled model, since llama.cpp does not: {why}" in session.info.notes
+        assert session.step().token
+    assert lacking.closed == (problem == "it lacks a site")
+
+
+def test_who_asks_for_llama_cpp_hears_why_it_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    def load(*_options: object) -> None:
+        raise LoadError("its tensors have another layout: data")
+
+    monkeypatch.setattr("openmav.backends.llamacpp.load", load)
+    with pytest.raises(LoadError, match="another layout"):
+        open_session(Settings(prompt="It is", backend="llamacpp"))

@@ -11,8 +11,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from openmav.backends.shared.largest import SMALL, most_likely
 from openmav.errors import UsageError
-from openmav.generation.sampler import SMALL, Sampler, build_chain, most_likely
+from openmav.generation.sampler import Sampler, build_chain
 from openmav.settings.sampling import Sampling, SamplingOptions
 
 LOGITS = torch.tensor([2.0, 1.0, 0.5, -1.0, -3.0])

@@ -10,6 +10,9 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, TypeVar, runtime_checkable
 
+import numpy as np
+from numpy.typing import NDArray
+
 from openmav.record import ModelInfo
 from openmav.record.attribution_result import Explanation
 from openmav.settings.generation_defaults import GenerationDefaults
@@ -21,6 +24,7 @@ if TYPE_CHECKING:
     from transformers import LogitsProcessorList
 
 T = TypeVar("T")
+Numbers: TypeAlias = "Tensor | NDArray[Any]"  # of one forward pass; all of them are of one kind
 NO_ATTENTION, NO_MLP = "no attention in this layer", "no MLP in this layer"  # reasons why a part is missing
 Progress: TypeAlias = Callable[[str, float | None], None]  # called with what is being done, and the share of it that is done, 0..1
 
@@ -57,7 +61,7 @@ class Directions:
 
 
 class Head(Protocol):
-    """Computes logits from the residual stream, through the model's own modules."""
+    """Computes logits from the residual stream, through the model's own modules; from numpy arrays, where a frame has them, arrays."""
 
     def logits(self, residuals: Tensor) -> Tensor:
         """[n, width] of any layers -> [n, vocab] fp32: what the model would predict if these were outputs of the last layer."""
@@ -76,10 +80,10 @@ class Head(Protocol):
         """
 
 
-class Layers(Sequence["Tensor"]):
-    """What every layer has, alike in each, as one tensor `whole` [layers, ...]; a sequence of the layers' values."""
+class Layers(Sequence[Any]):
+    """What every layer has, alike in each, as one tensor or array `whole` [layers, ...]; a sequence of the layers' values."""
 
-    def __init__(self, whole: Tensor) -> None:
+    def __init__(self, whole: Any) -> None:
         self.whole = whole
 
     def __len__(self) -> int:
@@ -88,8 +92,8 @@ class Layers(Sequence["Tensor"]):
     def __getitem__(self, layer: Any) -> Any:
         return self.whole[layer]
 
-    def __iter__(self) -> Iterator[Tensor]:
-        return iter(self.whole.unbind(0))
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self.whole if isinstance(self.whole, np.ndarray) else self.whole.unbind(0))
 
 
 @dataclass
@@ -118,8 +122,25 @@ class Frame:
     @property
     def last_residual(self) -> Tensor | None:
         """[width]: the residual stream after the last layer that runs."""
-        rows = [row for layer, row in enumerate(self.sites["residual.after"]) if layer not in self.idle]
-        return rows[-1] if rows else None
+        last: Tensor | None = self._last(self.sites["residual.after"])
+        return last
+
+    def _last(self, rows: Sequence[Any]) -> Any:
+        return next((row for layer, row in reversed(list(enumerate(rows))) if layer not in self.idle), None)
+
+    @property
+    def raw(self) -> Numbers:
+        """The logits as the backend has made them: `logits`, or a numpy array."""
+        return self.logits
+
+    def rows(self, site: str) -> Sequence[Any]:
+        """A site as the backend has made it: of `sites`, or numpy arrays."""
+        return self.sites[site]
+
+    @property
+    def last_row(self) -> Any:
+        """The last residual, as `rows` has it."""
+        return self._last(self.rows("residual.after"))
 
     def once(self, name: str, compute: Callable[[Frame], T]) -> T:
         """compute(self), cached under `name` for all measures that use it; they must not modify it."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 import time
 import traceback
 from collections.abc import Callable, Sequence
@@ -96,9 +98,9 @@ class Engine:
         from openmav.generation.opening import open_session
 
         if self.settings.threads is not None:  # this process is mav's own: measures keep to them as well
-            import torch
-
-            torch.set_num_threads(self.settings.threads)
+            os.environ["OMP_NUM_THREADS"] = str(self.settings.threads)  # for torch, where it is imported from now on
+            if torch := sys.modules.get("torch"):
+                torch.set_num_threads(self.settings.threads)
         session = open_session(self.settings, self.reporter.loading)
         session.progress = self.reporter.reading
         session.name_measure(self._name_measure)

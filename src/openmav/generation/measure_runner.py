@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import ModuleType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
@@ -15,7 +15,7 @@ from openmav.backends.sites import HEAD_SITES, SITES
 from openmav.errors import MeasureError, UsageError
 from openmav.generation.detokenize import TokenStrings
 from openmav.generation.own_measure import compute_or_give_up
-from openmav.measures.base import Context
+from openmav.measures.base import Context, array_of
 from openmav.plugins import registry
 from openmav.record import RANK_EDGES, Baseline, Candidates, EndReason, Step, Timing, freeze_values, frozen, lacking, measure_of
 from openmav.settings import Settings
@@ -82,7 +82,7 @@ class MeasureRunner:
     def context(self, frame: Frame, choice: Choice, sampling: Sampling) -> Context:
         """What measures may see of a forward pass besides its sites."""
         return Context(
-            logits=frame.logits,
+            logits=cast(Any, frame.raw),
             probs=choice.probs,
             sampled_probs=choice.sampled_probs,
             top_ids=choice.top_ids,
@@ -110,7 +110,10 @@ class MeasureRunner:
 
         Raises MeasureError.
         """
-        if self.name_measure is None or module.__name__.startswith("openmav.measures."):
+        if module.__name__.startswith("openmav.measures."):
+            return module.compute(frame, context)  # type: ignore[no-any-return]
+        context = context.with_tensors()
+        if self.name_measure is None:
             return module.compute(frame, context)  # type: ignore[no-any-return]
         self.name_measure(name)
         try:
@@ -197,12 +200,12 @@ class MeasureRunner:
 
     def candidates(self, frame: Frame, choice: Choice | Context, others: Sequence[int] = ()) -> Candidates:
         """The most likely tokens, the chosen one, and `others`, those in the order of their logits."""
-        chosen = choice.top_ids.numpy()[: self._candidates].tolist()
+        chosen = choice.top_ids[: self._candidates].tolist()
         more = {choice.token_id, *others} - {*chosen}
-        chosen += sorted(more, key=lambda token_id: -float(frame.logits[token_id]))
+        chosen += sorted(more, key=lambda token_id: -float(frame.raw[token_id]))
         ids = np.array(chosen, dtype=np.int64)
-        columns = (frame.logits, choice.probs, choice.sampled_probs)
-        logits, probs, sampled = (frozen(column.numpy()[ids]) for column in columns)
+        columns = (frame.raw, choice.probs, choice.sampled_probs)
+        logits, probs, sampled = (frozen(array_of(column)[ids]) for column in columns)
         return Candidates(frozen(ids), tuple(self.strings[i] for i in chosen), logits, probs, sampled)
 
 

@@ -6,15 +6,16 @@ from dataclasses import replace
 from typing import cast
 
 from openmav.backends.base import Backend, Intervening, LoadOptions, Progress
-from openmav.backends.loading.choice import backend_for
+from openmav.backends.loading.choice import LLAMACPP, TRANSFORMERS, backend_for
 from openmav.backends.shared.second_cache import SecondCache
-from openmav.errors import UsageError
+from openmav.errors import EngineError, LoadError, LoadTimeoutError, UsageError
 from openmav.generation.comparison import Follower
 from openmav.generation.session import Session
 from openmav.plugins import registry
-from openmav.settings import Settings
+from openmav.settings import AUTO, DEMO, Settings
 
 CHECKED = 1000  # tokens whose text both vocabularies are asked for
+NOT_IN_DEMO = frozenset({"other.out", "router.experts", "router.weights"})
 LOADED = ("model", "backend", "device", "dtype", "trust_remote_code", "threads", "gpu_layers")  # settings that make another model
 
 
@@ -35,10 +36,41 @@ def _open(settings: Settings, progress: Progress | None = None) -> Session:
     settings.constraint.grammar()
     for file in settings.measure_files:
         registry.load("measures", registry.add_file("measures", file))
-    settings = replace(settings, backend=backend_for(settings.backend, settings.model))
-    module = registry.load("backends", settings.backend)
+    chosen = backend_for(settings.backend, settings.model)
+    load = _load_demo if settings.model == DEMO and settings.backend == AUTO and chosen == LLAMACPP else _load
+    backend = load(replace(settings, backend=chosen), progress)
+    return Session(backend, replace(settings, backend=backend.info.backend if settings.backend == AUTO else chosen))
+
+
+def _load(settings: Settings, progress: Progress | None = None) -> Backend:
     options = LoadOptions(settings.device, settings.dtype, settings.trust_remote_code, settings.threads, settings.gpu_layers)
-    return Session(module.load(settings.model, options, progress), settings)
+    backend: Backend = registry.load("backends", settings.backend).load(settings.model, options, progress)
+    return backend
+
+
+def _load_demo(settings: Settings, progress: Progress | None = None) -> Backend:
+    """The bundled model in llama.cpp, which nobody asked for: where it does not run there, or not whole, transformers runs it."""
+    try:
+        backend = _load(settings, progress)
+        why = _lost(backend)
+        if not why:
+            return backend
+        backend.close()
+    except (EngineError, LoadError, UsageError) as error:
+        if isinstance(error, LoadTimeoutError):
+            raise
+        why = str(error)
+    backend = _load(replace(settings, backend=TRANSFORMERS), progress)
+    backend.info = replace(
+        backend.info, notes=(*backend.info.notes, f"transformers runs the bundled model, since llama.cpp does not: {why}")
+    )
+    return backend
+
+
+def _lost(backend: Backend) -> str:
+    """What of the bundled model was not found or not proved; "" for nothing."""
+    lost = {site: reasons for site, reasons in backend.missing.items() if site not in NOT_IN_DEMO}
+    return next((f"{site} of layer {layer} is none: {why}" for site, reasons in lost.items() for layer, why in reasons.items()), "")
 
 
 def open_pair(a: Settings, b: Settings, progress: Progress | None = None) -> tuple[Session, Session]:

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from openmav.generation.step_maker import StepMaker
 from openmav.measures import distribution, sampling_stages
-from openmav.record import freeze_values, frozen
+from openmav.measures.base import array_of
+from openmav.record import Array, freeze_values, frozen
 from openmav.record.sampling_preview import SamplingPreview
 from openmav.settings.sampling import Sampling
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from openmav.generation.sampler import Choice
 
 
@@ -21,8 +22,6 @@ def preview(maker: StepMaker, sampling: Sampling) -> SamplingPreview | None:
 
     Its forward pass is run once more where it is no longer captured. Nothing is drawn.
     """
-    import torch
-
     if not maker.tree.steps:
         return None
     step, ids = maker.tree.steps[-1], maker.token_ids[:-1]
@@ -34,17 +33,12 @@ def preview(maker: StepMaker, sampling: Sampling) -> SamplingPreview | None:
     context = maker.runner.context(frame, choice, sampling)
     values = {**sampling_stages.compute(frame, context), "distribution": distribution.compute(frame, context)}
     names = ("raw", *(stage.name for stage in choice.stages), *(("greedy",) if sampling.greedy else ()))
-    kept = torch.from_numpy(step.candidates.token_ids.copy())
-    probs = torch.stack([row[kept] for row in _rows(choice, sampling)])
-    tokens = step.candidates.tokens
-    return SamplingPreview(
-        sampling, step.index, step.token_id, step.candidates.token_ids, tokens, names, frozen(probs.numpy()), freeze_values(values)
-    )
+    kept, tokens = step.candidates.token_ids, step.candidates.tokens
+    probs = np.stack([row[kept] for row in _rows(choice, sampling)])
+    return SamplingPreview(sampling, step.index, step.token_id, kept, tokens, names, frozen(probs), freeze_values(values))
 
 
-def _rows(choice: Choice, sampling: Sampling) -> list[Tensor]:
+def _rows(choice: Choice, sampling: Sampling) -> list[Array]:
     """[vocab] probabilities: raw, after each stage, and where nothing is drawn all on the token with the largest score."""
-    import torch
-
-    rows = [choice.probs, *(torch.softmax(stage.scores, dim=-1) for stage in choice.stages)]
-    return [*rows, choice.sampled_probs] if sampling.greedy else rows
+    rows = [array_of(choice.probs), *(sampling_stages.softmax(stage.scores).astype(np.float32) for stage in choice.stages)]
+    return [*rows, array_of(choice.sampled_probs)] if sampling.greedy else rows

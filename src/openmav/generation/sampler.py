@@ -8,21 +8,21 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
-import torch
-from torch import Tensor
 
-from openmav.measures.base import SamplingStage
-from openmav.record import RANK_EDGES, Array, Ids
+from openmav.backends.base import Numbers
+from openmav.backends.shared.largest import most_likely
+from openmav.measures.base import SamplingStage, array_of
+from openmav.record import RANK_EDGES, Array
 from openmav.settings.sampling import Sampling
 
 if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
     from transformers import LogitsProcessorList
 
-SMALL = 8192  # logits; of more, the ids are found faster by the value of the last of them, of fewer in one call
-GROUPS = 4  # times as many groups as ids: few of the largest stand in one group
 LEAST = np.float32(-200.0)  # stands for the logarithm of a weight that is 0, -inf as it may be, so that 0 ln 0 = 0
 
 
@@ -34,33 +34,37 @@ class DrawnToken:
     """
 
     token_id: int
-    sampled_probs: Tensor | int
+    sampled_probs: Numbers | int
     stages: tuple[SamplingStage, ...] = ()
 
 
 @dataclass(frozen=True)
 class Choice:
-    """A chosen token and the distribution that it came from; tensors are fp32 on the CPU."""
+    """A chosen token and the distribution that it came from, fp32 on the CPU: arrays where the logits were one, else tensors."""
 
     token_id: int
     logprob: float  # raw, natural log
     entropy: float  # of the raw distribution, nats
-    probs: Tensor  # [vocab] raw
-    sampled_probs: Tensor  # [vocab] after the chain; one-hot when greedy
-    top_ids: Tensor  # [n] the most likely by raw logits, in order
+    probs: Any  # [vocab] raw
+    sampled_probs: Any  # [vocab] after the chain; one-hot when greedy
+    top_ids: Any  # [n] the most likely by raw logits, in order
     stages: tuple[SamplingStage, ...] = ()  # what each stage of the chain left, in their order; stages that are off are not there
     rank: int = -1  # how many tokens have a larger raw logit; -1 where the logits are NaN
+
+
+State: TypeAlias = "Tensor | int"  # of a generator; a number: the beginning of that seed's stream
 
 
 class Sampler:
     """Draws one token after another; the state of its generator can be read and put back, so that a step can be undone.
 
-    `build` makes the logits processors for a sampling; None from it: nothing is to be done.
+    `build` makes the logits processors for a sampling; None from it: nothing is to be done. The generator is torch's, and made when
+    something is drawn: greedy choosing needs none.
     """
 
     def __init__(self, sampling: Sampling, build: Callable[[Sampling], LogitsProcessorList | None] | None = None) -> None:
-        self._generator = torch.Generator().manual_seed(sampling.seed)
-        self._state: Tensor | None = None  # of the generator, since the last draw
+        self._generator: torch.Generator | None = None
+        self._state: State | None = sampling.seed  # since the last draw
         self._build = build or build_chain
         self.use(sampling)
 
@@ -74,59 +78,73 @@ class Sampler:
         return self if sampling == self.sampling else Sampler(sampling, self._build)
 
     @property
-    def state(self) -> Tensor:
+    def state(self) -> State:
         """Of the generator; one and the same object until something is drawn."""
         if self._state is None:
+            assert self._generator is not None
             self._state = self._generator.get_state()
         return self._state
 
     @state.setter
-    def state(self, state: Tensor) -> None:
-        self._generator.set_state(state)
-        self._state = state
+    def state(self, state: State) -> None:
+        self._generator, self._state = None, state
 
     def restart(self) -> None:
         """The stream of random numbers from its beginning."""
-        self._generator.manual_seed(self.sampling.seed)
-        self._state = None
+        self.state = self.sampling.seed
 
-    def choose(self, logits: Tensor, ids: Sequence[int], forced: int | None = None, allowed: Tensor | None = None) -> Choice:
+    def choose(self, logits: Numbers, ids: Sequence[int], forced: int | None = None, allowed: Tensor | None = None) -> Choice:
         """[vocab] fp32 and the tokens so far -> a Choice. A forced token is not drawn and leaves the generator alone.
 
         `allowed` [vocab] bool: what a constraint leaves, before all else; None: everything.
         """
         return self.describe(logits, self.draw(logits, ids, forced, allowed))
 
-    def draw(self, logits: Tensor, ids: Sequence[int], forced: int | None = None, allowed: Tensor | None = None) -> DrawnToken:
+    def draw(self, logits: Numbers, ids: Sequence[int], forced: int | None = None, allowed: Tensor | None = None) -> DrawnToken:
         """The token of `choose` alone; what it came from can be described later."""
         stages = self._through_the_chain(logits, ids, allowed) if self.chain or allowed is not None else ()
         scores = stages[-1].scores if stages else logits
         if self.sampling.greedy:
-            largest = int(scores.numpy().argmax())
+            largest = int(array_of(scores).argmax())
             return DrawnToken(largest if forced is None else forced, largest, stages)
-        sampled_probs = torch.softmax(scores, dim=-1)
+        import torch
+
+        sampled_probs = torch.softmax(torch.as_tensor(scores), dim=-1)
         return DrawnToken(self._draw(sampled_probs) if forced is None else forced, sampled_probs, stages)
 
     @staticmethod
-    def describe(logits: Tensor, drawn: DrawnToken) -> Choice:
+    def describe(logits: Numbers, drawn: DrawnToken) -> Choice:
         """The distribution that a token was drawn from, [vocab] fp32."""
-        scores, token, sampled_probs = logits.numpy(), drawn.token_id, drawn.sampled_probs
+        scores, token, sampled_probs = array_of(logits), drawn.token_id, drawn.sampled_probs
         top = most_likely(scores, RANK_EDGES[-1])
         leads = len(top) > 1 and bool(scores[top[0]] > scores[top[1]])
         if isinstance(sampled_probs, int):
             sampled = np.zeros(len(scores), dtype=np.float32)
             sampled[sampled_probs] = 1.0
-            sampled_probs = torch.from_numpy(sampled)
+            sampled_probs = sampled
         probs, logprob, entropy = distribution(scores, token, float(scores[top[0]]))
         place = 0 if leads and token == top[0] else rank(scores, token)
-        return Choice(token, logprob, entropy, torch.from_numpy(probs), sampled_probs, torch.from_numpy(top), drawn.stages, place)
+        shown: Any = (probs, array_of(sampled_probs), top)
+        if not isinstance(logits, np.ndarray):
+            import torch
 
-    @torch.inference_mode()
-    def _through_the_chain(self, logits: Tensor, ids: Sequence[int], allowed: Tensor | None) -> tuple[SamplingStage, ...]:
+            shown = [torch.from_numpy(one) for one in shown]
+        probs, sampled_probs, top = shown
+        return Choice(token, logprob, entropy, probs, sampled_probs, top, drawn.stages, place)
+
+    def _through_the_chain(self, given: Numbers, ids: Sequence[int], allowed: Tensor | None) -> tuple[SamplingStage, ...]:
         """What each stage that is on makes of [vocab] scores, one after the other.
 
         A constraint wins over the model's own settings: a stage that would leave no token of those allowed is left out.
         """
+        import torch
+
+        with torch.inference_mode():
+            return self._stages(torch.as_tensor(given), ids, allowed)
+
+    def _stages(self, logits: Tensor, ids: Sequence[int], allowed: Tensor | None) -> tuple[SamplingStage, ...]:
+        import torch
+
         result = [] if allowed is None else [SamplingStage("constraint", logits.masked_fill(~allowed, float("-inf")))]
         if not self.chain:
             return tuple(result)
@@ -146,40 +164,18 @@ class Sampler:
 
     def _draw(self, probs: Tensor) -> int:
         """One token; from logits that are NaN nothing can be drawn, so the first token stands for them."""
+        import torch
+
         if not bool(torch.isfinite(probs).all()):
             return int(torch.nan_to_num(probs).argmax())
+        if self._generator is None:
+            self._generator = torch.Generator()
+            if isinstance(self._state, int):
+                self._generator.manual_seed(self._state)
+            elif self._state is not None:
+                self._generator.set_state(self._state)
         self._state = None
         return int(torch.multinomial(probs, 1, generator=self._generator))
-
-
-def most_likely(logits: Array, count: int) -> Ids:
-    """The ids of the `count` largest of [vocab], or all, largest first; NaN stands before all else.
-
-    By numpy: on logits that it has not seen, torch.topk takes twice as long. Of many, all that are smaller than the largest of
-    `count` groups are left out first: to look at each once costs a fifth of sorting them by halves.
-    """
-    groups = GROUPS * count
-    if len(logits) <= count:
-        ids = np.arange(len(logits))
-    elif len(logits) <= max(SMALL, groups):
-        ids = logits.argpartition(len(logits) - count)[-count:]
-    else:
-        largest = logits[: len(logits) // groups * groups].reshape(-1, groups).max(axis=0)
-        ids = _not_below(logits, _kth(largest, count))
-        values = logits[ids]
-        ids = ids[_not_below(values, _kth(values, count))]
-    return ids[logits[ids].argsort()[::-1][:count]]
-
-
-def _kth(values: Array, count: int) -> np.float32:
-    """The `count`-th largest."""
-    kth: np.float32 = np.partition(values, len(values) - count)[-count]
-    return kth
-
-
-def _not_below(values: Array, least: np.float32) -> Ids:
-    ids: Ids = np.flatnonzero(~(values < least))  # NaN is not below
-    return ids
 
 
 def rank(logits: Array, token_id: int) -> int:

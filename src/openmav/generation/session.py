@@ -34,7 +34,7 @@ from openmav.settings.sampling import Sampling
 from openmav.settings.sites import Swept
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from openmav.generation.sampler import State
 
 BURST = 0.03  # seconds: shorter than an eye or a key notices
 
@@ -57,7 +57,7 @@ class Session:
         self.comparison: Comparison | None = None  # what the text is compared with
         prompt = read_prompt(backend, settings)
         self._stopping = StoppingCriteria(backend, settings, self._defaults.generation)
-        self._tree: BranchTree[Tensor] = BranchTree(prompt, self._stopping.begin(prompt.token_ids))
+        self._tree: BranchTree[State] = BranchTree(prompt, self._stopping.begin(prompt.token_ids))
         self._sampler = Sampler(self._defaults.sampling, lambda sampling: self._defaults.processors(sampling, self.prompt.token_ids))
         self._runs = ModelRuns(backend)
         strings = TokenStrings.of(backend, prompt.token_ids)

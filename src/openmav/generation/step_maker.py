@@ -18,9 +18,7 @@ from openmav.record import Baseline, Prompt, Step
 from openmav.record.comparison import Comparison
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
-    from openmav.generation.sampler import Choice, Sampler
+    from openmav.generation.sampler import Choice, Sampler, State
 
 
 class FollowsText(Protocol):
@@ -42,7 +40,7 @@ class StepMaker:
     """Makes the steps of a text; `text` knows its visible characters, `newest` is what the newest step was made from."""
 
     def __init__(
-        self, tree: BranchTree[Tensor], runs: ModelRuns, sampler: Sampler, runner: MeasureRunner, stopping: StoppingCriteria
+        self, tree: BranchTree[State], runs: ModelRuns, sampler: Sampler, runner: MeasureRunner, stopping: StoppingCriteria
     ) -> None:
         self.tree, self.runs, self.sampler, self.runner, self.stopping = tree, runs, sampler, runner, stopping
         self.progress: Progress | None = None  # called for what takes longer than a token
@@ -65,7 +63,7 @@ class StepMaker:
         """
         ids, before, end = self.token_ids, len(self.tree.steps), time.perf_counter() + seconds
         drawn: list[PendingStep] = []
-        states: list[Tensor] = []  # of the sampler, before each
+        states: list[State] = []  # of the sampler, before each
         try:
             with self.runs.current.ready():
                 while not drawn or (drawn[-1].reason is None and len(drawn) != most and time.perf_counter() < end):
@@ -91,7 +89,7 @@ class StepMaker:
         frame = self._frame(self.runs.current, ids)
         started = time.perf_counter()
         sampler = self.sampler
-        drawn = sampler.draw(frame.logits, self._read_by(sampler, ids), token_id, self.stopping.allowed(ids))
+        drawn = sampler.draw(frame.raw, self._read_by(sampler, ids), token_id, self.stopping.allowed(ids))
         chosen = time.perf_counter()
         reason = self.stopping.by_token(prompt, [*ids, drawn.token_id])
         text = self.text.add(drawn.token_id, last=reason is not None)
@@ -103,7 +101,7 @@ class StepMaker:
     def finish(self, pending: PendingStep, ids: Sequence[int]) -> Step:
         """All of it as a Step, with the baseline model's numbers at its place among the generated `ids` where the model is modified."""
         began = time.perf_counter()
-        choice = self.sampler.describe(pending.frame.logits, pending.drawn)
+        choice = self.sampler.describe(pending.frame.raw, pending.drawn)
         context = self.runner.context(pending.frame, choice, pending.sampling)
         step = self.runner.freeze(pending, choice, context, time.perf_counter() - began)
         if self.follower is not None:
@@ -118,7 +116,7 @@ class StepMaker:
     def choose(self, frame: Frame, ids: Sequence[int], token_id: int | None, sampler: Sampler | None = None) -> Choice:
         """What comes after the generated `ids`, by the current sampler or by another one."""
         sampler = sampler or self.sampler
-        return sampler.choose(frame.logits, self._read_by(sampler, ids), token_id, self.stopping.allowed(ids))
+        return sampler.choose(frame.raw, self._read_by(sampler, ids), token_id, self.stopping.allowed(ids))
 
     def _read_by(self, sampler: Sampler, ids: Sequence[int]) -> Sequence[int]:
         """The text after the generated `ids`, for a sampler whose stages look at it."""

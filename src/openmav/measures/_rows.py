@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from openmav.backends.base import Frame
-from openmav.measures.base import alike, stacked
+from openmav.measures.base import alike, array_of, stacked
 from openmav.record import Array
 
 SINK = 1e-4  # the rest of a row that sums to less than 1 - SINK is a learned sink's; a smaller rest is rounding
@@ -27,8 +27,8 @@ def learned_share(frame: Frame) -> Array:
 
 
 def _rows_over_tokens(frame: Frame) -> Array:
-    others = frame.other_keys or [0] * len(frame.sites["attention.probs"])
-    rows = [None if row is None else row[:, count:] for row, count in zip(frame.sites["attention.probs"], others, strict=True)]
+    others = frame.other_keys or [0] * len(frame.rows("attention.probs"))
+    rows = [None if row is None else row[:, count:] for row, count in zip(frame.rows("attention.probs"), others, strict=True)]
     heads = max((row.shape[0] for row in rows if row is not None), default=frame.heads)
     tokens = max((row.shape[1] for row in rows if row is not None), default=0)
     tokens = max(tokens, frame.tokens)
@@ -37,7 +37,7 @@ def _rows_over_tokens(frame: Frame) -> Array:
         stack, _ = stacked([rows[i] for i in layers])
         assert stack is not None
         result[layers, : stack.shape[1]] = 0.0
-        result[layers, : stack.shape[1], tokens - stack.shape[2] :] = stack.cpu().numpy()
+        result[layers, : stack.shape[1], tokens - stack.shape[2] :] = array_of(stack)
     return result
 
 
@@ -46,7 +46,7 @@ def visible(frame: Frame) -> Array:
 
     Counts the scores that are not masked; where only rows are known, the weights that are not exactly 0.
     """
-    rows, scores = frame.sites["attention.probs"], frame.sites["attention.scores"]
+    rows, scores = frame.rows("attention.probs"), frame.rows("attention.scores")
     heads = max((row.shape[0] for row in rows if row is not None), default=frame.heads)
     result = np.full((len(rows), heads), np.nan, dtype=np.float32)
     for layers in alike(rows):
@@ -57,18 +57,18 @@ def visible(frame: Frame) -> Array:
             row, _ = stacked([rows[i] for i in layers])
             assert row is not None
             seen = row != 0
-        result[layers, : seen.shape[1]] = seen.sum(-1).cpu().numpy()
+        result[layers, : seen.shape[1]] = array_of(seen.sum(-1))
     return result
 
 
 def _on_others(frame: Frame) -> Array:
     """[layers, heads]: the attention to keys that stand for no single token."""
-    rows = frame.sites["attention.probs"]
+    rows = frame.rows("attention.probs")
     heads = max((len(row) for row in rows if row is not None), default=frame.heads)
     result = np.zeros((len(rows), heads), dtype=np.float32)
     for layer, (row, count) in enumerate(zip(rows, frame.other_keys)):
         if row is not None and count:
-            result[layer, : len(row)] = row[:, :count].double().sum(-1).cpu().numpy()
+            result[layer, : len(row)] = array_of(row[:, :count]).sum(-1, dtype=np.float64)
     return result
 
 

@@ -9,34 +9,31 @@ Source: Clark et al., "What Does BERT Look At?" (2019), section 3.3.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import Any
 
 import numpy as np
 
 from openmav.backends.base import Frame
-from openmav.measures.base import Context, alike, is_small, stacked
+from openmav.measures.base import Context, alike, array_of, is_small, stacked
 from openmav.record import Array
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 TITLE = "attention entropy"
 NEEDS = ("attention.probs",)
 LEAST = np.float32(-200.0)  # finite where a row is exactly 0; ln of the smallest fp32 is -103
 
 
-def entropy(rows: Tensor) -> Array:
+def entropy(rows: Any) -> Array:
     """[..., keys] fp32 -> [...]."""
-    import torch
-
     if is_small(rows):
-        weights = rows.numpy()
+        weights = array_of(rows)
         with np.errstate(divide="ignore"):
             logs = np.log(weights)
         np.maximum(logs, LEAST, out=logs)
         logs *= weights
         sums = logs.sum(-1)
     else:
+        import torch
+
         sums = torch.log(rows).clamp_min_(float(LEAST)).mul_(rows).sum(-1).cpu().numpy()
     entropies: Array = np.maximum(0.0 - sums, 0.0)  # below 0 by rounding only
     return entropies
@@ -48,7 +45,7 @@ def compute(frame: Frame, _context: Context) -> Array:
 
 
 def _entropies(frame: Frame) -> Array:
-    rows = frame.sites["attention.probs"]
+    rows = frame.rows("attention.probs")
     groups = alike(rows)
     if len(groups) == 1 and len(groups[0]) == len(rows):
         return _of(rows)
@@ -60,7 +57,7 @@ def _entropies(frame: Frame) -> Array:
     return result
 
 
-def _of(rows: Sequence[Tensor | None]) -> Array:
+def _of(rows: Sequence[Any]) -> Array:
     """Entropies of rows that are all present and of one shape."""
     stack, _ = stacked(rows)
     assert stack is not None

@@ -16,16 +16,13 @@ Source: Elhage et al., "A Mathematical Framework for Transformer Circuits" (2021
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from openmav.backends.base import Directions, Frame
-from openmav.measures.base import Context, stacked
-
-if TYPE_CHECKING:
-    from torch import Tensor
+from openmav.measures.base import Context, array_of, stacked
 
 TITLE = "attribution"
 NEEDS = ("attention.out", "mlp.out", "other.out", "residual.before", "residual.after", "head.direction")
@@ -35,20 +32,20 @@ PARTS = ("attention.out", "mlp.out", "other.out")
 
 def compute(frame: Frame, context: Context) -> Mapping[str, NDArray]:
     """fp32, summed in fp64; NaN where a layer has no such part, and everywhere (with ids -1) where the head has no direction."""
-    layers = len(frame.sites["residual.after"])
+    layers = len(frame.rows("residual.after"))
     ids = np.array([context.token_id, *context.top_ids[:TOP].tolist()])
     parts = np.full((layers, 2, len(ids)), np.nan)
     embedding, other, bias, logit = np.full((4, 1, len(ids)), np.nan)
-    first = next((row for layer, row in enumerate(frame.sites["residual.before"]) if layer not in frame.idle), None)
+    first = next((row for layer, row in enumerate(frame.rows("residual.before")) if layer not in frame.idle), None)
     lines = _directions(frame, ids)
     if first is not None and lines is not None:
-        parts[:, 0], parts[:, 1], others = (_along(frame.sites[site], lines) for site in PARTS)
+        parts[:, 0], parts[:, 1], others = (_along(frame.rows(site), lines) for site in PARTS)
         followed = _followed(frame)
         parts[:followed] = np.nan
         other = np.nansum(others[followed:], axis=0, keepdims=True)
         if followed == 0:
             embedding = _dot([first], lines.before(0))
-        bias, logit = (numbers.cpu().double().numpy()[None] for numbers in (lines.constants, lines.logits))
+        bias, logit = (array_of(numbers).astype(np.float64)[None] for numbers in (lines.constants, lines.logits))
     else:
         ids[1:] = -1
     rest = logit - bias - np.nan_to_num(embedding) - np.nan_to_num(other) - np.nansum(parts, axis=(0, 1))
@@ -66,7 +63,7 @@ def _followed(frame: Frame) -> int:
     """The first layer whose parts can be traced to the end: no later layer changes the stream in an unknown way."""
     sites = ("attention.out", "mlp.out", "residual.before", "residual.after")
     unknown = 0
-    for layer, (attention, mlp, before, after) in enumerate(zip(*(frame.sites[site] for site in sites))):
+    for layer, (attention, mlp, before, after) in enumerate(zip(*(frame.rows(site) for site in sites))):
         if attention is not None or mlp is not None or layer in frame.idle:
             continue
         if before is None or after is None or not bool((before == after).all()):
@@ -76,21 +73,24 @@ def _followed(frame: Frame) -> int:
 
 def _directions(frame: Frame, ids: NDArray[np.int64]) -> Directions | None:
     """The directions of the tokens' logits; None where the head has none."""
-    last = frame.last_residual
-    return None if last is None or frame.head is None else frame.head.directions(last, ids.tolist(), frame.logits)
+    last: Any = frame.last_row
+    logits: Any = frame.raw
+    return None if last is None or frame.head is None else frame.head.directions(last, ids.tolist(), logits)
 
 
-def _along(rows: Sequence[Tensor | None], lines: Directions) -> NDArray[np.float64]:
+def _along(rows: Sequence[Any], lines: Directions) -> NDArray[np.float64]:
     """[layers, directions]: what each layer's row adds to each logit, fp64; NaN for a row that is None."""
     if not lines.kept:
         return _dot(rows, lines.vectors)
     return np.concatenate([_dot([row], lines.before(layer + 1)) for layer, row in enumerate(rows)])
 
 
-def _dot(vectors: Sequence[Tensor | None], directions: Tensor) -> NDArray[np.float64]:
+def _dot(vectors: Sequence[Any], directions: Any) -> NDArray[np.float64]:
     """[vectors, directions]: each vector . each direction [width], fp64; NaN for a vector that is None."""
     products = np.full((len(vectors), len(directions)), np.nan)
     stack, layers = stacked(vectors)
-    if stack is not None:
+    if isinstance(directions, np.ndarray) and stack is not None:
+        products[layers] = stack.astype(np.float64) @ directions.astype(np.float64).T
+    elif stack is not None:
         products[layers] = (stack.double() @ directions.to(stack.device).double().T).cpu().numpy()
     return products

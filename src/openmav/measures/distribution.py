@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from openmav.backends.base import Frame
-from openmav.measures.base import Context
+from openmav.measures.base import Context, array_of
 from openmav.record import RANK_EDGES, Array
 
 TITLE = "output distribution"
@@ -19,9 +19,9 @@ _FIRST = np.array([0, *RANK_EDGES[:-1]])  # the first rank of each bin, counted 
 
 def compute(_frame: Frame, context: Context) -> Array:
     """[len(RANK_EDGES) + 1, 2] fp32; the sums run in fp64."""
-    top = context.top_ids.numpy()[: RANK_EDGES[-1]]
-    ranked, sampled = np.empty((2, len(top))), context.sampled_probs.numpy()
-    ranked[0], ranked[1] = context.probs.numpy()[top], sampled[top]
+    top = array_of(context.top_ids)[: RANK_EDGES[-1]]
+    ranked, sampled = np.empty((2, len(top))), array_of(context.sampled_probs)
+    ranked[0], ranked[1] = array_of(context.probs)[top], sampled[top]
     first = _FIRST[len(top) > _FIRST]
     masses = np.zeros((len(RANK_EDGES) + 1, 2), dtype=np.float32)
     masses[: len(first)] = np.add.reduceat(ranked, first, axis=1).T

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from openmav.backends.base import Frame
 from openmav.measures import neurons
-from openmav.measures.base import Context
+from openmav.measures.base import Context, array_of
 
 TITLE = "neuron tokens"
 NEEDS = ("mlp.hidden", "residual.after", "head.neurons")
@@ -27,20 +27,20 @@ TOKENS = 6
 
 def compute(frame: Frame, context: Context) -> Mapping[str, NDArray]:
     """fp32 and int64; a layer without such neurons, or whose neurons do not reach the head linearly, is left out."""
-    rows = [row if context.layer in (None, layer) else None for layer, row in enumerate(frame.sites["mlp.hidden"])]
+    rows = [row if context.layer in (None, layer) else None for layer, row in enumerate(frame.rows("mlp.hidden"))]
     strongest = neurons.compute(frame, context)["neurons.ids"]
     count = min(TOKENS, len(context.logits))
     layers: list[int] = []
     logits = np.zeros((len(rows), strongest.shape[1], 2, count), dtype=np.float32)
     ids = np.full(logits.shape, -1, dtype=np.int64)
-    last = frame.last_residual
+    last = frame.last_row
     for layer, hidden in enumerate(rows):
         if hidden is None or last is None or frame.head is None:
             continue
         chosen = [int(i) for i in strongest[layer] if i >= 0]
         tokens = frame.head.neuron_tokens(layer, chosen, hidden, last, count)
         if tokens is not None:
-            ids[len(layers), : len(chosen)], logits[len(layers), : len(chosen)] = tokens[0].numpy(), tokens[1].numpy()
+            ids[len(layers), : len(chosen)], logits[len(layers), : len(chosen)] = array_of(tokens[0]), array_of(tokens[1])
             layers.append(layer)
     kept = len(layers)
     return {"neuron_tokens": logits[:kept], "neuron_tokens.token_ids": ids[:kept], "neuron_tokens.layers": np.array(layers, dtype=np.int64)}

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from openmav.backends.base import Frame
+from openmav.backends.shared.largest import most_likely
 from openmav.measures.base import Context, alike, stacked
 
 TITLE = "neurons"
@@ -27,7 +28,7 @@ def compute(frame: Frame, _context: Context) -> Mapping[str, NDArray]:
 
 
 def _strongest(frame: Frame) -> Mapping[str, NDArray]:
-    rows = frame.sites["mlp.hidden"]
+    rows = frame.rows("mlp.hidden")
     widest = max((len(row) for row in rows if row is not None), default=0)
     values = np.full((len(rows), min(TOP, widest)), np.nan, dtype=np.float32)
     ids = np.full(values.shape, -1, dtype=np.int64)
@@ -35,6 +36,10 @@ def _strongest(frame: Frame) -> Mapping[str, NDArray]:
         stack, _ = stacked([rows[i] for i in layers])
         assert stack is not None
         count = min(TOP, stack.shape[-1])
+        if isinstance(stack, np.ndarray):
+            top = np.stack([most_likely(sizes, count) for sizes in np.abs(stack)])
+            values[layers, :count], ids[layers, :count] = np.take_along_axis(stack, top, axis=-1), top
+            continue
         top = stack.abs().topk(count, dim=-1).indices
         values[layers, :count] = stack.gather(-1, top).cpu().numpy()
         ids[layers, :count] = top.cpu().numpy()

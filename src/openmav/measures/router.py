@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from openmav.backends.base import Frame
-from openmav.measures.base import Context
+from openmav.measures.base import Context, array_of
 
 TITLE = "router"
 NEEDS = ("router.experts", "router.weights")
@@ -22,13 +22,14 @@ NEEDS = ("router.experts", "router.weights")
 
 def compute(frame: Frame, _context: Context) -> Mapping[str, NDArray]:
     """fp32 and int64; NaN and -1 for a layer without experts, and beyond the number that a layer selected."""
-    experts, weights = frame.sites["router.experts"], frame.sites["router.weights"]
+    experts, weights = frame.rows("router.experts"), frame.rows("router.weights")
     chosen = max((len(e) for e in experts if e is not None), default=0)
     values = np.full((len(experts), chosen), np.nan, dtype=np.float32)
     ids = np.full(values.shape, -1, dtype=np.int64)
     for layer, (expert, weight) in enumerate(zip(experts, weights)):
         if expert is not None and weight is not None:
-            order = weight.float().argsort(descending=True, stable=True).cpu()
-            values[layer, : len(order)] = weight.float().cpu()[order].numpy()
-            ids[layer, : len(order)] = expert.cpu()[order].numpy()
+            given = array_of(weight if isinstance(weight, np.ndarray) else weight.float())
+            order = (-given).argsort(kind="stable")
+            values[layer, : len(order)] = given[order]
+            ids[layer, : len(order)] = array_of(expert)[order]
     return {"router": values, "router.ids": ids}

@@ -12,18 +12,14 @@ Source: transformers' logits processors; Holtzman et al., "The Curious Case of N
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from openmav.backends.base import Frame
-from openmav.measures.base import Context
+from openmav.backends.base import Frame, Numbers
+from openmav.measures.base import Context, array_of
 from openmav.record import SAMPLING_STAGES
 from openmav.settings.sampling import Sampling
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 TITLE = "sampling stages"
 NEEDS = ()
@@ -31,14 +27,12 @@ NEEDS = ()
 
 def compute(_frame: Frame, context: Context) -> Mapping[str, NDArray]:
     """fp32, summed in fp64; NaN from logits that are NaN."""
-    import torch
-
     scores = {stage.name: stage.scores for stage in context.stages}
-    probs = torch.softmax(context.logits.double(), dim=-1)
+    probs = softmax(context.logits)
     rows = [_row(probs, probs, context.token_id)]
     for name in SAMPLING_STAGES[1:]:
         if name in scores:
-            before, probs = probs, torch.softmax(scores[name].double(), dim=-1)
+            before, probs = probs, softmax(scores[name])
             rows.append(_row(before, probs, context.token_id))
         else:  # an inactive stage keeps all of the probability
             _, survivors, _, *after = rows[-1]
@@ -62,13 +56,22 @@ def settings_of(sampling: Sampling) -> dict[str, float]:
     }
 
 
-def _row(before: Tensor, after: Tensor, token_id: int) -> list[float]:
-    import torch
+def softmax(scores: Numbers) -> NDArray[np.float64]:
+    """[vocab] fp64."""
+    numbers = array_of(scores).astype(np.float64)
+    with np.errstate(invalid="ignore"):
+        numbers -= numbers.max()
+    np.exp(numbers, out=numbers)
+    numbers /= numbers.sum()
+    return numbers
 
+
+def _row(before: NDArray[np.float64], after: NDArray[np.float64], token_id: int) -> list[float]:
     kept = ~(after <= 0)  # NaN is kept, so that it shows
-    entropy = torch.special.entr(after).sum()
+    present = after[kept]
+    entropy = -(present * np.log(present)).sum()
     return [1.0, float(kept.sum()), _sum(before[kept]), float(entropy), float(after[token_id])]
 
 
-def _sum(probs: Tensor) -> float:
+def _sum(probs: NDArray[np.float64]) -> float:
     return float(probs.sum())

@@ -9,7 +9,7 @@ import sys
 
 from openmav.analysis.doctor import Section
 from openmav.backends.loading.choice import LLAMACPP, TRANSFORMERS, backend_for
-from openmav.settings import AUTO
+from openmav.settings import AUTO, DEMO
 from openmav.version import __version__
 
 GB = 1e9
@@ -64,7 +64,7 @@ def _backends() -> list[tuple[str, str]]:
     chosen = backend_for(AUTO, "model.gguf")
     version = version_of("llama-cpp-python")
     how = f"llama-cpp-python {version}" if chosen == LLAMACPP else "pip install 'openmav[llamacpp]' runs them with llama.cpp, as they are"
-    return [("GGUF files", f"{chosen} ({how})"), ("other models", TRANSFORMERS)]
+    return [("GGUF files", f"{chosen} ({how})"), ("the bundled model", backend_for(AUTO, DEMO)), ("other models", TRANSFORMERS)]
 
 
 def _extras() -> list[tuple[str, str]]:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-
-from torch import Tensor
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from openmav.backends.base import Backend, LoadOptions, ModelCheck, Progress, TokenBytes
 from openmav.backends.llamacpp import checks, context, file, native, report
@@ -18,9 +18,13 @@ from openmav.backends.shared.edits import edits, refusal
 from openmav.backends.shared.on_run import ModifiedBackend, OnRun
 from openmav.backends.sites import Site
 from openmav.record import ModelInfo
+from openmav.settings import DEMO
 from openmav.settings.generation_defaults import GenerationDefaults
 from openmav.settings.interventions import Intervention
 from openmav.system.signals import uninterrupted
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def load(name: str, options: LoadOptions, progress: Progress | None = None) -> LlamaCppBackend:
@@ -28,6 +32,8 @@ def load(name: str, options: LoadOptions, progress: Progress | None = None) -> L
     library = native.load()
     layers = native.gpu_layers(library, options)
     source = file.find(name)
+    if name == DEMO and options.dtype == "auto":  # a small cache, so that its numbers are those of transformers
+        options = replace(options, dtype="float32")
     weights = Weights(library, source.path, progress, layers)
     return LlamaCppBackend(weights, source.header, checkpoint.short_name(name), options)
 

@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from openmav.backends.base import Layers
 from openmav.backends.llamacpp import native
@@ -20,36 +18,36 @@ from openmav.backends.sites import SITES
 ALIKE = SITES - {SCORES, "router.experts"}  # sites that are shown as they were read
 
 
-def sites(examined: Examined, values: Values, want: frozenset[str], tokens: int, passes: Passes) -> dict[str, Sequence[Tensor | None]]:
+def sites(examined: Examined, values: Values, want: frozenset[str], tokens: int, passes: Passes) -> dict[str, Sequence[NDArray | None]]:
     """The wanted sites, an entry a layer; backends/base.py gives the shapes."""
-    result: dict[str, Sequence[Tensor | None]] = {}
+    result: dict[str, Sequence[NDArray | None]] = {}
     for site in want & examined.known:
         missing = examined.missing.get(site, {})
         together = None if missing or site not in ALIKE else values.together(site)
         if together is not None:
             rows = together[:, 0, :, 0, :tokens] if site == "attention.probs" else together.reshape(len(together), -1)
-            result[site] = Layers(torch.from_numpy(rows))
+            result[site] = Layers(rows)
             continue
-        tensors: list[Tensor | None] = [None] * examined.layers
+        arrays: list[NDArray | None] = [None] * examined.layers
         for layer in range(examined.layers):
             value = None if layer in missing else summed(values, site, layer)
             if value is not None:
-                tensors[layer] = _shaped(site, layer, value, tokens, passes, values)
-        result[site] = tensors
+                arrays[layer] = _shaped(site, layer, value, tokens, passes, values)
+        result[site] = arrays
     return result
 
 
-def _shaped(site: str, layer: int, value: NDArray, tokens: int, passes: Passes, values: Values) -> Tensor:
+def _shaped(site: str, layer: int, value: NDArray, tokens: int, passes: Passes, values: Values) -> NDArray:
     if site == "attention.probs":
-        return torch.from_numpy(value[0, :, 0, :tokens])
+        return value[0, :, 0, :tokens]
     if site == SCORES:
-        return torch.from_numpy(_scores(value[0, :, 0, :tokens], values[MASK, layer, 0][..., 0, :tokens].reshape(-1), layer, passes))
+        return _scores(value[0, :, 0, :tokens], values[MASK, layer, 0][..., 0, :tokens].reshape(-1), layer, passes)
     flat = value.reshape(-1)
     if site == "router.experts":
         learned = passes.learned["one"]
         count = learned.graph.nodes[nodes_of(learned.anatomy.layers[layer], site)[0]].shape[0]
-        return torch.from_numpy(flat[:count].astype(np.int64))
-    return torch.from_numpy(flat)
+        return flat[:count].astype(np.int64)
+    return flat
 
 
 def _scores(scores: NDArray[np.float32], mask: NDArray, layer: int, passes: Passes) -> NDArray[np.float32]:

@@ -9,16 +9,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
-from openmav.backends.base import Directions
+from openmav.backends.base import Directions, Numbers
 from openmav.backends.llamacpp.native import Native
 from openmav.backends.llamacpp.native import Tensor as Struct
 from openmav.backends.llamacpp.tail import Step, Tail, UnreadableError, Weight
+from openmav.backends.shared.array_frame import as_tensor
 from openmav.backends.shared.neuron_effects import NeuronEffects
 
 REPACKED = "REPACK"  # in the name of a buffer whose weights are in another order
@@ -51,17 +51,15 @@ class LinearHead:
     def weighted(self, rows: NDArray[np.float32]) -> NDArray[np.float32]:
         return rows if self.weight is None else rows * self.weight
 
-    def directions(self, residual: Tensor, token_ids: Sequence[int], logits: Tensor) -> Directions:
-        """See backends.base.Head."""
-        x = residual.numpy()
-        rows = np.float32(self.factor) * self.rows.look_up(token_ids)
-        vectors = torch.from_numpy(np.float32(self.scale(x)) * self.centre(self.weighted(rows)))
-        constants = np.zeros(len(token_ids), dtype=np.float32) if self.shift is None else rows @ self.shift
+    def directions(self, x: NDArray[np.float32], token_ids: Sequence[int], logits: NDArray[np.float32]) -> Directions:
+        """See backends.base.Head; all of it arrays."""
+        rows: Any = np.float32(self.factor) * self.rows.look_up(token_ids)
+        vectors: Any = np.float32(self.scale(x)) * self.centre(self.weighted(rows))
+        constants: Any = np.zeros(len(token_ids), dtype=np.float32) if self.shift is None else rows @ self.shift
         if self.bias is not None:
             constants = constants + np.float32(self.factor) * self.bias[list(token_ids)]
-        own = logits[torch.tensor(token_ids)]
-        fixed = torch.from_numpy(constants)
-        return Directions(vectors, fixed, own if self.cap is None else vectors @ residual + fixed)
+        own: Any = logits[list(token_ids)]
+        return Directions(vectors, constants, own if self.cap is None else vectors @ x + constants)
 
 
 def linear(native: Native, tail: Tail, embeddings: int | None) -> LinearHead:
@@ -119,25 +117,29 @@ class LlamaHead:
         self.downs: Mapping[int, Weight] = {}
         self._effects = NeuronEffects()
 
-    def logits(self, residuals: Tensor) -> Tensor:
+    def logits(self, residuals: Any) -> Any:
         """See backends.base.Head."""
-        return torch.from_numpy(self.tail.logits(residuals.float().cpu().numpy()))
+        return _like(residuals, self.tail.logits(_array(residuals)))
 
-    def directions(self, residual: Tensor, token_ids: Sequence[int], logits: Tensor) -> Directions | None:
+    def directions(self, residual: Any, token_ids: Sequence[int], logits: Any) -> Directions | None:
         """See backends.base.Head."""
-        return None if self.linear is None else self.linear.directions(residual.float().cpu(), token_ids, logits)
+        if self.linear is None:
+            return None
+        lines: Any = self.linear.directions(_array(residual), token_ids, _array(logits))
+        return Directions(*(_like(residual, part) for part in (lines.vectors, lines.constants, lines.logits)))
 
-    def neuron_tokens(self, layer: int, ids: Sequence[int], hidden: Tensor, residual: Tensor, count: int) -> tuple[Tensor, Tensor] | None:
+    def neuron_tokens(self, layer: int, ids: Sequence[int], hidden: Any, residual: Any, count: int) -> tuple[Any, Any] | None:
         """See backends.base.Head. The effect of a unit of each neuron is cached."""
         if self.linear is None or layer not in self.downs:
             return None
         new = self._effects.missing(layer, ids, count)
         if new:
             self._effects.keep(layer, new, self._unit_logits(layer, new), count)
-        factors = hidden.float().numpy()[list(ids)] * np.float32(self.linear.scale(residual.float().numpy()))
-        return self._effects.of(layer, ids, factors, count)
+        factors = _array(hidden)[list(ids)] * np.float32(self.linear.scale(_array(residual)))
+        tokens, logits = self._effects.of(layer, ids, factors, count)
+        return _like(hidden, tokens), _like(hidden, logits)
 
-    def _unit_logits(self, layer: int, ids: Sequence[int]) -> Tensor:
+    def _unit_logits(self, layer: int, ids: Sequence[int]) -> NDArray[np.float32]:
         """[n, vocab]: what one unit of each neuron adds to the logits, for a final norm of scale 1."""
         assert self.linear is not None
         down = self.downs[layer]
@@ -145,4 +147,14 @@ class LlamaHead:
         units[np.arange(len(ids)), list(ids)] = UNIT
         written = down.times(units) / np.float32(UNIT)
         x = self.linear.weighted(self.linear.centre(written)).astype(np.float32)
-        return torch.from_numpy(np.float32(self.linear.factor) * self.linear.matrix.times(x))
+        product: NDArray[np.float32] = np.float32(self.linear.factor) * self.linear.matrix.times(x)
+        return product
+
+
+def _array(values: Numbers) -> NDArray[np.float32]:
+    return values if isinstance(values, np.ndarray) else values.float().cpu().numpy()
+
+
+def _like(given: Numbers, result: NDArray[Any]) -> Any:
+    """The result as an array for an array, as a tensor for a tensor."""
+    return result if isinstance(given, np.ndarray) else as_tensor(result)

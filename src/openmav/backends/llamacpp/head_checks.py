@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from openmav.backends.base import NO_ATTENTION, NO_MLP
@@ -61,8 +62,8 @@ def _check_linear(examined: Examined, head: LinearHead, states: NDArray[np.float
     ids = np.linspace(0, logits.shape[-1] - 1, min(TOKENS, logits.shape[-1])).astype(int).tolist()
     worst = 0.0
     for state, own in zip(states, logits):
-        lines = head.directions(torch.from_numpy(state), ids, torch.from_numpy(own))
-        mine = (lines.vectors.double() @ torch.from_numpy(state).double() + lines.constants.double()).numpy()
+        lines: Any = head.directions(state, ids, own)
+        mine = lines.vectors.astype(np.float64) @ state.astype(np.float64) + lines.constants
         if head.cap is not None:
             mine = head.cap * np.tanh(mine / head.cap)
         worst = max(worst, float(np.abs(mine - own[ids]).max() / max(float(np.abs(own).max()), 1e-30)))

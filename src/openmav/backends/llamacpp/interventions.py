@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from openmav.backends.llamacpp.anatomy import Anatomy
@@ -15,9 +15,13 @@ from openmav.backends.llamacpp.examined import Examined
 from openmav.backends.llamacpp.insides import Layer
 from openmav.backends.llamacpp.passes import Changes, summed
 from openmav.backends.llamacpp.tap import Change, Tap
+from openmav.backends.shared.array_frame import as_tensor
 from openmav.backends.shared.edits import Edit, need_range
 from openmav.backends.sites import EDITABLE, Site, SiteName
 from openmav.errors import UsageError
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 READ: dict[SiteName, tuple[str, ...]] = {  # what is read for a site's value
     "attn": ("attention.out",),
@@ -97,7 +101,7 @@ class _Apply:
         self.edit, self.at = edit, at
 
     def __call__(self, tap: Tap, value: NDArray[np.float32]) -> NDArray[np.float32] | None:
-        own = torch.from_numpy(value[:, self.at].copy())[None]
+        own = as_tensor(value[:, self.at].copy())[None]
         edited = self.edit.apply(own, tap.start)
         if edited is own:
             return None
@@ -124,7 +128,7 @@ class _Added:
 
     def __call__(self, tap: Tap, value: NDArray[np.float32]) -> NDArray[np.float32] | None:
         came = tap.keep[self.before]
-        added = torch.from_numpy(value - came)[None]
+        added = as_tensor(value - came)[None]
         edited = self.edit.apply(added, tap.start)
         if edited is added:
             return None
@@ -134,7 +138,7 @@ class _Added:
         return result
 
 
-def values_of(examined: Examined, sites: Sequence[Site], ids: Sequence[int]) -> dict[Site, torch.Tensor]:
+def values_of(examined: Examined, sites: Sequence[Site], ids: Sequence[int]) -> dict[Site, Tensor]:
     """See backends.shared.edits.Model: read in a context of its own, in chunks."""
     wanted = {name for site in sites for name in READ[site.name]}
     parts: dict[Site, list[NDArray[np.float32]]] = {site: [] for site in sites}
@@ -148,7 +152,7 @@ def values_of(examined: Examined, sites: Sequence[Site], ids: Sequence[int]) -> 
                 parts[site].append((first - rest[0] if rest else first)[:, columns(examined, site)].copy())
     finally:
         context.close()
-    return {site: torch.from_numpy(np.concatenate(rows)) for site, rows in parts.items()}
+    return {site: as_tensor(np.concatenate(rows)) for site, rows in parts.items()}
 
 
 def _rows(value: NDArray[np.float32] | None) -> NDArray[np.float32]:

@@ -6,9 +6,9 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
+from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from openmav.backends.base import Frame, Head, Progress
@@ -16,6 +16,7 @@ from openmav.backends.llamacpp import frames
 from openmav.backends.llamacpp.context import Context
 from openmav.backends.llamacpp.examined import Examined
 from openmav.backends.llamacpp.passes import Changes, Passes
+from openmav.backends.shared.array_frame import ArrayFrame
 from openmav.errors import UsageError
 from openmav.system.signals import uninterrupted
 
@@ -70,14 +71,14 @@ class Run:
         began = time.perf_counter()
         with uninterrupted():
             values = self._made().run([token_id], self.length, sites)
-            logits = torch.from_numpy(self._made().context.logits())
+            logits: Any = self._made().context.logits()
             seconds = time.perf_counter() - began
             self.ids.append(token_id)
         if self._states and self.length % EVERY == 0:
             self._remember()
         bytes_of = partial(int, self.examined.cache_bytes(self.length))
-        rows = frames.sites(self.examined, values, want, self.length, self._made())
-        return Frame(logits, rows, seconds, self.length, self.head, bytes_of, heads=self.examined.heads)
+        rows: Any = frames.sites(self.examined, values, want, self.length, self._made())
+        return ArrayFrame(logits, rows, seconds, self.length, self.head, bytes_of, heads=self.examined.heads)
 
     # ---- the cache -------------------------------------------------------------------------------------------------------
 

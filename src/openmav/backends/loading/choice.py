@@ -7,16 +7,18 @@ from pathlib import Path
 
 from openmav.backends.loading.checkpoint import SPLIT
 from openmav.errors import LoadError
-from openmav.settings import AUTO
+from openmav.settings import AUTO, DEMO
 
 TRANSFORMERS, LLAMACPP = "transformers", "llamacpp"
 
 
 def backend_for(backend: str, model: str) -> str:
-    """The backend of that name; for "auto" llama.cpp for a GGUF file where its package is installed, else transformers."""
+    """The backend of that name; for "auto" llama.cpp for a GGUF file and the bundled model where it is installed, else transformers."""
     if backend != AUTO:
         return backend
-    return LLAMACPP if names_gguf(model) and importlib.util.find_spec("llama_cpp") is not None else TRANSFORMERS
+    packages = ("llama_cpp", "gguf") if model == DEMO else ("llama_cpp",)  # the bundled model's file is still to be written
+    native = (model == DEMO or names_gguf(model)) and all(importlib.util.find_spec(name) is not None for name in packages)
+    return LLAMACPP if native else TRANSFORMERS
 
 
 def names_gguf(model: str) -> bool:

@@ -8,17 +8,18 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from openmav.backends.sites import Site, site_of
 from openmav.errors import UsageError, words_of
 from openmav.settings.interventions import Intervention
 
-Values: TypeAlias = Mapping[Site, Tensor]  # [tokens, columns] fp32 of each
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Values: TypeAlias = "Mapping[Site, Tensor]"  # [tokens, columns] fp32 of each
 
 
 class Model(Protocol):
@@ -61,13 +62,15 @@ class Edit:
         return edited
 
     def _edited(self, x: Tensor, low: int, high: int) -> Tensor:
+        import torch
+
         value = self.value
-        if isinstance(value, Tensor):
+        if isinstance(value, torch.Tensor):
             if value.ndim == 2:
                 value = value[low - self.first : high - self.first + 1]
             value = value.to(x)
         if self.action == "set":
-            return value.expand_as(x) if isinstance(value, Tensor) else torch.full_like(x, value)
+            return value.expand_as(x) if isinstance(value, torch.Tensor) else torch.full_like(x, value)
         return x * value if self.action == "scale" else x + value
 
 
@@ -167,6 +170,8 @@ def read_vector(source: str, width: int) -> Tensor:
 
     Raises UsageError.
     """
+    import torch
+
     file, _, name = source.partition(".safetensors:")
     path = Path(f"{file}.safetensors" if name else source).expanduser()
     try:

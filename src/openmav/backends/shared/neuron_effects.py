@@ -8,9 +8,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
+
+from openmav.backends.base import Numbers
+from openmav.backends.shared.largest import most_likely
 
 MOST = 50_000  # neurons in the cache
 _SIGNS = np.array([[1], [-1]], dtype=np.float32)  # raised, and lowered
@@ -26,24 +27,27 @@ class NeuronEffects:
         """Those of the neurons that are not kept."""
         return [i for i in ids if (layer, i, count) not in self._known]
 
-    def keep(self, layer: int, ids: Sequence[int], logits: Tensor, count: int) -> None:
+    def keep(self, layer: int, ids: Sequence[int], logits: Numbers, count: int) -> None:
         """`logits` [n, vocab]: what one unit of each neuron adds to the logits."""
         if len(self._known) > MOST:
             self._known.clear()
-        high, low = logits.topk(count), logits.topk(count, largest=False)
-        tokens = torch.stack([high.indices, low.indices], 1).cpu().numpy()
-        moved = torch.stack([high.values, low.values], 1).cpu().numpy()
+        if isinstance(logits, np.ndarray):
+            tokens = np.stack([[most_likely(row, count), most_likely(-row, count)] for row in logits])
+            moved = np.take_along_axis(logits[:, None], tokens, axis=-1)
+        else:
+            tops = logits.topk(count), logits.topk(count, largest=False)
+            tokens, moved = (np.stack([getattr(top, what).cpu().numpy() for top in tops], 1) for what in ("indices", "values"))
         for at, neuron in enumerate(ids):
             self._known[layer, neuron, count] = tokens[at], moved[at]
 
-    def of(self, layer: int, ids: Sequence[int], factors: NDArray[np.float32], count: int) -> tuple[Tensor, Tensor]:
+    def of(self, layer: int, ids: Sequence[int], factors: NDArray[np.float32], count: int) -> tuple[NDArray, NDArray]:
         """[n, 2, count] ids and logits of kept neurons at `factors` [n] units. Tokens that one does not move that way: -1, 0."""
         if not ids:
-            return torch.empty(0, 2, count, dtype=torch.long), torch.empty(0, 2, count)
+            return np.empty((0, 2, count), dtype=np.int64), np.empty((0, 2, count), dtype=np.float32)
         tokens, logits = (np.stack(known) for known in zip(*(self._known[layer, i, count] for i in ids), strict=True))
         turned = factors < 0  # what it raises it lowers then
         tokens[turned], logits[turned] = tokens[turned, ::-1], logits[turned, ::-1]
         logits *= factors[:, None, None]
         wrong = logits * _SIGNS <= 0
         tokens[wrong], logits[wrong] = -1, 0.0
-        return torch.from_numpy(tokens), torch.from_numpy(logits)
+        return tokens, logits

@@ -17,7 +17,7 @@ LOADING = (
         "--backend",
         "Library that runs the model: transformers, llamacpp.",
         default=AUTO,
-        otherwise="llamacpp for a GGUF file where it is installed, else transformers",
+        otherwise="llamacpp for a GGUF file and the bundled model where it is installed, else transformers",
         metavar="NAME",
     ),
     flag(MODEL, "--device", "auto, cpu, cuda, cuda:N or mps.", default="auto", metavar="DEVICE"),

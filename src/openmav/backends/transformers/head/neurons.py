@@ -49,7 +49,8 @@ class Neurons:
             if new:
                 self._effects.keep(layer, new, self._logits(self._written(layer, new, hidden)), count)
             scale = self.linear.norm.scale(residual.float().to(self.linear.norm.weight.device))
-        return self._effects.of(layer, ids, hidden.float().cpu().numpy()[list(ids)] * np.float32(scale), count)
+        tokens, logits = self._effects.of(layer, ids, hidden.float().cpu().numpy()[list(ids)] * np.float32(scale), count)
+        return torch.from_numpy(tokens), torch.from_numpy(logits)
 
     def _new(self, layer: int, ids: Sequence[int], hidden: Tensor, count: int) -> list[int]:
         """The `ids` that are not cached yet; in a small model, all neurons of the layer that are not."""
