@@ -64,7 +64,9 @@ def test_the_same_model_twice_parts_nowhere(tiny_llama, id_tokenizer):
 
 
 def test_an_intervention_is_compared_with_the_model_loaded_once():
-    a, b = open_pair(settings(model="demo"), settings(model="demo", interventions=("ablate L3.attn",)))
+    a, b = open_pair(
+        settings(model="demo", backend="transformers"), settings(model="demo", backend="transformers", interventions=("ablate L3.attn",))
+    )
     pair = Lockstep(a, b)
     compared = list(pair)
     assert a.backend.model is b.backend.model
@@ -78,7 +80,10 @@ def test_an_intervention_is_compared_with_the_model_loaded_once():
 
 
 def test_two_prompts_of_one_model_are_each_what_it_is_alone():
-    a, b = open_pair(settings(model="demo", prompt="It was a"), settings(model="demo", prompt="Yesterday she saw a very"))
+    a, b = open_pair(
+        settings(model="demo", backend="transformers", prompt="It was a"),
+        settings(model="demo", backend="transformers", prompt="Yesterday she saw a very"),
+    )
     assert len({len(session.prompt.token_ids) for session in (a, b)}) == 2
     model = copy.deepcopy(a.backend.model)
     compared = list(Lockstep(a, b))
@@ -93,7 +98,7 @@ def test_two_prompts_of_one_model_are_each_what_it_is_alone():
 
 def test_other_vocabularies_are_refused():
     with pytest.raises(UsageError, match="different vocabularies, of 2048 and 295 tokens"):
-        open_pair(settings(model="demo"), settings(model="toy", backend="toy"))
+        open_pair(settings(model="demo", backend="transformers"), settings(model="toy", backend="toy"))
 
 
 @pytest.mark.real

@@ -251,7 +251,7 @@ def test_a_model_that_is_saved_while_a_session_is_open(tmp_path: Path) -> None:
 def test_threads_are_those_of_the_caller_again() -> None:
     before = torch.get_num_threads()
     seen: list[int] = []
-    with watch("It is", "demo", threads=before + 1, max_new_tokens=2) as session:
+    with watch("It is", "demo", backend="transformers", threads=before + 1, max_new_tokens=2) as session:
         hook = session.backend.model.register_forward_pre_hook(lambda *_: seen.append(torch.get_num_threads()))  # type: ignore[attr-defined]
         list(session)
         hook.remove()
@@ -262,6 +262,6 @@ def test_threads_are_those_of_the_caller_again() -> None:
 
 def test_opening_by_name_leaves_the_process_as_it_was() -> None:
     before = as_it_was.of_process()
-    with watch("It is", "demo", max_new_tokens=3) as session:
+    with watch("It is", "demo", backend="transformers", max_new_tokens=3) as session:
         list(session)
     assert as_it_was.differences(before, as_it_was.of_process()) == []

@@ -91,7 +91,7 @@ def test_an_interrupt_amid_a_pass_leaves_no_hook(monkeypatch) -> None:
 
 @pytest.fixture(scope="module")
 def session():
-    opened = open_session(Settings(prompt="It is a truth universally acknowledged, that", measures=()))
+    opened = open_session(Settings(prompt="It is a truth universally acknowledged, that", backend="transformers", measures=()))
     yield opened
     opened.close()
 

@@ -86,7 +86,7 @@ def test_with_interventions_it_is_of_the_untouched_model(toy: Session) -> None:
 
 @pytest.mark.slow
 def test_the_engine_answers_and_is_stopped_by_another_command() -> None:
-    source = EngineSource(Settings("demo", "It is a truth universally acknowledged", max_new_tokens=3, threads=1))
+    source = EngineSource(Settings("demo", "It is a truth universally acknowledged", backend="transformers", max_new_tokens=3, threads=1))
     try:
         _until(source, lambda now: now.status == "ended")
         source.send(Attribute("occlusion", 1))
@@ -122,7 +122,7 @@ def _until(source: EngineSource, holds):
 def test_the_command_says_it_as_json() -> None:
     run = _run("--prompt", "It is a truth", "--json", "--method", "occlusion")
     said = json.loads(run.stdout)
-    session = open_session(Settings(prompt="It is a truth"))
+    session = open_session(Settings(prompt="It is a truth", backend="transformers"))
     session.step()
     found = session.explain("occlusion", 0)
     assert [token["token"] for token in said["tokens"]] == list(found.tokens)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from openmav.backends.base import LoadOptions
-from openmav.backends.loading.choice import backend_for
+from openmav.backends.loading.choice import backend_for, backend_for_many
 from openmav.engine.events import first_state
 from openmav.errors import LoadError
 from openmav.library import open_session
@@ -46,6 +46,8 @@ def test_a_gguf_file_and_the_bundled_model_go_to_llama_cpp_where_it_is_installed
     assert {name: backend_for("auto", name) for name in names} == names
     assert backend_for("transformers", "x.gguf") == "transformers"
     assert (backend_for("llamacpp", "demo"), backend_for("transformers", "demo")) == ("llamacpp", "transformers")
+    assert [backend_for_many(*one) for one in (("auto", "demo"), ("llamacpp", "demo"))] == ["transformers", "llamacpp"]
+    assert backend_for_many("auto", "x.gguf") == "auto"
     installed(monkeypatch, False)
     assert {backend_for("auto", name) for name in names} == {"transformers"}
 

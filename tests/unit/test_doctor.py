@@ -140,7 +140,7 @@ def test_the_command_with_a_model_that_is_not_there(capsys: pytest.CaptureFixtur
 
 
 def test_transformers_says_what_it_found(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["doctor", "--model", "demo"]) == 0
+    assert main(["doctor", "--model", "demo", "--backend", "transformers"]) == 0
     out = capsys.readouterr().out
     assert "model.layers, 6 of LlamaDecoderLayer" in out
     assert "the input of mlp.down_proj" in out

@@ -14,7 +14,7 @@ from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from openmav.backends.loading.choice import TRANSFORMERS
+from openmav.backends.loading.choice import backend_for_many
 from openmav.cli.load_limit import load_limit
 from openmav.cli.options.settings import model_settings
 from openmav.cli.options.values import BatchOptions, RunsModelOptions
@@ -27,7 +27,7 @@ from openmav.paint.text import fit, one_line
 from openmav.plugins.user_files import add_measures
 from openmav.recording.recorder import Recorder
 from openmav.recording.summary import summarise
-from openmav.settings import AUTO, CORE_MEASURES, DEMO, Settings
+from openmav.settings import CORE_MEASURES, Settings
 from openmav.system.files import write_file
 from openmav.system.logs import redirect, say
 from openmav.system.signals import Interrupted, check, hold
@@ -113,8 +113,8 @@ def _run(folder: Path, settings: Settings, prompts: dict[int, str], total: int, 
 
     errors: dict[int, str] = {}
     progress = Progress(total - len(prompts), total)
-    several = TRANSFORMERS if settings.backend == AUTO and settings.model == DEMO else settings.backend  # llama.cpp runs one text at a time
-    with _backend(replace(settings, backend=several, prompt=next(iter(prompts.values()))), progress.line) as first:
+    many = backend_for_many(settings.backend, settings.model)
+    with _backend(replace(settings, backend=many, prompt=next(iter(prompts.values()))), progress.line) as first:
         batch = PromptBatch(first.backend, settings, prompts, size)
         progress.line.clear()
         if batch.why_not and size > 1 and len(prompts) > 1:

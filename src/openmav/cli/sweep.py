@@ -7,8 +7,10 @@ import shutil
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any, Protocol
 
+from openmav.backends.loading.choice import backend_for_many
 from openmav.cli.config_file.read import read_config
 from openmav.cli.load_limit import load_limit
 from openmav.cli.options.settings import model_settings
@@ -44,6 +46,7 @@ def sweep_command(options: SweepOptions) -> int:
     if options.json and options.csv:
         raise UsageError("--json and --csv exclude each other; leave one out")
     settings = model_settings(options)
+    settings = replace(settings, backend=backend_for_many(settings.backend, settings.model))
     redirect(descriptors=True)
     out = Output(stdout())
     recorder = SweepRecorder(options.record, settings, lambda why: say(f"mav: {why}; the sweep goes on")) if options.record else None

@@ -21,6 +21,7 @@ from openmav.backends.loading.gguf_metadata import GgufHeader
 from openmav.errors import EngineError, LoadError, UsageError
 
 WORK = 3e10  # weights times tokens of one chunk of a prompt: about a second on two cores, so that stopping is never far away
+TINY = 1e7  # weights; the bundled model has 5 million
 LEAST, MOST = 16, 256  # tokens of a chunk; the smallest context has 256
 MARK = 8  # bytes with which the state of a sequence begins
 CACHES = {"float16": F16, "float32": F32}
@@ -92,8 +93,8 @@ class Weights:
 
     @property
     def threads(self) -> int:
-        """As many as llama.cpp uses where nothing is said."""
-        return max(1, os.cpu_count() or 1)
+        """As many as llama.cpp uses where nothing is said; one where threads would wait longer for each other than they compute."""
+        return 1 if self.count("n_params") < TINY else max(1, os.cpu_count() or 1)
 
     @property
     def kind(self) -> str:

@@ -21,6 +21,11 @@ def backend_for(backend: str, model: str) -> str:
     return LLAMACPP if native else TRANSFORMERS
 
 
+def backend_for_many(backend: str, model: str) -> str:
+    """The same for many texts: transformers runs several of the bundled model in one pass, llama.cpp one after another."""
+    return TRANSFORMERS if backend == AUTO and model == DEMO else backend
+
+
 def names_gguf(model: str) -> bool:
     """Whether a model's name means a GGUF file, or a folder with one and nothing that transformers alone loads."""
     if model.lower().endswith(".gguf"):
