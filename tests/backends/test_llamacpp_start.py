@@ -24,7 +24,9 @@ with open_session(Settings(measures=WANTED, max_new_tokens=2)) as session:
     assert session.info.backend == "llamacpp", session.info.notes
     first = next(iter(session))
 assert {*WANTED} <= first.values.keys() | session.info.missing.keys()
-print([name for name in ("torch", "transformers") if name in sys.modules])
+print([name for name in ("torch", "transformers", "llama_cpp.llama") if name in sys.modules])
+import llama_cpp
+assert llama_cpp.Llama and llama_cpp.llama_decode
 """
 ENGINE = """
 import time

@@ -6,9 +6,11 @@ ggml's tensor struct is the one layout that llama-cpp-python does not have; `che
 from __future__ import annotations
 
 import ctypes
-import importlib
+import importlib.metadata
+import importlib.util
 import logging
 import os
+import sys
 from collections import deque
 from functools import cache
 from typing import Any
@@ -150,22 +152,40 @@ def load() -> Native:
     """llama.cpp, checked. Raises LoadError where it is not installed, or not as this version of mav knows it."""
     os.environ.setdefault("GGML_NO_BACKTRACE", "1")  # else a process that it aborts waits for a debugger to print its stack
     try:
-        package = importlib.import_module("llama_cpp")
-        base = importlib.import_module("llama_cpp._ggml")
+        llama, base = _modules()
     except ImportError as error:
-        if getattr(error, "name", None) == "llama_cpp":
-            raise LoadError(f"the backend llamacpp needs llama-cpp-python: {INSTALL}") from error
         raise LoadError(f"llama-cpp-python can't be imported ({words_of(error, kind=True)}); {INSTALL}") from error
     except (OSError, RuntimeError) as error:
         raise LoadError(f"llama-cpp-python can't be loaded ({words_of(error, kind=True)}); {INSTALL}") from error
-    version = str(getattr(package, "__version__", "unknown"))
+    try:
+        version = importlib.metadata.version("llama-cpp-python")
+    except importlib.metadata.PackageNotFoundError:
+        version = "unknown"
     try:
         ggml = _Ggml(base.ctypes_ext, base.libggml_base_path)
-        native = Native(package.llama_cpp, ggml, version)
+        native = Native(llama, ggml, version)
         check_layout(native)
     except (AttributeError, LayoutError, TypeError) as error:
         raise LoadError(unknown(version, words_of(error))) from error
     return native
+
+
+def _modules() -> tuple[Any, Any]:
+    """Its modules of llama.cpp's and of ggml's functions, without what its package imports around them: a quarter of a start.
+
+    Whoever imports the package afterwards gets all of it. Raises LoadError where it is not installed, and what importing raises.
+    """
+    whole = "llama_cpp" in sys.modules
+    spec = importlib.util.find_spec("llama_cpp")
+    if spec is None:
+        raise LoadError(f"the backend llamacpp needs llama-cpp-python: {INSTALL}")
+    if not whole:
+        sys.modules["llama_cpp"] = importlib.util.module_from_spec(spec)
+    try:
+        return importlib.import_module("llama_cpp.llama_cpp"), importlib.import_module("llama_cpp._ggml")
+    finally:
+        if not whole:
+            del sys.modules["llama_cpp"]
 
 
 def gpu_layers(native: Native, options: LoadOptions) -> int:
