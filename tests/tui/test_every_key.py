@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
-from driving import HOME, make_app, screen_text, sent
+from driving import HOME, make_app, screen_text, sent, until
+from textual.strip import Strip
 from textual.widgets import Input
 
 from fakes import ListSource, ScriptedSource, make_info, make_steps
@@ -15,6 +17,7 @@ from openmav.apps.tui.app import MavApp
 from openmav.apps.tui.controllers import context
 from openmav.apps.tui.keys import KEYS
 from openmav.apps.tui.kinds import kinds_of
+from openmav.apps.tui.widgets.bars import Notice
 from openmav.paint import cells
 from openmav.plugins import registry
 from openmav.protocol.history import History
@@ -70,14 +73,28 @@ async def test_every_key_is_answered(state: str, monkeypatch: pytest.MonkeyPatch
         for key in KEYS:
             if key.id in LEAVES:
                 continue
+            message = app.context.note[:20]
             await as_at_first(app, view, first)
+            await until(lambda: not message or message not in notice_text(app))  # noqa: B023
             await pilot.pause()
             before = app.screen._compositor.render_strips()
             await pilot.press(key.keys.split(",")[0])
-            await pilot.pause()
-            if app.screen._compositor.render_strips() == before:
+            if not await changes(app, before):
                 dead.append(key.id)
     assert dead == []
+
+
+def notice_text(app: MavApp) -> str:
+    """What stands on the screen where messages do."""
+    region = app.query_one(Notice).region
+    return "\n".join(screen_text(app).splitlines()[region.y : region.bottom])
+
+
+async def changes(app: MavApp, before: list[Strip]) -> bool:
+    """Whether the screen comes to show something else."""
+    with contextlib.suppress(AssertionError):
+        await until(lambda: app.screen._compositor.render_strips() != before, 5)
+    return app.screen._compositor.render_strips() != before
 
 
 async def as_at_first(app: MavApp, view: View, first: Snapshot) -> None:
