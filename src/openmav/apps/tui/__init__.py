@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 
 from openmav.apps.tui.descriptors import terminal_to_itself
+from openmav.apps.tui.early_keys import EarlyKeys
 from openmav.apps.tui.first_paint import first_paint
 from openmav.protocol.snapshot import Snapshot
 from openmav.protocol.source import Source
+from openmav.system.signals import check, forget
 from openmav.system.terminal import neutral
 from openmav.system.terminal_state import TerminalState
 from openmav.view.options import AppOptions
@@ -22,17 +24,27 @@ def run(source: Source, options: AppOptions, tour: bool = False) -> Snapshot:
     if not options.color:
         os.environ["NO_COLOR"] = "1"  # Textual asks for it by itself
     terminal = TerminalState.now()
+    early = EarlyKeys(options.keys.get("quit", "q"))
     with terminal_to_itself():
-        with first_paint(source.can, options):
-            from openmav.apps.tui.app import MavApp
-            from openmav.apps.tui.panel_runner import leaving_in_order, naming
-            from openmav.apps.tui.terminal_signals import interrupt_as_before
+        try:
+            with first_paint(source.can, options), early:
+                from openmav.apps.tui.app import MavApp
+                from openmav.apps.tui.panel_runner import leaving_in_order, naming
+                from openmav.apps.tui.pasting import PasteParser
+                from openmav.apps.tui.terminal_signals import interrupt_as_before
 
-            if tour:
-                from openmav.apps.tui.tour.app import TourApp
+                if tour:
+                    from openmav.apps.tui.tour.app import TourApp
 
-            app = TourApp(source, options) if tour else MavApp(source, options)
-            app.guard.terminal = terminal
+                app = TourApp(source, options) if tour else MavApp(source, options)
+                app.guard.terminal = terminal
+                check()  # what is imported may have swallowed a Ctrl-C
+        except BaseException:
+            if not early.quits:
+                raise
+            forget()
+            return source.snapshot()
+        PasteParser.early = early.typed
 
         def leave(panel: str) -> None:
             source.close()

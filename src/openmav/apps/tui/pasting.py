@@ -14,14 +14,19 @@ from textual.message import Message
 class PasteParser(XTermParser):
     """Textual's parser of what a terminal sends, but a paste is one Paste event with its text as it is, and never a key."""
 
+    early = ""  # what was typed before there was an app; the first parser takes it
+
     def __init__(self, debug: bool = False) -> None:
         super().__init__(debug)
+        self._early, PasteParser.early = PasteParser.early, ""
         self._pasted: list[str] | None = None  # what has arrived of a paste that has not ended
         self._before = ""  # the end of what was read, which may be the first half of a paste's start
 
     def feed(self, data: str) -> Iterable[Message]:
         if not data:
             yield from super().feed(data)
+        else:
+            data, self._early = self._early + data, ""
         while data:
             if self._pasted is None:
                 before = self._before
@@ -42,6 +47,9 @@ class PasteParser(XTermParser):
                         yield Paste(pasted) if isinstance(message, Paste) else message
 
     def tick(self) -> Iterable[Message]:
+        if self._early:
+            early, self._early = self._early, ""
+            yield from self.feed(early)
         for message in super().tick():
             self._before = ""
             yield message
