@@ -135,3 +135,27 @@ def test_only_the_selected_layer_is_computed() -> None:
     assert one["neuron_tokens.layers"].tolist() == [2]
     assert every["neuron_tokens.layers"].tolist() == [0, 1, 2, 3]
     assert np.array_equal(one["neuron_tokens"][0], every["neuron_tokens"][2])
+
+
+def test_a_neuron_that_is_cached_runs_no_module_of_the_model() -> None:
+    family = next(iter(FAMILIES))
+    model = build(family)
+    backend = wrap(model, None, family)
+    frame = feed(backend)
+    assert frame.head is not None
+    hidden, last = frame.sites["mlp.hidden"][0], frame.sites["residual.after"][-1]
+    assert hidden is not None
+    assert last is not None
+    runs: list[object] = []
+    handles = [module.register_forward_pre_hook(lambda *_: runs.append(1)) for module in model.modules()]
+    first = frame.head.neuron_tokens(0, [1, 2], hidden, last, 4)
+    assert first is not None
+    ran = len(runs)
+    again = frame.head.neuron_tokens(0, [1, 2], hidden, last, 4)
+    assert again is not None
+    assert ran > 0
+    assert len(runs) == ran
+    assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
+    for handle in handles:
+        handle.remove()
+    backend.close()

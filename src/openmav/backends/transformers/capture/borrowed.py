@@ -174,8 +174,8 @@ class BorrowedHead:
         return self._head.directions(residual, token_ids, logits)
 
     def neuron_tokens(self, layer: int, ids: Sequence[int], hidden: Tensor, residual: Tensor, count: int) -> tuple[Tensor, Tensor] | None:
-        """See backends.base.Head."""
-        with self._borrowed.on():
+        """See backends.base.Head. The model's modules run only for neurons that are not cached yet."""
+        with nullcontext() if self._head.knows_neurons(layer, ids, count) else self._borrowed.on():
             return self._head.neuron_tokens(layer, ids, hidden, residual, count)
 
 

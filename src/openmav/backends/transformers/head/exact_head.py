@@ -113,6 +113,10 @@ class ExactHead:
         """See backends.base.Head."""
         return None if self.neurons is None else self.neurons.tokens(layer, ids, hidden, residual, count)
 
+    def knows_neurons(self, layer: int, ids: Sequence[int], count: int) -> bool:
+        """Whether the answer of neuron_tokens is cached but for the activations."""
+        return self.neurons is None or self.neurons.knows(layer, ids, count)
+
     @contextmanager
     def _standing_in(self, residuals: Tensor) -> Iterator[None]:
         modules, state = self.parent._modules, self._stand_in.__dict__

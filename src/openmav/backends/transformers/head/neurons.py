@@ -39,6 +39,10 @@ class Neurons:
         pairs = enumerate(zip(self.mlp_internals.last_linear, self.mlp_internals.factors, strict=True))
         return [layer for layer, (module, factor) in pairs if module is not None and factor is None]
 
+    def knows(self, layer: int, ids: Sequence[int], count: int) -> bool:
+        """Whether `tokens` needs no module of the model for these."""
+        return self.mlp_internals.factors[layer] is None or not self._effects.missing(layer, ids, min(count, len(self.linear.rows)))
+
     def tokens(self, layer: int, ids: Sequence[int], hidden: Tensor, residual: Tensor, count: int) -> tuple[Tensor, Tensor] | None:
         """See backends.base.Head; both on the CPU."""
         if self.mlp_internals.factors[layer] is None:
