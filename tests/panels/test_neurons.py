@@ -109,3 +109,11 @@ def test_the_strongest_of_every_layer_stand_below_where_there_is_room() -> None:
     few = draw("neurons", view, 160, 15)
     assert "layers 1–5 of 6" in "\n".join(few), "the selected layer is among those that fit"
     assert "strongest neurons" not in "\n".join(draw("neurons", view, 160, 11))
+
+
+def test_the_panel_asks_for_the_rows_that_it_fills() -> None:
+    view = view_of()
+    assert panel("neurons").rows(replace(view, steps=())) is None
+    rows = panel("neurons").rows(view)
+    assert draw("neurons", view, 160, rows)[-1].split()[0] == "0"  # the lowest layer is in the last row
+    assert draw("neurons", view, 160, rows + 3)[rows:] in ([], ["", "", ""])

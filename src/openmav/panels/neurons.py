@@ -19,7 +19,6 @@ from openmav.view import Selection, View
 
 TITLE = "Neurons"
 NEEDS = ("neurons", "neuron_tokens")
-ROWS = 24
 FOCUS = True
 HELP = """\
 What it shows: the neurons of the selected layer's MLP that fired most strongly for this token, strongest first: the
@@ -59,6 +58,12 @@ class Neuron:
     value: float
     raises: Tokens | None = None
     lowers: Tokens | None = None
+
+
+def rows(view: View) -> int | None:
+    """A line for each neuron of the selected layer, and the grid of all layers below them; None where they are not known yet."""
+    ids = view.values("neurons.ids")
+    return None if ids is None else ids.shape[1] + 2 + len(ids)
 
 
 @dataclass(frozen=True, eq=False)
