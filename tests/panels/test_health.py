@@ -124,3 +124,14 @@ def test_where_not_all_fit_what_is_wrong_comes_first() -> None:
 def test_the_limits_stand_in_the_help() -> None:
     for number in (f"{health.SINK:.2f}", f"{health.DEAD:.0%}", f"limit {health.LOOP}", f"{health.REPEATED:.2f}"):
         assert number in panel("health").HELP
+
+
+def test_the_alarm_is_the_worst_check_that_failed() -> None:
+    assert health.alarm(make_view(steps_of(), INFO)) == ""
+    assert health.alarm(make_view([], INFO)) == ""
+    assert health.alarm(make_view(steps_of(3, sink=0.95), INFO)) == "! sink 0.95"
+    looping = steps_of(21, sink=0.99, ids=[7, 8, 9])
+    assert health.alarm(make_view(looping, INFO)) == "! sink 0.99 and 2 more"
+    assert health.alarm(make_view([with_values(step, sink_share=np.full((6, 4), 0.5)) for step in looping], INFO)) == "! loop 7× and 1 more"
+    broken = with_values(looping[-1], mlp_norm=np.array([1, 2, np.nan, 4, 5, 6]))
+    assert health.alarm(make_view([*looping[:-1], broken], INFO)) == "! NaN or inf in mlp_norm and 3 more"

@@ -40,8 +40,11 @@ it counts where all runs have {LOOP_TOKENS} tokens or more; limit {LOOP}. Repeat
 Source: the numbers of the panels for norms and sinks; Xiao et al., "Efficient Streaming Language Models with Attention
 Sinks" (2023); Welleck et al., "Neural Text Generation with Unlikelihood Training" (2019), for repeated n-grams.
 
+The worst check that failed also stands in the first line of every layout, as far as its numbers are computed there.
+
 What is normal: no ! at all. Sinks of 0.3 to 0.8 are usual in trained models; small models left alone (greedy) soon loop.
 """
+NOT_FINITE = "not finite"
 GLYPHS = {True: "✓", False: "!", None: "–"}
 LABEL, NUMBER = 13, 7
 LEAST = 2 + LABEL + NUMBER  # cells; where there are fewer, numbers would have to be cut
@@ -96,7 +99,7 @@ def bad_places(view: View) -> tuple[int, str]:
 
 def not_finite(view: View) -> HealthCheck:
     count, where = bad_places(view)
-    return HealthCheck("not finite", count == 0, str(count), "limit 0", where)
+    return HealthCheck(NOT_FINITE, count == 0, str(count), "limit 0", where)
 
 
 def dead_layers(view: View) -> HealthCheck:
@@ -160,6 +163,17 @@ def repeated(view: View) -> HealthCheck:
 
 
 CHECKS: tuple[Callable[[View], HealthCheck], ...] = (not_finite, dead_layers, sink, loop, repeated)
+WORST_FIRST = (not_finite, sink, loop, repeated, dead_layers)
+
+
+def alarm(view: View) -> str:
+    """The worst check that failed, in a few words, and how many others did; "" for none."""
+    failed = [check for check in (check(view) for check in WORST_FIRST) if check.good is False]
+    if not failed:
+        return ""
+    worst, more = failed[0], f" and {len(failed) - 1} more" if len(failed) > 1 else ""
+    said = f"NaN or inf in {', '.join(view.alarms())}" if worst.name == NOT_FINITE else f"{worst.name} {worst.number}"
+    return f"! {said}{more}"
 
 
 # ---- drawing -------------------------------------------------------------------------------------------------------------

@@ -10,6 +10,7 @@ from rich.segment import Segment
 from openmav.apps.tui import keys as table
 from openmav.apps.tui.keys import Hint
 from openmav.paint import PALETTES, Line, cells, fit, fit_line, ink, line_width, one_line
+from openmav.panels.health import alarm
 from openmav.record import TRUNK, ModelInfo
 from openmav.view import View
 
@@ -36,9 +37,9 @@ def state(view: View) -> str:
 def _facts(view: View) -> list[tuple[str, str]]:
     """(text, role) of the right half, the least important last."""
     facts: list[tuple[str, str]] = []
-    alarms = view.alarms()
-    if alarms:
-        facts.append((f"! NaN or inf in {', '.join(alarms)}", "warning"))
+    failed = alarm(view)
+    if failed:
+        facts.append((failed, "warning"))
     if view.interventions:
         more = f" and {len(view.interventions) - 1} more" if len(view.interventions) > 1 else ""
         facts.append((f"▾ {fit(one_line(view.interventions[0]), min(24, cells(view.interventions[0])))}{more}", "warning"))
