@@ -56,6 +56,16 @@ def test_an_escape_key_that_is_followed_by_a_start_in_two_halves_is_none() -> No
     assert told(parser, ["0~q"])[-1] == ("key", "q")
 
 
+def test_a_paste_without_an_end_takes_no_key_for_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    parser = PasteParser()
+    assert told(parser, ["\x1b[200~text\x1b[20", "\x1b[200~\x03"]) == []
+    assert [*parser.tick()] == [], "the rest may still come"
+    monkeypatch.setattr("openmav.apps.tui.pasting.WAIT", -1.0)
+    assert [message.text for message in parser.tick()] == ["text\x1b[20\x1b[200~\x03"]  # type: ignore[attr-defined]
+    assert [*parser.tick()] == []
+    assert told(parser, ["q", "\x1b[200~a\x1b[201~\x03"]) == [("key", "q"), ("paste", "a"), ("key", "ctrl+c")]
+
+
 def test_the_app_reads_with_it() -> None:
     import sys
 

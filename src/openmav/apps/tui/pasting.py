@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Iterable
 
 from textual._xterm_parser import BRACKETED_PASTE_END, BRACKETED_PASTE_START, XTermParser
 from textual.driver import Driver
 from textual.events import Paste
 from textual.message import Message
+
+WAIT = 1.0  # seconds without anything more after which a paste has ended: one whose end never comes would take all keys from then on
 
 
 class PasteParser(XTermParser):
@@ -20,6 +23,7 @@ class PasteParser(XTermParser):
         super().__init__(debug)
         self._early, PasteParser.early = PasteParser.early, ""
         self._pasted: list[str] | None = None  # what has arrived of a paste that has not ended
+        self._newest = 0.0  # when the last of it did
         self._before = ""  # the end of what was read, which may be the first half of a paste's start
 
     def feed(self, data: str) -> Iterable[Message]:
@@ -36,20 +40,26 @@ class PasteParser(XTermParser):
                 yield from super().feed(data[:end])
                 data = data[end:]
                 if at >= 0:
-                    self._pasted = [""]
+                    self._pasted, self._newest = [""], time.monotonic()
             else:
                 text, mark, data = (self._pasted.pop() + data).partition(BRACKETED_PASTE_END)
                 self._pasted.append(text[:-8192])
                 self._pasted.append(text[-8192:])
+                self._newest = time.monotonic()
                 if mark:
-                    pasted, self._pasted = "".join(self._pasted).replace("\x00", ""), None
-                    for message in super().feed(mark):  # an empty Paste, since the parser was not given the text
-                        yield Paste(pasted) if isinstance(message, Paste) else message
+                    yield from self._end_paste()
+
+    def _end_paste(self) -> Iterable[Message]:
+        pasted, self._pasted = "".join(self._pasted or ()).replace("\x00", ""), None
+        for message in super().feed(BRACKETED_PASTE_END):  # an empty Paste, since the parser was not given the text
+            yield Paste(pasted) if isinstance(message, Paste) else message
 
     def tick(self) -> Iterable[Message]:
         if self._early:
             early, self._early = self._early, ""
             yield from self.feed(early)
+        if self._pasted is not None and time.monotonic() - self._newest > WAIT:
+            yield from self._end_paste()
         for message in super().tick():
             self._before = ""
             yield message
