@@ -1,7 +1,6 @@
 """Files that somebody else made: each opens with what is sound in it, or is one line."""
 
 import io
-import json
 import random
 import sqlite3
 import time
@@ -12,10 +11,9 @@ from runs import content, made, snapshot, toy
 from openmav.errors import UsageError
 from openmav.recording.check import checks
 from openmav.recording.export.run import write_format
-from openmav.recording.reader import Recording
 from openmav.recording.recorder import Recorder
 from openmav.recording.recover import recover
-from openmav.recording.replay import ReplaySource, snapshot_of
+from openmav.recording.replay import ReplaySource
 
 STATEMENTS = {
     "a trigger": "CREATE TRIGGER t AFTER INSERT ON steps BEGIN SELECT 1; END",
@@ -80,6 +78,11 @@ STATEMENTS = {
     "texts of tokens that are bytes": "UPDATE steps SET token = CAST(token AS BLOB), text = CAST(text AS BLOB)",
     "contexts with other sampling": """UPDATE contexts SET content = '{"sampling": {"seed": "x"}, "interventions": [3]}'""",
     "another context": "UPDATE steps SET context = 9",
+    "no texts": "DELETE FROM texts",
+    "no table of texts": "DROP TABLE texts",
+    "texts that are bytes": "UPDATE texts SET text = CAST(text AS BLOB)",
+    "texts with another sum": "UPDATE texts SET sum = 'x'",
+    "texts with escapes": "UPDATE texts SET text = char(27) || '[2J' || char(8238) || '<script>'",
 }
 BITS = 60
 CUTS = 24
@@ -201,36 +204,3 @@ def test_what_is_no_recording(tmp_path):
         assert opened(path) == f"{path} is not a recording of mav"
     assert "folder" in opened(tmp_path)
     assert "there is no file" in opened(tmp_path / "missing")
-
-
-def seconds_to_open(path):
-    """Of processor."""
-    started = time.process_time()
-    with Recording(path) as recording:
-        snapshot_of(recording)
-        return time.process_time() - started
-
-
-def test_ten_thousand_tokens_open_within_a_second(sound, tmp_path):
-    path = tmp_path / "long.mav"
-    path.write_bytes(sound)
-    database = sqlite3.connect(path)
-    columns = [row[1] for row in database.execute("PRAGMA table_info(steps)")]
-    kept = ", ".join(name for name in columns if name not in ("id", "step", "branch"))
-    numbers = "WITH RECURSIVE n(i) AS (SELECT 10 UNION ALL SELECT i + 1 FROM n WHERE i < 10009)"
-    database.execute("UPDATE meta SET value = ? WHERE name = 'state'", (json.dumps({"branch": "main"}),))
-    database.execute(
-        f"INSERT INTO steps (branch, step, {kept}) {numbers} SELECT 1, i - 4, {kept} FROM n, steps WHERE branch = 1 AND step = 2"
-    )
-    wanted = "WHERE s.branch = 1 AND s.step >= 6 AND a.step = 3"
-    database.execute(f"INSERT INTO arrays SELECT s.id, a.name, a.dtype, a.shape, a.data FROM steps s, arrays a {wanted}")
-    database.commit()
-    database.close()
-    assert any(seconds_to_open(path) < 1.0 for _ in range(10)), "a machine that others use too makes some of them slower, but not all"
-    with Recording(path) as recording:
-        now = snapshot_of(recording)
-        assert len(now.steps) == 10006
-        started = time.process_time()
-        for step in now.steps[::10]:
-            assert step.values["residual_norm"].shape == (now.info.layers,)
-        assert time.process_time() - started < 0.5

@@ -17,6 +17,7 @@ def info_command(file: str) -> int:
     """Print what the recording says of its run. Raises UsageError for what is no recording."""
     with Recording(file) as recording:
         branches, info, meta = recording.branches(), recording.info, recording.meta
+        recording.check_arrays()
         if info is not None:
             line("model", f"{info.name} · {info.backend} · {info.dtype} on {info.device} · {info.layers} layers")
         versions = meta.get("versions")

@@ -15,6 +15,7 @@ from openmav.panels.widgets.layer_rows import message, why_no_step
 from openmav.panels.widgets.sequence import index_axis, tokens_in_sight
 from openmav.panels.widgets.sparkline import roomy
 from openmav.panels.widgets.watched import held
+from openmav.record import mean_surprisal
 from openmav.view import Selection, View
 
 TITLE = "Timeline"
@@ -71,7 +72,7 @@ def data(view: View) -> TimelineData:
         token=visible(step.token) if step else "",
         surprisal=step.surprisal if step else math.nan,
         event=one_line(event_of(view, view.cursor)) if step else "",
-        mean=float(np.mean([step.surprisal for step in view.steps])) if len(view.steps) else math.nan,
+        mean=mean_surprisal(view.steps),
     )
 
 

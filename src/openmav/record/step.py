@@ -6,7 +6,7 @@ module needs numpy only, so that a recording opens without the model's libraries
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, TypeAlias
 
@@ -244,6 +244,6 @@ def lacking(step: Step, measures: Iterable[str], layer: int | None, missing: Mis
     return {measure for measure in measures if measure not in have or of_others(measure)}
 
 
-def mean_surprisal(steps: list[Step]) -> float:
+def mean_surprisal(steps: Sequence[Step]) -> float:
     """Nats per token; NaN for no tokens. exp of it is the perplexity of the generated text."""
-    return float(np.mean([s.surprisal for s in steps])) if steps else float("nan")
+    return -float(np.mean([s.logprob for s in steps])) if steps else float("nan")

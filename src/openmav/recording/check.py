@@ -9,6 +9,7 @@ from openmav.errors import UsageError
 from openmav.recording.guard import MOST_BYTES
 from openmav.recording.reader import STEP_COLUMNS, Recording
 from openmav.recording.rows import checksum
+from openmav.recording.stored import bytes_of
 from openmav.recording.sweep import is_sweep, read_sweep
 
 
@@ -36,11 +37,13 @@ def checks(recording: Recording) -> list[Check]:
         at = f"; the first is step {wrong[0].step} of branch {wrong[0].branch}" if wrong else ""
         result.append(Check("sums", not wrong, f"{count - len(wrong)} of {count} steps are as they were written{at}"))
         branches = recording.branches()
+        recording.check_arrays()
         for branch in branches:
             for step in branch.steps[branch.at :]:
-                for values in (step.values, step.before.values if step.before is not None else {}):
-                    for name in values:
-                        values.get(name)
+                for holder in (step, step.before) if step.before is not None else (step,):
+                    len(holder.pieces)
+                    for name in holder.values:
+                        holder.values.get(name)
     except UsageError as error:
         return [*result, Check("text", False, str(error))]
     if is_sweep(recording):
@@ -58,13 +61,14 @@ def checks(recording: Recording) -> list[Check]:
 
 def wrong_steps(recording: Recording) -> Iterator[WrongStep]:
     """The steps whose sum is not that of their rows."""
-    query = f"SELECT id, branch, step, context, detail, data, sum, {STEP_COLUMNS} FROM steps WHERE length(detail) + length(data) < ?"
-    for number, branch, index, context, detail, data, total, *columns in recording.rows(query, MOST_BYTES):
-        query = "SELECT name, dtype, shape, data FROM arrays WHERE step = ? AND length(data) <= ? ORDER BY name"
+    rows = f"SELECT context, detail, data, sum, {STEP_COLUMNS} FROM steps WHERE id = ? AND {bytes_of('detail', 'data')} < ?"
+    arrays_of = "SELECT name, dtype, shape, data FROM arrays WHERE step = ? AND length(data) <= ? ORDER BY name"
+    for number, branch, index in recording.rows("SELECT id, branch, step FROM steps NOT INDEXED"):
         try:
-            arrays = recording.rows(query, number, MOST_BYTES)
+            context, detail, data, total, *columns = recording.rows(rows, number, MOST_BYTES)[0]
+            arrays = recording.rows(arrays_of, number, MOST_BYTES)
             good = checksum(index, tuple(columns), recording.contexts.get(context, ""), detail, data, arrays) == total
-        except (UsageError, TypeError, ValueError, AttributeError):
+        except (UsageError, IndexError, TypeError, ValueError, AttributeError):
             good = False
         if not good:
             yield WrongStep(branch, index)

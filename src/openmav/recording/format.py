@@ -26,6 +26,7 @@ SCHEMA = {
         "CREATE TABLE arrays (step INTEGER NOT NULL, name TEXT NOT NULL, dtype TEXT NOT NULL, shape TEXT NOT NULL, data BLOB NOT NULL, "
         "PRIMARY KEY (step, name)) WITHOUT ROWID"
     ),
+    "texts": "CREATE TABLE texts (id INTEGER PRIMARY KEY, text TEXT NOT NULL, sum INTEGER NOT NULL)",
     "events": (
         "CREATE TABLE events (id INTEGER PRIMARY KEY, seconds REAL NOT NULL, branch TEXT NOT NULL, tokens INTEGER NOT NULL, "
         "changes TEXT NOT NULL)"

@@ -6,19 +6,17 @@ import contextlib
 import gc
 import json
 import sqlite3
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
-from numpy.typing import NDArray
-
 from openmav.errors import UsageError
-from openmav.record import Branch, ModelInfo, Prompt, Step, frozen
+from openmav.record import Branch, ModelInfo, Prompt, Step
 from openmav.recording.facts import read_model, read_prompt
 from openmav.recording.format import SCHEMA, TABLES
 from openmav.recording.guard import MOST_BYTES, check_head, connect
-from openmav.recording.rows import DTYPES, OWN_ROWS, BadDataError, array_of, measure_name, read_context, size_of, step_of
+from openmav.recording.rows import PIECES, BadDataError, read_context, step_of
+from openmav.recording.stored import StoredPieces, StoredSteps, StoredValues, bytes_of
 
 MOST_OPEN = 192 * 2**20  # of all that is read when a file is opened
 MOST_ROWS = 2_000_000
@@ -47,27 +45,6 @@ class StepAt(NamedTuple):
     step: Step
 
 
-class StoredValues(Mapping[str, NDArray[Any]]):
-    """The arrays of a step, read from the file when they are asked for."""
-
-    def __init__(self, recording: Recording, number: int, names: tuple[str, ...], part: str) -> None:
-        self._recording, self._number, self._names, self._part = recording, number, names, part
-
-    def __getitem__(self, name: str) -> NDArray[Any]:
-        if name not in self._names:
-            raise KeyError(name)
-        return self._recording.array(self._number, self._part, name)
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._names)
-
-    def __len__(self) -> int:
-        return len(self._names)
-
-    def __contains__(self, name: object) -> bool:
-        return name in self._names
-
-
 class Recording:
     """An open file. `problems` are lines about what in it could not be read.
 
@@ -77,11 +54,11 @@ class Recording:
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
         self.problems: list[str] = []
-        self._cache: dict[tuple[int, str, str], NDArray[Any]] = {}
         check_head(self.path)
         self._database = connect(self.path)
         try:
             self._check_schema()
+            self._stored = StoredSteps(self.rows, self._problem, "texts" in self.tables)
             self.meta = self._meta()
             self.contexts = dict(self._contexts())
         except BaseException:
@@ -94,7 +71,7 @@ class Recording:
         for kind, name, sql in rows:
             if not (kind == "index" and name.startswith("sqlite_autoindex_") and not sql) and TABLES.get(name) != sql:
                 raise UsageError(f"{self.path} is not a sound recording: it brings the {kind} '{name}', which no recording has")
-        if {name for _, name, _ in rows} < set(SCHEMA):
+        if set(SCHEMA) - {"texts"} - {name for _, name, _ in rows}:  # without it, all texts are in `detail`
             raise UsageError(f"{self.path} is not a whole recording: it lacks a table")
         self.tables = frozenset(name for _, name, _ in rows if name in TABLES)
 
@@ -109,14 +86,15 @@ class Recording:
 
     def _meta(self) -> dict[str, Any]:
         result = {}
-        rows = self.rows("SELECT name, value FROM meta WHERE length(value) < ? AND length(name) < 100 LIMIT 100", MOST_BYTES)
-        for name, value in rows:
+        self._need_room("meta", "name", "value")
+        for name, value in self.rows("SELECT name, value FROM meta LIMIT 100"):
             with contextlib.suppress(ValueError, RecursionError, TypeError):
                 result[str(name)] = json.loads(value)
         return result
 
     def _contexts(self) -> Iterator[tuple[int, str]]:
-        yield from self.rows("SELECT id, content FROM contexts WHERE length(content) < 1000000 LIMIT 100000")
+        self._need_room("contexts", "content")
+        yield from self.rows("SELECT id, content FROM contexts LIMIT 100000")
 
     @property
     def info(self) -> ModelInfo | None:
@@ -145,9 +123,8 @@ class Recording:
         with _no_collection():
             own = self._steps()
         whole: dict[int, Branch] = {}
-        rows = self.rows(
-            "SELECT id, name, parent, at, prompt FROM branches WHERE length(prompt) < ? ORDER BY id LIMIT ?", MOST_BYTES, MOST_BRANCHES
-        )
+        self._need_room("branches", "name", "parent", "at", "prompt")
+        rows = self.rows("SELECT id, name, parent, at, prompt FROM branches ORDER BY id LIMIT ?", MOST_BRANCHES)
         for number, name, parent, at, prompt in rows:
             read = self._read_prompt(number, prompt)
             if read is None or not isinstance(name, str) or not isinstance(at, int) or at < 0 or name in {b.name for b in whole.values()}:
@@ -166,42 +143,30 @@ class Recording:
         if line not in self.problems and len(self.problems) < 100:
             self.problems.append(line)
 
+    def _need_room(self, table: str, *columns: str) -> None:
+        """Raises UsageError where so much would be read that no recording has."""
+        size = self.rows(f"SELECT total({bytes_of(*columns)}) FROM {table}")
+        if size and size[0][0] > MOST_BYTES:
+            raise UsageError(f"{self.path} is too large to open: '{table}' has {size[0][0] / 2**20:.0f} MB")
+
     def _check_sizes(self) -> None:
-        count, size = self.rows("SELECT count(*), total(length(detail) + length(data)) FROM steps")[0]
-        arrays = self.rows("SELECT count(*) FROM arrays")[0][0]
-        if count > MOST_ROWS or size > MOST_OPEN or arrays > 100 * MOST_ROWS:
+        columns = ("detail", "data", *STEP_COLUMNS.split(", "))
+        count, size = self.rows(f"SELECT count(*), total({bytes_of(*columns)}) FROM steps")[0]
+        if count > MOST_ROWS or size > MOST_OPEN:
             raise UsageError(f"{self.path} is too large to open: {count} steps with {size / 2**20:.0f} MB")
 
     def _steps(self) -> dict[int, dict[int, StepAt]]:
-        names = self._array_names()
         contexts = {number: self._read_context(number, content) for number, content in self.contexts.items()}
         result: dict[int, dict[int, StepAt]] = {}
-        shared: dict[tuple[str, ...], dict[str, tuple[str, ...]]] = {}
         query = f"SELECT id, branch, step, context, detail, data, {STEP_COLUMNS} FROM steps"
         for number, branch, index, context, detail, data, *columns in self.rows(query):
             try:
-                step = self._step(number, index, columns, contexts.get(context), detail, data, tuple(names.get(number, ())), shared)
+                step = self._step(number, index, columns, contexts.get(context), detail, data)
             except BadDataError as error:
                 self._problem(str(error))
                 continue
             result.setdefault(branch, {})[index] = StepAt(number, step)
         return result
-
-    def _array_names(self) -> dict[int, list[str]]:
-        """{number of a step: names of its arrays}; one whose size is not what its shape says is left out."""
-        names: dict[int, list[str]] = {}
-        sizes: dict[tuple[Any, Any], int] = {}
-        query = "SELECT step, name, dtype, shape, CASE typeof(data) WHEN 'blob' THEN length(data) ELSE -1 END FROM arrays"
-        for number, name, dtype, shape, size in self.rows(
-            f"{query} WHERE length(name) < 200 AND length(shape) < 200 AND length(dtype) < 9"
-        ):
-            if (dtype, shape) not in sizes:
-                sizes[dtype, shape] = size_of(dtype, shape)
-            if isinstance(name, str) and size == sizes[dtype, shape] and size <= MOST_BYTES:
-                names.setdefault(number, []).append(name)
-            else:
-                self._problem(f"'{name}' of the step with the number {number} is not what its shape says, or too large")
-        return names
 
     def _read_context(self, number: int, content: str) -> Any:
         return self._tried(lambda: read_context(content), f"how the steps of context {number} were chosen")
@@ -210,45 +175,23 @@ class Recording:
         read: Prompt | None = self._tried(lambda: read_prompt(json.loads(content)), f"the prompt of branch {number}")
         return read
 
-    def _step(self, number: int, index: int, columns: Any, context: Any, detail: Any, data: Any, names: Any, shared: Any) -> Step:
+    def _step(self, number: int, index: int, columns: Any, context: Any, detail: Any, data: Any) -> Step:
         if not isinstance(context, dict) or not isinstance(data, bytes) or not isinstance(detail, str) or not isinstance(index, int):
             raise BadDataError(f"a step with the number {number} cannot be read")
-        if names not in shared:
-            parts: dict[str, list[str]] = {part: [] for part in OWN_ROWS}
-            for pointer in names:
-                part, name = measure_name(pointer)
-                parts[part].append(name)
-            shared[names] = {part: tuple(entries) for part, entries in parts.items()}
-        own = shared[names]
-        step = step_of(index, tuple(columns), context, detail, data, StoredValues(self, number, own["values"], "values"))
+        step = step_of(index, tuple(columns), context, detail, data, StoredValues(self._stored, number, "values"))
         if step.before is not None:
-            object.__setattr__(step.before, "values", StoredValues(self, number, own["before/values"], "before/values"))
+            object.__setattr__(step.before, "values", StoredValues(self._stored, number, "before/values"))
+        if "texts" in self.tables:
+            for pointer, holder in zip(PIECES, (step, step.before)):
+                if holder is not None:
+                    object.__setattr__(holder, "pieces", StoredPieces(self._stored, number, pointer, holder.values, holder.pieces))
         return step
 
-    def array(self, number: int, part: str, name: str) -> NDArray[Any]:
-        """An array of a step, frozen; all NaN (ids: -1) where its page is damaged."""
-        key = number, part, name
-        if key not in self._cache:
-            if len(self._cache) > 4096:
-                self._cache.clear()
-            self._cache[key] = self._array(number, f"{part}/{name.replace('~', '~0').replace('/', '~1')}")
-        return self._cache[key]
-
-    def _array(self, number: int, pointer: str) -> NDArray[Any]:
-        rows: list[tuple[Any, ...]] = []
-        try:
-            rows = self.rows("SELECT dtype, shape, data FROM arrays WHERE step = ? AND name = ?", number, pointer)
-            return array_of(rows[0][0], json.loads(rows[0][1]), rows[0][2])
-        except (BadDataError, UsageError, ValueError, TypeError, IndexError) as error:
-            self._problem(f"'{pointer}' of the step with the number {number} cannot be read: {error}")
-            return self._nothing(number, pointer)
-
-    def _nothing(self, number: int, pointer: str) -> NDArray[Any]:
-        try:
-            dtype, shape = self.rows("SELECT dtype, shape FROM arrays WHERE step = ? AND name = ?", number, pointer)[0]
-            return frozen(np.full(json.loads(shape), -1 if dtype == "<i8" else np.nan, DTYPES[dtype]))
-        except (UsageError, IndexError, ValueError, TypeError, KeyError):
-            return frozen(np.empty(0, np.float32))
+    def check_arrays(self) -> None:
+        """Looks at the arrays and texts of every step, so that `problems` has those that can't be read."""
+        self._stored.texts()
+        for (number,) in self.rows("SELECT id FROM steps"):
+            self._stored.names(number)
 
     def version(self) -> int:
         """Grows where somebody has written to the file."""
@@ -257,7 +200,7 @@ class Recording:
     def refresh(self) -> None:
         """Reads again what the file says of the run."""
         self.meta, self.contexts = self._meta(), dict(self._contexts())
-        self._cache.clear()
+        self._stored.forget()
 
     def close(self) -> None:
         self._database.close()

@@ -57,6 +57,7 @@ def recover(source: str | Path, target: str | Path) -> Recovered:
         wrong = set(wrong_steps(recording))
         ids = {name: number for number, name in recording.rows("SELECT id, name FROM branches LIMIT 10000")}
         branches = recording.branches()
+        recording.check_arrays()
         if not branches:
             raise UsageError(f"nothing in {source} could be saved: no branch of the text can be read")
         problems, tokens = list(recording.problems), 0
@@ -81,6 +82,7 @@ def recover(source: str | Path, target: str | Path) -> Recovered:
         if is_sweep(recording):
             effects = _copy_sweep(recording, writer, problems)
         writer.close()
+        problems += recording.problems  # those found on the way, too
     return Recovered(tokens, list(dict.fromkeys(problems)), effects)
 
 

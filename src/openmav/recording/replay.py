@@ -33,11 +33,16 @@ class ReplaySource:
         self._looked = time.monotonic()
         self._seen = self.recording.version()
         self._now = snapshot_of(self.recording)
+        self._notice = self._now.notice
 
     def snapshot(self) -> Snapshot:
         if self._follow and time.monotonic() - self._looked > LOOK:
             self._looked = time.monotonic()
             self._look()
+        notice = notice_of(self.recording)
+        if notice != self._notice:  # what can't be read is known where it is looked at
+            self._notice = notice
+            self._now = replace(self._now, notice=notice, version=self._now.version + 1)
         return self._now
 
     def send(self, command: Command) -> None:
@@ -78,10 +83,13 @@ def snapshot_of(recording: Recording) -> Snapshot:
         branches={k: v for k, v in branches.items() if k != current.name},
     )
     status: Status = "ended" if now.reason else "paused"
-    notice = "; ".join(recording.problems[:2])
-    return replace(
-        now, status=status, info=info, prompt=current.prompt, branch=current.name, parent=current.parent, at=current.at, notice=notice
-    )
+    here: dict[str, Any] = {"branch": current.name, "parent": current.parent, "at": current.at, "prompt": current.prompt}
+    return replace(now, **here, status=status, info=info, notice=notice_of(recording))
+
+
+def notice_of(recording: Recording) -> str:
+    """What could not be read, in a line; "" for nothing."""
+    return "; ".join(recording.problems[:2])
 
 
 def retrace_of(recording: Recording) -> Retrace:

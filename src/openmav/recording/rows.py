@@ -2,6 +2,8 @@
 
 Plain values are columns, what is nested is JSON in `detail`, and arrays are little-endian bytes with their dtype and shape. The arrays
 of `values` have rows of their own, so that a long recording opens without reading them; the others lie one after the other in `data`.
+Texts of token ids stand once in the file. A step's `pieces` are those of the ids in its values; where they are not, it has an array of
+their ids.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ from numpy.typing import NDArray
 
 from openmav.record import Step, frozen
 from openmav.record.codec import STEP, encode_step, plain
+from openmav.recording.texts import ids_in, without_texts
 from openmav.settings.sampling import Sampling
 
 COLUMNS = (  # in the order of the table: the field of a Step and where it stands in what the codec writes
@@ -40,6 +43,7 @@ SHARED = ("sampling", "interventions")  # the same for many steps: a row of `con
 SHARED_ENTRIES = tuple(next(entry for entry in STEP if entry.name == name) for name in SHARED)
 OWN = tuple(entry for entry in STEP if entry.name not in SHARED)
 OWN_ROWS = ("values", "before/values")  # arrays in a table of their own
+PIECES = ("pieces", "before/pieces")  # there too, where these are not the ids in the values: those whose texts the file has
 DTYPES: dict[str, np.dtype[Any]] = {"<f4": np.dtype("<f4"), "<i8": np.dtype("<i8")}
 MOST_AXES = 8
 COMPACT = json.JSONEncoder(separators=(",", ":"))
@@ -52,7 +56,10 @@ class BadDataError(ValueError):
 
 
 class StepRow(NamedTuple):
-    """What is written of a step: its plain columns, the JSON of its context and its details, its data, and the arrays by name."""
+    """What is written of a step: its plain columns, the JSON of its context and its details, its data, and the arrays by name.
+
+    `texts` are those of token ids that the file does not have yet.
+    """
 
     columns: tuple[Any, ...]
     context: str
@@ -60,6 +67,7 @@ class StepRow(NamedTuple):
     data: bytes
     arrays: list[ArrayRow]
     sum: int
+    texts: dict[int, str]
 
 
 def scalars_of(step: Step) -> tuple[Any, ...]:
@@ -68,18 +76,24 @@ def scalars_of(step: Step) -> tuple[Any, ...]:
     return tuple(_column(content, path) for path in COLUMNS)
 
 
-def rows_of(step: Step) -> StepRow:
-    """The rows of a step."""
+def rows_of(step: Step, texts: Mapping[int, str]) -> StepRow:
+    """The rows of a step. `texts`: those of token ids that the file has."""
     content = encode_step(step, OWN)
     columns = tuple(_column(content, path) for path in COLUMNS)
     context = _context(step.sampling, step.interventions)
     inline: list[ArrayRow] = []
     own: list[ArrayRow] = []
+    new: dict[int, str] = {}
+    for pointer, holder in zip(PIECES, (content, content["before"])):
+        if holder:
+            holder["pieces"], ids = without_texts(holder["pieces"], texts, new)
+            if set(ids) != ids_in(holder["values"]):
+                own.append((pointer, "<i8", _shape_text((len(ids),)), np.array(ids, "<i8").tobytes()))
     rest = _without_arrays({k: v for k, v in content.items() if k not in IN_COLUMNS}, "", inline, own)
     rest["arrays"] = [[name, dtype, _shape(shape)] for name, dtype, shape, _ in inline]
     detail, data = dumps(rest), b"".join(array[3] for array in inline)
     own.sort()
-    return StepRow(columns, context, detail, data, own, checksum(step.index, columns, context, detail, data, own))
+    return StepRow(columns, context, detail, data, own, checksum(step.index, columns, context, detail, data, own), new)
 
 
 def checksum(index: int, columns: tuple[Any, ...], context: str, detail: str, data: bytes, arrays: list[ArrayRow]) -> int:

@@ -20,6 +20,7 @@ from openmav.record import Prompt, Step, freeze_values
 from openmav.recording.facts import prompt_content
 from openmav.recording.format import APPLICATION, ATTENTION, ATTENTION_BUDGET, KEPT, LARGEST, SCHEMA, SWEEP, VERSION
 from openmav.recording.rows import COLUMNS, dumps, rows_of
+from openmav.recording.texts import sum_of_text
 
 NETWORK = ("nfs", "cifs", "smb", "9p", "fuse", "lustre", "gpfs", "beegfs", "afs", "ceph", "glusterfs", "ncpfs", "webdav", "vboxsf")
 
@@ -38,6 +39,7 @@ class Writer:
         self.path = Path(path)
         self._budget = budget
         self._contexts: dict[str, int] = {}
+        self._texts: dict[int, str] = {}
         self._lengths: dict[int, int] = {}  # of each branch: the first index that it has never had
         self._started = time.time()
         try:
@@ -55,7 +57,7 @@ class Writer:
     def _open(self) -> None:
         self._database = sqlite3.connect(str(self.path), isolation_level=None, check_same_thread=False, cached_statements=64)
         run = self._database.execute
-        run("PRAGMA page_size=8192")
+        run("PRAGMA page_size=4096")
         run(f"PRAGMA application_id={APPLICATION}")
         run(f"PRAGMA user_version={VERSION}")
         wal = not is_network(self.path) and run("PRAGMA journal_mode=WAL").fetchone()[0] == "wal"
@@ -85,6 +87,7 @@ class Writer:
             except BaseException:
                 if self._database.in_transaction:
                     self._database.execute("ROLLBACK")
+                self._contexts, self._texts = {}, {}  # what the file has of them is not known any more
                 raise
         except FileNotFoundError as error:
             raise RecordingError(f"the recording stopped: {self.path} is gone") from error
@@ -115,13 +118,17 @@ class Writer:
             step = self._with_kept(old[0], step) if old[1] == step.token_id else step
             self._database.execute("DELETE FROM arrays WHERE step = ?", (old[0],))
             self._database.execute("DELETE FROM steps WHERE id = ?", (old[0],))
-        rows = rows_of(self._bounded(step))
+        rows = rows_of(self._bounded(step), self._texts)
         context = self._contexts.get(rows.context)
         if context is None:
             context = int(self._database.execute("INSERT INTO contexts (content) VALUES (?)", (rows.context,)).lastrowid or 0)
             self._contexts[rows.context] = context
         number = self._database.execute(INSERT, (branch, step.index, *rows.columns, context, rows.detail, rows.data, rows.sum)).lastrowid
         self._database.executemany("INSERT INTO arrays VALUES (?, ?, ?, ?, ?)", [(number, *array) for array in rows.arrays])
+        if rows.texts:
+            texts = [(token_id, text, sum_of_text(token_id, text)) for token_id, text in rows.texts.items()]
+            self._database.executemany("INSERT OR REPLACE INTO texts VALUES (?, ?, ?)", texts)
+            self._texts.update(rows.texts)
 
     def cut(self, branch: int, length: int) -> None:
         """The steps of a branch from this one on are gone."""

@@ -45,6 +45,7 @@ class Run:
 def run_of(recording: Recording) -> Run:
     """Raises UsageError for a recording that holds no run."""
     now = snapshot_of(recording)
+    recording.check_arrays()
     assert now.prompt is not None
     current = Branch(now.branch, now.prompt, tuple(now.steps), now.parent, now.at)
     return Run(recording, now, tuple(recording.branches()) or (current,))
