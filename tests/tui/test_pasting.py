@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import pytest
+from driving import COMPACT, make_app, screen_text
 from textual import events
 from textual._xterm_parser import XTermParser
 from textual.message import Message
 
 from openmav.apps.tui.app import MavApp
 from openmav.apps.tui.pasting import PasteParser
+from openmav.apps.tui.widgets.text_input import MOST, TextInput
 from openmav.view.options import AppOptions
 
 TEXTS = (
@@ -73,3 +75,19 @@ def test_the_app_reads_with_it() -> None:
 
     app = MavApp(ListSource([]), AppOptions())
     assert sys.modules[app.driver_class.__module__].XTermParser is PasteParser
+
+
+async def test_a_paste_that_is_too_long_for_a_line_is_refused_in_words() -> None:
+    app = make_app(6)
+    async with app.run_test(size=COMPACT) as pilot:
+        await pilot.press("w")
+        field = app.screen.query_one(TextInput)
+        await pilot.press("a")
+        field.post_message(events.Paste("x" * MOST))
+        await pilot.pause()
+        assert field.value == "a"
+        assert f"a line takes {MOST:,} characters, not {MOST + 1:,}" in screen_text(app)
+        field.post_message(events.Paste("x" * (MOST - 1)))
+        await pilot.pause()
+        assert field.value == "a" + "x" * (MOST - 1)
+        assert "characters, not" not in screen_text(app)

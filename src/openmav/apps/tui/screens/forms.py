@@ -14,7 +14,7 @@ from textual.widgets import Input, OptionList, Static
 from textual.widgets.option_list import Option
 
 from openmav.apps.tui.screens.modal import Field, Modal
-from openmav.apps.tui.widgets.text_input import TextInput
+from openmav.apps.tui.widgets.text_input import MOST, TextInput
 from openmav.paint import Palette, cells, fit, ink, printable
 
 
@@ -78,6 +78,10 @@ class FormScreen(Modal[dict[str, str] | None]):
             return
         mounted = all(self.query(f"#field-{field.name}") for field in self._fields)
         self.show_wrong(self._check(self.values) if mounted else "")
+
+    @on(TextInput.TooLong)
+    def refuse_text(self, event: TextInput.TooLong) -> None:
+        self.show_wrong(f"a line takes {MOST:,} characters, not {event.length:,}; --prompt-file reads longer texts")
 
     def show_wrong(self, wrong: str) -> None:
         """A line under the fields; "" for none."""

@@ -8,9 +8,12 @@ from rich.cells import cell_len, get_character_cell_size
 from rich.text import Text
 from textual import events
 from textual.binding import Binding, BindingType
+from textual.message import Message
 from textual.widgets import Input
 
 from openmav.system.terminal import has_power, picture
+
+MOST = 100_000  # characters of a line; each key has all of them measured and drawn again
 
 
 def visible(text: str) -> str:
@@ -21,6 +24,13 @@ def visible(text: str) -> str:
 class TextInput(Input):
     """An Input whose value may have line breaks: pasted, or made with ctrl+j. Where `lines` is False they become spaces."""
 
+    class TooLong(Message):
+        """A text was not put in: the line would have more than MOST characters. `length`: how many."""
+
+        def __init__(self, length: int) -> None:
+            super().__init__()
+            self.length = length
+
     BINDINGS: ClassVar[list[BindingType]] = [Binding("ctrl+j,shift+enter,alt+enter", "line_break", show=False)]
 
     def __init__(self, value: str, *, lines: bool, id: str, placeholder: str = "", select_on_focus: bool = True) -> None:
@@ -28,11 +38,16 @@ class TextInput(Input):
         self._lines = lines
 
     def put(self, text: str) -> None:
-        """Replaces the selection with the text, or inserts it at the cursor."""
+        """Replaces the selection with the text, or inserts it at the cursor; does neither where the line would be too long."""
         text = text.replace("\r\n", "\n").replace("\r", "\n")
         if not self._lines:
             text = " ".join(text.split("\n")).strip() if "\n" in text else text
-        self.replace(text, *sorted(self.selection))
+        start, end = sorted(self.selection)
+        length = len(self.value) - (end - start) + len(text)
+        if length > MOST:
+            self.post_message(self.TooLong(length))
+        else:
+            self.replace(text, start, end)
 
     def action_line_break(self) -> None:
         if self._lines:
