@@ -17,6 +17,7 @@ from fakes import IdTokenizer
 from openmav.library import attach
 from openmav.recording.export.run import export
 from openmav.recording.recorder import Recorder
+from openmav.recording.texts import sum_of_text
 from openmav.settings import Settings
 from openmav.settings.sampling import SamplingOptions
 
@@ -96,7 +97,10 @@ def hostile_run(path, sound):
     shutil.copy(sound, path)
     database = sqlite3.connect(path)
     database.execute("UPDATE steps SET token = ?, text = ?", (HOSTILE, HOSTILE))
-    database.execute("UPDATE steps SET detail = replace(detail, '\"pieces\":{', ?)", (f'"pieces":{{"999999":{json.dumps(HOSTILE)},',))
+    database.execute("UPDATE steps SET detail = replace(detail, '\"pieces\":{}', ?)", (f'"pieces":{{"999999":{json.dumps(HOSTILE)}}}',))
+    for (token_id,) in database.execute("SELECT id FROM texts").fetchall():
+        row = (HOSTILE, sum_of_text(token_id, HOSTILE), token_id)
+        database.execute("UPDATE texts SET text = ?, sum = ? WHERE id = ?", row)
     database.execute("UPDATE branches SET name = name || ?", (HOSTILE,))
     for name, value in database.execute("SELECT name, value FROM meta").fetchall():
         content = json.loads(value)
