@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from driving import COMPACT, HOME, SMALL, screen_text, shown, until
 
+from everything import WholeSource, whole_steps
 from fakes import ScriptedSource, make_info, make_prompt, make_step, with_values
 from openmav.apps.tui import keys as table
 from openmav.apps.tui.keys import keys_of
@@ -352,3 +353,16 @@ def test_every_view_that_a_step_asks_for_is_one_of_its_panels() -> None:
     asked = [(stop, name, mode) for stop in TOUR_STEPS for name, mode in stop.modes.items()]
     assert asked
     assert all(name in stop.panels and mode in registry.load("panels", name).MODES for stop, name, mode in asked)
+
+
+async def test_under_an_answer_of_two_lines_the_lens_still_shows_every_layer_of_the_demo() -> None:
+    info = make_info(6, 8)
+    app = TourApp(WholeSource(whole_steps(9, info), info), AppOptions(panels=PANELS))
+    async with app.run_test(size=(80, 24)) as pilot:
+        while TOUR_STEPS[app.at].title != "The logit lens":
+            await pilot.press("c")
+        app.answer = "word " * 28
+        app.redraw()
+        await pilot.pause()
+        rows = [strip.text for strip in app.query_one("#panel-logit_lens", PanelTile)._strips]
+        assert [row.lstrip("│ ▸")[0] for row in rows[1:-1]] == list("543210")

@@ -97,7 +97,7 @@ TOUR_STEPS = (
     TourStep(
         "Layers",
         "A model is a stack of layers. Through them runs one vector, the residual stream; each layer's attention, then a small network"
-        " called MLP, add something to it: the bars show how long that is. The highest layer comes last before the answer. The text shows"
+        " called MLP, add something to it: the bars show how long that is. The highest layer comes last. The text shows"
         " where the selected layer's heads look.",
         "Press {layer_down} a few times to walk down the layers, and watch the text.",
         ("generated_text", "attention_norms", "mlp_norm", "residual_norms"),
@@ -108,8 +108,8 @@ TOUR_STEPS = (
     ),
     TourStep(
         "The logit lens",
-        "What if the model stopped at a layer? The lens turns the residual stream after each layer into probabilities, with the model's"
-        " own last step. Low layers often guess from the last word alone; ◆ is where the answer is there to stay.",
+        "What if the model stopped at a layer? The lens turns the residual stream after each layer into probabilities."
+        " Low layers often guess from the last word alone; ◆ is where the answer is there to stay.",
         "Press {next} for another token, and read the rows from the bottom up.",
         ("logit_lens", "top_predictions"),
         "logit_lens",
