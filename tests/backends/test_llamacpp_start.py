@@ -82,3 +82,23 @@ def test_the_bundled_model_has_no_less_than_in_transformers() -> None:
                 assert a.values[name].shape == value.shape, name
                 assert np.array_equal(np.isnan(a.values[name]), np.isnan(value)), name
         assert own.info.missing.keys() == other.info.missing.keys()
+
+
+OWN = """
+from torch import Tensor
+TITLE, NEEDS = "tensors", ("residual.after",)
+def compute(frame, context):
+    given = (frame.logits, context.logits, context.probs, context.sampled_probs, context.top_ids, *frame.sites["residual.after"])
+    assert all(isinstance(one, Tensor) for one in given), [type(one) for one in given]
+    return frame.last_residual.abs().max()[None].numpy()
+"""
+
+
+def test_somebody_s_own_measure_gets_tensors(tmp_path: Path) -> None:
+    (tmp_path / "tensors.py").write_text(OWN)
+    files = (str(tmp_path / "tensors.py"),)
+    settings = Settings(prompt="It is", measures=("tensors", "residual_norm"), measure_files=files, aggregation="max_abs", max_new_tokens=1)
+    with open_session(settings) as session:
+        step = session.step()
+    assert not session.broken
+    assert step.values["tensors"][0] == step.values["residual_norm"][-1]
