@@ -349,3 +349,11 @@ def test_all_text_can_be_read(theme, page):
     press(browser, "?")
     count, poor = browser.execute_script(CONTRASTS)
     assert (count > 150, poor) == (True, [])
+
+
+@pytest.mark.parametrize("width", [1280, 1700, 1720, 2000, 2010])
+def test_no_heading_and_no_end_of_an_axis_is_cut(page, width):
+    browser = page("whole", width=width, height=1000)
+    cut = "(one) => one.scrollWidth > one.clientWidth || one.scrollHeight > one.clientHeight"
+    headings = f"return [...document.querySelectorAll('.column h3, .column .end')].filter({cut}).map((one) => one.textContent)"
+    assert browser.execute_script(headings) == []
