@@ -76,6 +76,8 @@ def flags() -> Iterator[Attack]:
         ("--plain", "--json"),
         ("--tui",),
         ("tour",),
+        ("export", ".", "--to", "csv"),
+        ("compare", *TOY, "--record", "."),
         ("--prompt", "a", "--prompt-file", "b"),
     ):
         yield Attack(f"mav {' '.join(args)[:30]!r}", args)

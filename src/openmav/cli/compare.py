@@ -153,7 +153,7 @@ def _recorded(pair: Lockstep, record: str | None) -> Iterator[None]:
     recorders: list[tuple[Recorder, Session]] = []
     try:
         path = Path(record)
-        beside = path.with_name(f"{path.stem}.b{path.suffix or '.mav'}")
+        beside = path.parent / f"{path.stem}.b{path.suffix or '.mav'}"
         settings = replace(pair.a.settings, compared=pair.b.settings, parting=pair.threshold)
         for file, session, own in ((path, pair.a, settings), (beside, pair.b, pair.b.settings)):
             recorders.append((Recorder(file, own, lambda why: say(f"mav: {why}; the run goes on")), session))

@@ -20,6 +20,8 @@ def export_command(file: str, name: str, output: str | None, force: bool) -> int
     """Write the file, and say so. Raises UsageError for what is no recording, and where the file exists or can't be written."""
     if output == "-":
         return _to_stdout(file, name)
+    if output is None and not Path(file).name:  # "." and "/" are folders
+        raise UsageError(f"'{file}' is no recording; give a file")
     target = Path(output) if output is not None else Path(file).with_suffix(FORMATS[name].suffix)
     export(file, name, target, force)
     echo(f"wrote {target}")
