@@ -15,6 +15,10 @@ class UsageError(MavError, ValueError):
     """Something asked for does not make sense: a flag, a name, a value."""
 
 
+class NoGradientError(UsageError):
+    """A model that can't be differentiated; attribution by occlusion needs no gradient."""
+
+
 class LoadError(MavError):
     """A model could not be loaded; the text says why and what to do."""
 

@@ -144,8 +144,8 @@ async def test_what_the_source_says_goes_away_and_what_it_says_next_is_shown(mon
     app, late = scripted(), [0.0]
     monkeypatch.setattr(context, "time", SimpleNamespace(monotonic=lambda: late[0]))  # a clock of its own: a busy machine is late
     async with app.run_test(size=HOME) as pilot:
-        for text in ("first notice", "second notice"):
-            app.source.history.update(notice=text)  # type: ignore[attr-defined]
+        for number, text in enumerate(("first notice", "second notice", "second notice")):
+            app.source.history.update(notice=text, notices=number)  # type: ignore[attr-defined]
             app.tick()
             await pilot.pause()
             assert text in screen_text(app)

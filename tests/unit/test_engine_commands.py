@@ -16,6 +16,7 @@ from openmav.engine.app_watch import AppState, SlowMeasure
 from openmav.engine.events import first_state
 from openmav.engine.queue import CommandQueue, Numbered, append
 from openmav.engine.worker import Engine
+from openmav.errors import NoGradientError
 from openmav.generation.opening import open_session
 from openmav.generation.session import Session
 from openmav.protocol.commands import (
@@ -103,6 +104,29 @@ def test_what_cannot_be_put_there_leaves_the_text_as_it_was(engine, command) -> 
     assert after.notice
     assert [step.token_id for step in after.steps] == [step.token_id for step in before.steps]
     assert (after.branch, after.undone) == ("main", 0)
+
+
+def test_the_same_words_for_another_command_are_news(engine) -> None:
+    first, second = (obey(engine, Force(10**9, 1)) for _ in range(2))
+    assert first.notice == second.notice != ""
+    assert second.notices == first.notices + 1
+    assert obey(engine, Advance(1)).notices == second.notices
+
+
+def test_a_model_without_a_gradient_is_attributed_by_occlusion(engine, monkeypatch) -> None:
+    _, session, _ = engine
+    explain = session.backend.explain
+    obey(engine, Advance(3))
+
+    def without(method: str, *rest: object) -> object:
+        if method != "occlusion":
+            raise NoGradientError("this model has no gradient")
+        return explain(method, *rest)
+
+    monkeypatch.setattr(session.backend, "explain", without)
+    now = obey(engine, Attribute("integrated", 1))
+    assert (now.attribution.method, now.notice) == ("occlusion", "this model has no gradient")
+    assert now.attribution.scores.any()
 
 
 ATTRIBUTE, LENS = Attribute("gradient", 1), Want(frozenset({"logit_lens"}))

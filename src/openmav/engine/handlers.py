@@ -9,7 +9,7 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from openmav.errors import UsageError
+from openmav.errors import NoGradientError, UsageError
 from openmav.protocol.commands import (
     Advance,
     Attribute,
@@ -148,15 +148,21 @@ def set_pace(engine: Engine, _session: Session, command: SetPace) -> None:
     engine.due = min(engine.due, time.monotonic() + command.seconds)
 
 
-def attribute(engine: Engine, session: Session, command: Attribute) -> None:
-    """Stopped by any other command but Want; that one is obeyed then."""
+def attribute(engine: Engine, session: Session, command: Attribute) -> str:
+    """By occlusion where the model has no gradient. Stopped by any other command but Want; that one is obeyed then."""
     engine.running = False
     _need_branch(session, command.branch)
     reading, session.progress = session.progress, partial(_attributing, engine)
+    place, why = (command.index, command.token_id, command.minus), ""
     try:
-        engine.reporter.attributed(session.explain(command.method, command.index, command.token_id, command.minus))
+        try:
+            result = session.explain(command.method, *place)
+        except NoGradientError as error:
+            result, why = session.explain("occlusion", *place), str(error)
+        engine.reporter.attributed(result)
     finally:
         session.progress = reading
+    return why
 
 
 def _attributing(engine: Engine, what: str, fraction: float | None) -> None:

@@ -62,9 +62,10 @@ class Reporter:
     def run(self, session: Session, *, running: bool, notice: str = "") -> None:
         """Where the run is. `notice` answers a command; without one, the breakpoint at the newest token is named while nothing runs."""
         going = running and session.reason is None
+        notices = self.state.notices + bool(notice)
         notice = notice or (str(session.hit) if session.hit is not None and not going else "")
         status: Status = "ended" if session.reason is not None else "running" if going else "paused"
-        state = replace(session.describe(self.state), status=status, notice=notice, resumes=False, progress="")
+        state = replace(session.describe(self.state), status=status, notice=notice, notices=notices, resumes=False, progress="")
         self.change(state, len(session.steps))
 
     def attributed(self, attribution: InputAttribution) -> None:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from openmav.engine import faults
 from openmav.engine.backfill import Backfill
 from openmav.engine.handlers import handle
+from openmav.engine.imports_ahead import import_ahead
 from openmav.engine.inbox import AppGoneError, Inbox
 from openmav.engine.reporter import Reporter
 from openmav.errors import MavError, is_panic
@@ -60,6 +61,8 @@ class Engine:
             idle = self.idle(session)
             while idle and not self.inbox.poll(0.0) and self._fill(session):
                 pass
+            if session.steps and (idle or self.reporter.state.pace > 0):
+                import_ahead()
             if not self.inbox.poll(None if idle else max(0.0, self.due - time.monotonic())):
                 return
             self.reporter.obeyed, command = self.inbox.take()

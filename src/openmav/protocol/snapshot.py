@@ -34,6 +34,7 @@ class RunState:
     reason: EndReason | None = None  # why the text ended
     error: str | None = None  # one line, when failed
     notice: str = ""  # one line about the last command, such as why it could not be done
+    notices: int = 0  # such lines so far: the same words again answer another command
     branch: str = TRUNK  # the current one
     parent: str | None = None  # the branch that it left,
     at: int = 0  # at this token

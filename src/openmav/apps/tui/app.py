@@ -173,7 +173,7 @@ class MavApp(App[None]):
         expired = self._shown_notice and self.context.notice != self._shown_notice
         if now.version == self._shown_version and not expired and not is_under_way(self.panels.modules.values()):
             return
-        if now.notice != self.view.notice:
+        if (now.notice, now.notices) != (self.view.notice, self.view.notices):
             self.context.note = ""
         self._shown_version = now.version
         self.context.view = self._performance.seen(self.view.updated(now))

@@ -18,6 +18,7 @@ from openmav.backends.shared.edits import edits, refusal
 from openmav.backends.shared.on_run import ModifiedBackend, OnRun
 from openmav.backends.sites import Site
 from openmav.record import ModelInfo
+from openmav.record.attribution_result import Explanation
 from openmav.settings import DEMO
 from openmav.settings.generation_defaults import GenerationDefaults
 from openmav.settings.interventions import Intervention
@@ -39,7 +40,7 @@ def load(name: str, options: LoadOptions, progress: Progress | None = None) -> L
 
 
 class LlamaCppBackend(OnRun):
-    """Satisfies backends.base.Backend, Inspectable and Intervening."""
+    """Satisfies backends.base.Backend, Inspectable, Intervening and Explaining."""
 
     def __init__(self, weights: Weights, header: GgufHeader, name: str, options: LoadOptions) -> None:
         self.weights = weights
@@ -132,6 +133,22 @@ class LlamaCppBackend(OnRun):
             for edit in edits(interventions, prompt_ids, self):
                 run.change_to(places.changes_of(self.examined, [edit]))
                 yield run.prefill(prompt_ids, frozenset()).logits
+        finally:
+            run.close()
+
+    # ---- attribution -----------------------------------------------------------------------------------------------------
+
+    def explain(
+        self, method: str, ids: Sequence[int], target_id: int | None, minus_id: int | None, progress: Progress | None = None
+    ) -> tuple[Explanation, int]:
+        """See backends.base.Explaining; in a context of its own."""
+        from openmav.backends.attribution import methods
+        from openmav.backends.llamacpp.occlusion import Texts
+
+        run = Run(self.examined, None)
+        try:
+            texts = Texts(lambda text: run.prefill(text, frozenset()).logits.clone(), self.vocabulary.reference)
+            return methods.explain(texts, method, ids, target_id, minus_id, progress)
         finally:
             run.close()
 

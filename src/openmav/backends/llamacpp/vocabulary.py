@@ -50,6 +50,12 @@ class Vocabulary:
     def _key(self, name: str, otherwise: Any = None) -> Any:
         return self._header.values.get(f"tokenizer.ggml.{name}", otherwise)
 
+    @property
+    def reference(self) -> int:
+        """The token used as a neutral replacement, as with transformers: padding, else unknown, end or beginning of text; else 0."""
+        ids = (self._key(f"{SPECIAL[name]}_token_id") for name in ("pad_token", "unk_token", "eos_token", "bos_token"))
+        return next((i for i in ids if isinstance(i, int) and 0 <= i < self.size), 0)
+
     # ---- text to ids -----------------------------------------------------------------------------------------------------
 
     def encode(self, text: str, *, chat: bool | str = False) -> list[int]:

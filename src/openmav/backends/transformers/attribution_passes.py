@@ -19,7 +19,7 @@ from openmav.backends.transformers.capture.module_state import fresh
 from openmav.backends.transformers.decoding.decoder import traits_of
 from openmav.backends.transformers.loading import placement
 from openmav.backends.transformers.loading.quantised import without_gradients
-from openmav.errors import UsageError, words_of
+from openmav.errors import NoGradientError, words_of
 from openmav.system.memory import out_of_memory
 
 TOKENS = 4096  # in all texts of one pass
@@ -73,7 +73,7 @@ class ModelPasses:
         finally:
             handle.remove()
         if times != 1:
-            raise UsageError(f"no gradient for this model: its input embedding ran {times} times in one pass")
+            raise NoGradientError(f"no gradient for this model: its input embedding ran {times} times in one pass; occlusion needs none")
         return logits
 
     def _run(self, rows: Tensor) -> Tensor:
@@ -94,7 +94,7 @@ class ModelPasses:
         except (RuntimeError, NotImplementedError) as error:
             if out_of_memory(error):
                 raise
-            raise UsageError(f"this model has no gradient ({words_of(error)}); occlusion needs none") from error
+            raise NoGradientError(f"this model has no gradient ({words_of(error)}); occlusion needs none") from error
         finally:
             for parameter in learned:
                 parameter.requires_grad_(True)

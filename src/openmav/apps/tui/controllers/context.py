@@ -41,7 +41,7 @@ class Context:
     def __init__(self, source: Source, view: View, host: Host) -> None:
         self.source, self.view, self._host = source, view, host
         self._note, self._noted = "", 0.0  # the app's own last message; the source's notice where empty
-        self._notice, self._noticed = "", 0.0  # the source's, and when it came
+        self._notice, self._notices, self._noticed = "", 0, 0.0  # the source's, how many came before, and when it came
         self._read_notes: tuple[str, ...] = ()  # notes on the model that the user has closed
 
     # ---- the screen ----
@@ -88,8 +88,8 @@ class Context:
     @property
     def notice(self) -> str:
         """The line above the keys: the last message of the app or of the source, else unread notes on the model."""
-        if self.view.notice != self._notice:
-            self._notice, self._noticed = self.view.notice, time.monotonic()
+        if (self.view.notice, self.view.notices) != (self._notice, self._notices):
+            self._notice, self._notices, self._noticed = self.view.notice, self.view.notices, time.monotonic()
         info, said = self.view.info, self._notice if _stays(self._notice, self._noticed) else ""
         return self.note or said or ("" if info is None or info.notes == self._read_notes else status_lines.notes(self.view))
 
