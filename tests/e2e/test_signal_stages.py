@@ -121,3 +121,40 @@ def test_a_signal_leaves_the_terminal_as_it_was_at_every_stage(name: str, tmp_pa
     finally:
         for app in apps.values():
             app.close()
+
+
+def held_up(tmp_path: Path) -> App:
+    """Running, in a terminal that has room for nothing more."""
+    app = App(STAGES["running"], tmp_path)
+    app.bring_to(STAGES["running"])
+    end = time.monotonic() + 60
+    while select.select([], [app.theirs], [], 0.0)[1]:
+        assert time.monotonic() < end
+        time.sleep(0.05)
+    time.sleep(1.0)  # the app draws ten times a second, and thirty drawings wait before it waits itself
+    return app
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", SIGNALS)
+def test_a_signal_ends_it_in_a_terminal_that_takes_no_output(number: int, tmp_path: Path) -> None:
+    app = held_up(tmp_path)
+    try:
+        app.process.send_signal(number)
+        assert app.process.wait(30) == 128 + number
+        assert termios.tcgetattr(app.theirs) == app.before
+    finally:
+        app.close()
+
+
+@pytest.mark.slow
+def test_it_ends_where_such_a_terminal_is_closed(tmp_path: Path) -> None:
+    app = held_up(tmp_path)
+    try:
+        os.close(app.theirs)
+        os.close(app.ours)
+        app.process.send_signal(signal.SIGCONT)  # comes with SIGHUP where a session's terminal goes, and may be answered first
+        assert app.process.wait(30) == 128 + signal.SIGHUP
+    finally:
+        app.ours, app.theirs = os.pipe()
+        app.close()

@@ -16,6 +16,7 @@ LEAVE = (
     "\x1b[?2026l\x1b[?2004l\x1b[?1000l\x1b[?1002l\x1b[?1003l\x1b[?1006l\x1b[?1015l\x1b[?1016l\x1b[?1004l"  # output, pastes, mouse, focus
     "\x1b[<u\x1b[0m\x1b[H\x1b[J\x1b[?1049l\x1b[?25h\x1b[?7h"  # keys, colours, the screen, the cursor, wrapped lines
 )
+PATIENCE = 10.0  # seconds that a terminal that takes no output may hold up the end of the process
 
 
 @dataclass(frozen=True)
@@ -84,15 +85,13 @@ class TerminalState:
                 os.close(descriptor)
 
     def restore(self, message: str = "") -> None:
-        """Restore it, from any process or thread; does nothing where the terminal is closed."""
+        """Restore it, from any process or thread; waits no longer than PATIENCE for its output to go, and not where it is closed."""
         with contextlib.suppress(OSError, ValueError):
-            descriptor = os.open(self.device, os.O_RDWR | getattr(os, "O_NOCTTY", 0))
+            descriptor = os.open(self.device, os.O_RDWR | getattr(os, "O_NOCTTY", 0) | getattr(os, "O_NONBLOCK", 0))
             try:
-                os.write(descriptor, LEAVE.encode())
                 if self.attributes is not None:
                     _set_attributes(descriptor, self.attributes)
-                if message:
-                    os.write(descriptor, f"{message}\r\n".encode())
+                _write(descriptor, LEAVE + (f"{message}\r\n" if message else ""))
             finally:
                 os.close(descriptor)
 
@@ -108,6 +107,19 @@ def _console_keys(seconds: float) -> bytes:
             result += msvcrt.getwch().encode("utf-8", "replace")  # type: ignore[attr-defined,unused-ignore]
         time.sleep(0.02)
     return result
+
+
+def _write(descriptor: int, text: str) -> None:
+    """As far as the terminal takes it in time; `descriptor` does not block."""
+    data = text.encode()
+    if os.name == "nt":
+        os.write(descriptor, data)
+        return
+    import select
+
+    end = time.monotonic() + PATIENCE
+    while data and select.select([], [descriptor], [], max(0.0, end - time.monotonic()))[1]:
+        data = data[os.write(descriptor, data) :]
 
 
 def _set_attributes(descriptor: int, attributes: list[Any]) -> None:

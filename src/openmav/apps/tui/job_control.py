@@ -45,6 +45,8 @@ class JobControl:
         app, driver = self._app, self._app._driver
         if driver is None or self._handling or not (self._stop or self._continued) or not app.is_running:
             return
+        if not os.isatty(driver.fileno):  # type: ignore[attr-defined]
+            return  # the terminal is gone, which the app notices by itself; what is written to it now would wait for ever
         self._handling = True
         self._give_back(driver)
         while self._stop or not self._in_foreground(driver.fileno):  # type: ignore[attr-defined]

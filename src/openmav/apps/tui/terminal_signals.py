@@ -7,8 +7,10 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from queue import Empty, SimpleQueue
 
 from textual.app import App
 
@@ -25,22 +27,28 @@ class TerminalGuard:
         self._app, self._close = app, close
         self.killed_by: int | None = None  # the signal that ended the app
         self.terminal: TerminalState | None = None  # as it was before the app started
+        self._numbers: SimpleQueue[int] = SimpleQueue()  # of signals; it may be written to in a handler
 
     def leave(self, number: int) -> None:
         """Quits the app as this signal asks, and the process with it if the app can't."""
+        self._numbers.put(number)
         if self.killed_by is None:
             self.killed_by = number
-            last = threading.Timer(GRACE, self._end, (128 + number,))
-            last.daemon = True
-            last.start()
             self._app.exit()
 
-    def _end(self, exit_code: int) -> None:
-        """The last resort: nothing of the app runs any more."""
+    def _end_if_the_app_does_not(self) -> None:
+        """In a thread of its own: a terminal that takes no output any more holds the app's."""
+        while self._app.is_running:
+            with suppress(Empty):
+                number = self._numbers.get(timeout=GRACE)
+                break
+        else:
+            return
+        time.sleep(GRACE)
         self._close()
         if self.terminal is not None:
             self.terminal.restore()
-        os._exit(exit_code)
+        os._exit(128 + number)
 
     def leave_if_orphaned(self) -> None:
         """Quits if the terminal has gone without a signal, as when mav is not the leader of its session."""
@@ -70,13 +78,15 @@ class TerminalGuard:
         the event loop cannot (Windows, or a loop beside the main thread): the system's own way stays.
         """
         loop = asyncio.get_running_loop()
+        threading.Thread(target=self._end_if_the_app_does_not, daemon=True, name="mav last resort").start()
 
         for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGQUIT"):
             number = getattr(signal, name, None)
             if number is None or (number == signal.SIGINT and signal.getsignal(number) is signal.SIG_IGN):  # as the parent chose
                 continue
             try:
-                loop.add_signal_handler(number, self.leave, int(number))
+                loop.add_signal_handler(number, self.leave, int(number))  # by a pipe; its handler does nothing
+                signal.signal(number, lambda number, _frame: self._numbers.put(number))  # also where the event loop is held up
             except (NotImplementedError, RuntimeError, ValueError):
                 return
 
