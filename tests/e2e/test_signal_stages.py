@@ -136,15 +136,17 @@ def held_up(tmp_path: Path) -> App:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("number", SIGNALS)
-def test_a_signal_ends_it_in_a_terminal_that_takes_no_output(number: int, tmp_path: Path) -> None:
-    app = held_up(tmp_path)
+def test_a_signal_ends_it_in_a_terminal_that_takes_no_output(tmp_path: Path) -> None:
+    apps = {number: held_up(tmp_path) for number in SIGNALS}
     try:
-        app.process.send_signal(number)
-        assert app.process.wait(30) == 128 + number
-        assert termios.tcgetattr(app.theirs) == app.before
+        for number, app in apps.items():
+            app.process.send_signal(number)
+        for number, app in apps.items():
+            assert app.process.wait(60) == 128 + number
+            assert termios.tcgetattr(app.theirs) == app.before
     finally:
-        app.close()
+        for app in apps.values():
+            app.close()
 
 
 @pytest.mark.slow
