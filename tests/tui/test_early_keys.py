@@ -11,6 +11,7 @@ import time
 import pytest
 from textual.events import Key
 
+from openmav.apps.tui.early_keys import EarlyKeys
 from openmav.apps.tui.pasting import PasteParser
 
 if os.name == "nt":
@@ -114,3 +115,21 @@ def test_what_came_early_is_what_the_app_reads_first(monkeypatch: pytest.MonkeyP
     assert [*second.tick()] == [] == [*first.tick()]
     monkeypatch.setattr(PasteParser, "early", "ab")
     assert [event.key for event in PasteParser().tick() if isinstance(event, Key)] == ["a", "b"]
+
+
+def test_the_terminal_is_put_back_where_the_end_of_the_block_is_cut_short(monkeypatch: pytest.MonkeyPatch) -> None:
+    ours, theirs = pty.openpty()
+    try:
+        with open(theirs, closefd=False) as file:
+            monkeypatch.setattr(sys, "__stdin__", file)
+            monkeypatch.setattr(os, "tcgetpgrp", lambda _terminal: os.getpgrp())
+            before, early = termios.tcgetattr(theirs), EarlyKeys("q")
+            early.__enter__()
+            assert termios.tcgetattr(theirs) != before
+            early.put_back()  # what run() does where a signal has come within the end
+            assert termios.tcgetattr(theirs) == before
+            early.__exit__(None, None, None)
+            assert termios.tcgetattr(theirs) == before
+    finally:
+        os.close(ours)
+        os.close(theirs)

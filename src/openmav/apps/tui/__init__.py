@@ -40,6 +40,7 @@ def run(source: Source, options: AppOptions, tour: bool = False) -> Snapshot:
                 app.guard.terminal = terminal
                 check()  # what is imported may have swallowed a Ctrl-C
         except BaseException:
+            early.put_back()
             if not early.quits:
                 raise
             forget()

@@ -53,17 +53,23 @@ class EarlyKeys:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         if self._before is None:
             return
-        import termios
-
         try:
             os.close(self._end)
             self._thread.join()
         finally:
             os.close(self._ending)
-            with contextlib.suppress(termios.error):  # the terminal may be gone
-                termios.tcsetattr(self._terminal, termios.TCSANOW, self._before)
+            self.put_back()
         if self.quits and error is None:  # something in the block has swallowed it
             raise KeyboardInterrupt
+
+    def put_back(self) -> None:
+        """The terminal's own attributes; may be called again, as where a second signal has cut the end of the block short."""
+        if self._before is None:
+            return
+        import termios
+
+        with contextlib.suppress(termios.error):  # the terminal may be gone
+            termios.tcsetattr(self._terminal, termios.TCSANOW, self._before)
 
     def _read(self) -> None:
         while True:
