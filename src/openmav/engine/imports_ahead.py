@@ -7,7 +7,6 @@ import sys
 import threading
 from functools import cache
 
-from openmav.generation.sampler import build_chain
 from openmav.settings.sampling import Sampling
 
 
@@ -19,5 +18,7 @@ def import_ahead() -> None:
 
 
 def _import() -> None:
+    from openmav.generation.sampler import build_chain  # not above: the app's process imports this module and needs none of it
+
     with contextlib.suppress(ImportError):  # told where it is needed
         build_chain(Sampling(temperature=0.5))

@@ -202,8 +202,8 @@ class MavApp(App[None]):
         return [*super().get_line_filters(), self.NEUTRAL]
 
     def redraw(self) -> None:
-        """Draws the view in all widgets; does nothing before they are mounted."""
-        if not self._drawable:
+        """Draws the view in all widgets; does nothing before they are mounted and once they are being removed."""
+        if not self._drawable or not self.is_running:
             return
         began = time.perf_counter()
         self.controllers.changes.observe()

@@ -5,12 +5,15 @@ How a flag is declared, and the flags that all commands with a model share, are 
 
 from __future__ import annotations
 
+from typing import get_args
+
 import click
 
 from openmav.cli.options.flag import flag
 from openmav.cli.options.shared import TEXT, THE_MODEL, THE_PROMPT
+from openmav.settings import Aggregation
 from openmav.view.layouts import LAYOUTS
-from openmav.view.options import AppOptions
+from openmav.view.options import AppOptions, Scale
 
 SAMPLING, INTERVENTIONS, BREAKPOINTS, OUTPUT, APP = "Sampling", "Interventions", "Breakpoints", "Output", "The app"
 OWN = "the model's own, else {}"  # its generation_config.json
@@ -87,7 +90,7 @@ RUN = (
     flag(OUTPUT, "--tui", "The app; the default in a terminal.", is_flag=True),
     flag(OUTPUT, "--plain", "The text alone; the default in a pipe.", is_flag=True),
     flag(OUTPUT, "--json", "One JSON object a line: a header, each token, an end.", is_flag=True),
-    flag(OUTPUT, "--aggregation", "Norm to report: l2 or max_abs.", default="l2", type=click.Choice(("l2", "max_abs")), metavar="KIND"),
+    flag(OUTPUT, "--aggregation", "Norm to report: l2 or max_abs.", default="l2", type=click.Choice(get_args(Aggregation)), metavar="KIND"),
     flag(
         OUTPUT,
         "--measure",
@@ -115,7 +118,7 @@ RUN = (
         "--scale",
         "Bar scale: linear, log or minmax. Numbers are never scaled.",
         default="linear",
-        type=click.Choice(("linear", "log", "minmax")),
+        type=click.Choice(get_args(Scale)),
         metavar="KIND",
     ),
     flag(APP, "--max-bar-length", "Longest bar.", type=click.IntRange(min=1), metavar="CELLS", otherwise="what fits the panel"),

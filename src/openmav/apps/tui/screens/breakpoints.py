@@ -107,6 +107,8 @@ class BreakpointsScreen(Modal[None]):
 
     def _show(self) -> None:
         """Updates the rows and their values."""
+        if not self.is_active:
+            return
         rows = self.rows
         shown = [self._line(one) for one in self._watched()]
         rows.display = bool(shown)
