@@ -34,6 +34,7 @@ HOSTILE = {
     "a target that is no text": """UPDATE meta SET value = replace(value, '"text":"a"', '"text":7') WHERE name = 'sweep'""",
     "numbers in words": """UPDATE meta SET value = replace(value, '"prob":', '"prob":"x","p":') WHERE name = 'sweep'""",
     "a billion sites": """UPDATE meta SET value = replace(value, '"heads":4', '"heads":99999') WHERE name = 'model'""",
+    "many sites": """UPDATE meta SET value = replace(value, '"heads":4', '"heads":12000') WHERE name = 'model'""",
     "sites of another model": "UPDATE effects SET site = 'L77.H1'",
     "sites with escapes": "UPDATE effects SET site = char(27) || '[2J'",
     "long sites": "UPDATE effects SET site = hex(zeroblob(1000000))",

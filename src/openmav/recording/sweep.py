@@ -20,7 +20,7 @@ from openmav.settings.interventions import How, Intervention
 from openmav.settings.sites import Swept
 
 COLUMNS = ("site", "layer", "head", "logit", "prob", "logprob", "minus_logit", "change")  # of `effects`, besides its sum
-MOST_SITES = 1_000_000
+MOST_SITES = 100_000  # six times the heads of the largest models; each is listed whenever the file is read
 WRONG = (KeyError, TypeError, ValueError, AttributeError, OverflowError, RecursionError)
 
 
