@@ -91,3 +91,17 @@ async def test_a_paste_that_is_too_long_for_a_line_is_refused_in_words() -> None
         await pilot.pause()
         assert field.value == "a" + "x" * (MOST - 1)
         assert "characters, not" not in screen_text(app)
+
+
+@pytest.mark.parametrize("keys", [("slash",), ("question_mark", "slash"), ("k",), ("a",)], ids=["search", "help", "watches", "intervene"])
+async def test_every_line_says_that_it_refuses_a_paste(keys: tuple[str, ...]) -> None:
+    app = make_app(6)
+    async with app.run_test(size=COMPACT) as pilot:
+        await pilot.press(*keys)
+        await pilot.pause()
+        field = next(one for one in app.screen.query(TextInput) if one.has_focus)
+        before = field.value
+        field.post_message(events.Paste("x" * (MOST + 1)))
+        await pilot.pause()
+        assert field.value == before
+        assert f"a line takes {MOST:,} characters, not " in " ".join(screen_text(app).split())

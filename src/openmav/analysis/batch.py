@@ -56,7 +56,7 @@ class PromptBatch:
     def _opened(self, backend: Backend, number: int) -> Outcome:
         try:
             session = Session(backend, replace(self._settings, prompt=self._prompts[number]))
-            session.name_measure(lambda _name: None)  # so that one that hangs is given up
+            session.give_up_hanging_measures()
             return Outcome(number, session)
         except UsageError as error:
             return Outcome(number, None, str(error))

@@ -161,6 +161,10 @@ class Session:
         """
         self._runner.name_measure = name
 
+    def give_up_hanging_measures(self) -> None:
+        """From now on as with `name_measure`, where nobody wants the names."""
+        self.name_measure(lambda _name: None)
+
     def want(self, measures: Sequence[str], layer: int | None = None, candidates: int = 0) -> None:
         """From the next step on, compute exactly these measures; those that cost too much for all layers, for `layer` only.
 

@@ -11,7 +11,9 @@ from textual.driver import Driver
 from textual.events import Paste
 from textual.message import Message
 
-WAIT = 1.0  # seconds without anything more after which a paste has ended: one whose end never comes would take all keys from then on
+# Seconds without anything more after which a paste has ended: one whose end never comes would take all keys from then on. A network may
+# stall for a second or two in the middle of one, and the rest of it would act as keys then; to wait longer for the keys costs less.
+WAIT = 5.0
 
 
 class PasteParser(XTermParser):

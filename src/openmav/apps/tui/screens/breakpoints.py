@@ -178,6 +178,10 @@ class BreakpointsScreen(Modal[None]):
             spot.append(self._value(), style=ink(PALETTES[self.watches.view.theme], "text"))
         self.query_one("#spot", Static).update(spot)
 
+    @on(TextInput.TooLong)
+    def refuse_text(self, event: TextInput.TooLong) -> None:
+        self.query_one("#spot", Static).update(Text(event.words, style=ink(PALETTES[self.watches.view.theme], "warning")))
+
     def _value(self) -> str:
         """What the text of the input is at the shown token."""
         view = self.watches.view

@@ -14,7 +14,7 @@ from textual.widgets import Input, OptionList, Static
 from textual.widgets.option_list import Option
 
 from openmav.apps.tui.screens.modal import Field, Modal
-from openmav.apps.tui.widgets.text_input import MOST, TextInput
+from openmav.apps.tui.widgets.text_input import TextInput
 from openmav.paint import Palette, cells, fit, ink, printable
 
 
@@ -81,7 +81,7 @@ class FormScreen(Modal[dict[str, str] | None]):
 
     @on(TextInput.TooLong)
     def refuse_text(self, event: TextInput.TooLong) -> None:
-        self.show_wrong(f"a line takes {MOST:,} characters, not {event.length:,}; --prompt-file reads longer texts")
+        self.show_wrong(f"{event.words}; --prompt-file reads longer texts")
 
     def show_wrong(self, wrong: str) -> None:
         """A line under the fields; "" for none."""

@@ -53,11 +53,15 @@ class HelpScreen(Modal[None]):
             with VerticalScroll(id="page"):
                 yield Static(self._page(""), id="text", markup=False)
             yield TextInput("", lines=False, id="query", placeholder="search the help")
-            yield Static(Text("/ searches · escape closes", style=ink(self._palette, "secondary")), id="hint")
+            yield Static(self._hint(), id="hint")
 
     def on_mount(self) -> None:
         self._input.display = False
         self.query_one("#page").focus()
+
+    def _hint(self, refused: str = "") -> Text:
+        style = ink(self._palette, "warning" if refused else "secondary")
+        return Text(refused or "/ searches · escape closes", style=style)
 
     @property
     def _input(self) -> Input:
@@ -99,6 +103,11 @@ class HelpScreen(Modal[None]):
         if self.is_active:
             self.query_one("#text", Static).update(self._page(self._input.value))
             self.query_one("#page", VerticalScroll).scroll_home(animate=False)
+            self.query_one("#hint", Static).update(self._hint())
+
+    @on(TextInput.TooLong)
+    def refuse_text(self, event: TextInput.TooLong) -> None:
+        self.query_one("#hint", Static).update(self._hint(event.words))
 
     @on(Input.Submitted)
     def read(self) -> None:

@@ -43,6 +43,10 @@ class SearchScreen(Modal[str | None]):
             words = " · ".join(part for part in (self._count(self.query_one(Input).value), "enter goes · escape cancels") if part)
             self.query_one("#hits", Static).update(Text(words, style=ink(self._palette, "secondary")))
 
+    @on(TextInput.TooLong)
+    def refuse_text(self, event: TextInput.TooLong) -> None:
+        self.query_one("#hits", Static).update(Text(event.words, style=ink(self._palette, "warning")))
+
     @on(Input.Submitted)
     def accept(self, event: Input.Submitted) -> None:
         self.dismiss(event.value)

@@ -25,11 +25,11 @@ class TextInput(Input):
     """An Input whose value may have line breaks: pasted, or made with ctrl+j. Where `lines` is False they become spaces."""
 
     class TooLong(Message):
-        """A text was not put in: the line would have more than MOST characters. `length`: how many."""
+        """A text was not put in: the line would have more than MOST characters, as `words` says."""
 
         def __init__(self, length: int) -> None:
             super().__init__()
-            self.length = length
+            self.words = f"a line takes {MOST:,} characters, not {length:,}"
 
     BINDINGS: ClassVar[list[BindingType]] = [Binding("ctrl+j,shift+enter,alt+enter", "line_break", show=False)]
 
