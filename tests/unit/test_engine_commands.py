@@ -221,6 +221,8 @@ def test_a_sweep_fills_its_map_and_another_command_stops_it(engine) -> None:
     assert stopped.sweep is not None
     assert stopped.sweep.stopped
     assert stopped.sweep.done < stopped.sweep.total
+    assert [(one.number, one.branch, one.index, one.done) for one in stopped.sweeps] == [(1, "main", 1, done.sweep.total)]
+    assert (stopped.sweep.number, stopped.sweep.branch) == (2, "main")
     assert [a.token_id for a in stopped.steps] == [b.token_id for b in before.steps]
     assert "no token 9" in obey(engine, SweepSites(9, "main")).notice
     assert "nothing was done" in obey(engine, SweepSites(1, "elsewhere")).notice

@@ -7,6 +7,7 @@ from openmav.paint import visible
 from openmav.recording.check import checks
 from openmav.recording.reader import Recording
 from openmav.recording.recover import recover
+from openmav.recording.run_sweeps import read_sweeps
 from openmav.recording.sweep import RecordedSweep, read_sweep
 from openmav.version import __version__
 
@@ -35,6 +36,9 @@ def info_command(file: str) -> int:
         sweep = read_sweep(recording)
         if sweep is not None:
             line("sweep", _sweep_text(sweep))
+        for one in read_sweeps(recording, info):
+            of = f"{visible(one.token)} at token {one.index}{f' of {one.branch}' if len(branches) > 1 else ''}"
+            line("sweep", f"{one.what} ablated alone ({one.how}), {of} · {one.done} of {one.total} sites")
         ended = recording.state("reason") if sweep is None else sweep.end
         line("ended", str(ended or "no: it was stopped, or is still going on"))
         count, size = recording.rows("SELECT count(*), total(length(data)) FROM arrays")[0]

@@ -178,11 +178,13 @@ def sweep_sites(engine: Engine, session: Session, command: SweepSites) -> str:
     engine.running = False
     _need_branch(session, command.branch)
     now, reported = None, 0.0
+    last = engine.reporter.state.sweep
+    number = 1 if last is None else last.number + 1
     for now in session.sweep_sites(command.index, command.what, command.how):
         engine.inbox.receive()
         stopped = engine.inbox.holds(Want, other=True) and now.under_way
         if stopped or not now.under_way or time.monotonic() - reported > EVERY:
-            engine.reporter.swept(replace(now, stopped=stopped))
+            engine.reporter.swept(replace(now, stopped=stopped, branch=session.branch, number=number))
             reported = time.monotonic()
         if stopped:
             return f"the sweep was stopped after {now.done} of {now.total} {SWEPT_NAMES[now.what]}"

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from openmav.record.sampling_preview import SamplingPreview
     from openmav.record.sweep_map import SweepMap
 
+MOST_SWEEPS = 100  # earlier sweeps of a run that are kept
+
 
 class Reporter:
     """`state` is what the app knows of the run. Every method raises AppGoneError once the app is gone."""
@@ -75,8 +77,11 @@ class Reporter:
         self.change(replace(self.state, preview=preview))
 
     def swept(self, sweep: SweepMap) -> None:
-        """As far as a sweep has come; nothing runs meanwhile."""
-        self.change(replace(self.state, sweep=sweep, status="paused", resumes=False))
+        """As far as a sweep has come; nothing runs meanwhile. The one before it stays, too."""
+        last, before = self.state.sweep, self.state.sweeps
+        if last is not None and last.number != sweep.number:
+            before = (*before, last)[-MOST_SWEEPS:]
+        self.change(replace(self.state, sweep=sweep, sweeps=before, status="paused", resumes=False))
 
     def paced(self, seconds: float) -> None:
         self.change(replace(self.state, pace=seconds))

@@ -24,6 +24,7 @@ from openmav.panels.widgets.layer_rows import (
     why_no_layers,
 )
 from openmav.record import Array
+from openmav.record.sweep_map import SweepMap
 from openmav.settings.interventions import How
 from openmav.settings.sites import SWEPT_NAMES, Swept
 from openmav.view import Selection, View
@@ -33,7 +34,8 @@ NEEDS = ()
 HELP = """\
 What it shows: one row a layer, one column a head: how the logit of one token changes where that head alone adds nothing, or
 its mean over the text before the token. Where the attention, the MLP or all of a layer is ablated, a row has one bar. The
-command palette starts it ("sweep") for the token under the cursor; cells fill while it is computed, escape stops it.
+command palette starts it ("sweep") for the token under the cursor; cells fill while it is computed, escape stops it. Of
+several sweeps it shows the one of the token under the cursor, or the last.
 
 How to read it: blue heads raise the token's logit (without them it falls), orange ones lower it, and most do nothing. The
 lower edge names the strongest one. A click or the keys [ ] and { } select a layer and head, and the key a begins
@@ -68,7 +70,7 @@ class SweepData(LayerData):
 
 
 def data(view: View) -> SweepData:
-    sweep, none = view.sweep, why_no_layers(view)
+    sweep, none = _shown(view), why_no_layers(view)
     fits = sweep is not None and len(sweep.changes) == view.layers
     empty = none if none is not None else None if fits else NO_SWEEP
     if sweep is None or not fits:
@@ -89,6 +91,15 @@ def data(view: View) -> SweepData:
         what=sweep.what,
         how=sweep.how,
     )
+
+
+def _shown(view: View) -> SweepMap | None:
+    """The last sweep for the shown token; where there is none, or one is under way, the last of all."""
+    last, step = view.sweep, view.step
+    if last is None or last.under_way or step is None:
+        return last
+    here = [one for one in view.sweeps if (one.branch, one.index, one.token_id) == (view.branch, step.index, step.token_id)]
+    return last if not here or (last.branch, last.index) == (view.branch, step.index) else here[-1]
 
 
 def _columns(data: SweepData, box: Box) -> Columns:

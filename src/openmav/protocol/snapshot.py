@@ -42,6 +42,7 @@ class RunState:
     attribution: InputAttribution | None = None  # the last one that was requested
     preview: SamplingPreview | None = None  # of the sampling that was asked about last
     sweep: SweepMap | None = None  # the last one, as far as it is computed
+    sweeps: tuple[SweepMap, ...] = ()  # those before it
     interventions: tuple[str, ...] = ()  # as settings.interventions.parse reads them
     breakpoints: tuple[str, ...] = ()  # conditions that pause the run
     comparison: Comparison | None = None  # what the tokens are compared with

@@ -32,6 +32,8 @@ class SweepMap:
     stopped: bool = False  # by the user, before all were done
     what: Swept = "heads"
     how: How = "zero"  # what a site adds instead
+    branch: str = ""  # that the token is of, as it was named then
+    number: int = 0  # 1 is the first sweep of a run
 
     @property
     def done(self) -> int:

@@ -9,6 +9,7 @@ from openmav.errors import UsageError
 from openmav.recording.guard import MOST_BYTES
 from openmav.recording.reader import STEP_COLUMNS, Recording
 from openmav.recording.rows import checksum
+from openmav.recording.run_sweeps import has_sweeps, read_sweeps
 from openmav.recording.stored import bytes_of
 from openmav.recording.sweep import is_sweep, read_sweep
 
@@ -54,6 +55,9 @@ def checks(recording: Recording) -> list[Check]:
         assert sweep is not None
         total = len(sweep.effects) + sweep.wrong
         result.append(Check("sweep", not sweep.wrong, f"{len(sweep.effects)} of {total} effects are as they were written"))
+    named, sound = has_sweeps(recording), len(read_sweeps(recording, recording.info))
+    if named:
+        result.append(Check("sweeps", sound == named, f"{sound} of {named} sweeps of the run are as they were written"))
     problems = recording.problems
     says = problems[0] if problems else f"{len(branches)} branches, {sum(len(branch.steps) - branch.at for branch in branches)} tokens"
     return [*result, Check("text", not problems and recording.info is not None, says)]

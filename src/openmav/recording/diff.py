@@ -12,9 +12,10 @@ from numpy.typing import NDArray
 from openmav.record import Branch, ModelInfo, Step, measure_of
 from openmav.record.codec import STEP, encode_step, plain
 from openmav.record.sweep import Reading
-from openmav.recording.export.run import run_of
+from openmav.recording.export.run import Run, run_of
 from openmav.recording.facts import prompt_content
 from openmav.recording.reader import Recording
+from openmav.recording.run_sweeps import sweeps_of
 from openmav.recording.sweep import RecordedSweep, read_sweep
 
 PACE = ("refresh_rate", "interactive", "load_timeout", "threads")  # settings that change when a token comes, and no number
@@ -97,7 +98,7 @@ def compare(a: Recording, b: Recording, tolerance: float = 0.0) -> Difference:
     one, two = run_of(a), run_of(b)
     sweeps = {side: sweep for side, recording in (("a", a), ("b", b)) if (sweep := read_sweep(recording)) is not None}
     result = Difference()
-    for name, (left, right) in _pairs(_facts(a, one.info), _facts(b, two.info)).items():
+    for name, (left, right) in _pairs(_facts(a, one), _facts(b, two)).items():
         if left != right:
             result.facts.append(Fact(name, left, right))
     branches_a, branches_b = ({branch.name: branch for branch in run.branches} for run in (one, two))
@@ -109,6 +110,12 @@ def compare(a: Recording, b: Recording, tolerance: float = 0.0) -> Difference:
             continue
         _compare_branch(left, right, one.info, tolerance, result, numbers)
     numbers |= {entry.name: entry for entry in _sweep_numbers(sweeps, tolerance)}
+    for left, right in zip(sweeps_of(one.now), sweeps_of(two.now)):
+        apart = gap(np.where(left.known, left.changes, np.nan), np.where(right.known, right.changes, np.nan))
+        if apart.max(initial=0.0) > tolerance:
+            layer = int(np.unravel_index(apart.argmax(), apart.shape)[0]) if apart.ndim else None
+            name = f"sweep {left.number} of the run"
+            numbers[name] = NumberDifference(name, float(apart.max()), index=left.index, layer=layer, steps=int((apart > tolerance).sum()))
     result.sites = min((len(sweep.effects) for sweep in sweeps.values()), default=0)
     result.numbers = sorted(numbers.values(), key=lambda entry: entry.name)
     return result
@@ -212,9 +219,9 @@ def _by_layer(name: str, gaps: NDArray[np.float64], info: ModelInfo) -> bool:
     return gaps.ndim > 0 and len(gaps) == info.layers and measure not in BY_TOKEN
 
 
-def _facts(recording: Recording, info: ModelInfo) -> dict[str, Any]:
+def _facts(recording: Recording, run: Run) -> dict[str, Any]:
     """What the run was, as flat names."""
-    facts: dict[str, Any] = {"model": plain(asdict(info))}
+    facts: dict[str, Any] = {"model": plain(asdict(run.info))}
     settings = recording.meta.get("settings")
     facts["settings"] = {name: value for name, value in settings.items() if name not in PACE} if isinstance(settings, Mapping) else {}
     facts |= {name: recording.state(name) for name in ("reason", "branch", "undone", "interventions", "breakpoints", "sampling")}
@@ -223,6 +230,7 @@ def _facts(recording: Recording, info: ModelInfo) -> dict[str, Any]:
     facts["sweep"] = (
         {name: value for name, value in sweep.items() if name not in ("end", "seconds")} if isinstance(sweep, Mapping) else None
     )
+    facts["sweeps"] = [(one.branch, one.index, one.what, one.how, one.done, one.total) for one in sweeps_of(run.now)]
     facts["branch"] = {
         branch.name: {"parent": branch.parent, "at": branch.at, "prompt": plain(prompt_content(branch.prompt))}
         for branch in recording.branches()

@@ -87,7 +87,7 @@ class Recording:
     def _meta(self) -> dict[str, Any]:
         result = {}
         self._need_room("meta", "name", "value")
-        for name, value in self.rows("SELECT name, value FROM meta LIMIT 100"):
+        for name, value in self.rows("SELECT name, value FROM meta LIMIT 1000"):
             with contextlib.suppress(ValueError, RecursionError, TypeError):
                 result[str(name)] = json.loads(value)
         return result

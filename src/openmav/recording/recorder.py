@@ -12,7 +12,9 @@ from typing import Any
 
 from openmav.protocol.snapshot import RunState, Snapshot
 from openmav.record import Branch, ModelInfo, Prompt, Step
+from openmav.record.sweep_map import SweepMap
 from openmav.recording.facts import model_content
+from openmav.recording.run_sweeps import new_sweeps
 from openmav.recording.sqlite_writer import RecordingError, Writer
 from openmav.settings import Settings
 from openmav.version import __version__
@@ -48,6 +50,7 @@ class Recorder:
         self._prompts: dict[str, Prompt] = {}
         self._info: ModelInfo | None = None
         self._state = RunState()
+        self._sweeps: dict[int, SweepMap] = {}
         self._length = 0
 
     @property
@@ -134,6 +137,7 @@ class Recorder:
             self.writer.put_event(now.branch, length, {name: _content(value) for name, value in changes.items()})
         if now.attribution is not None and now.attribution is not self._state.attribution:
             self.writer.set_meta({"attribution": asdict(now.attribution)})
+        self.writer.set_meta(new_sweeps(now, self._sweeps))
         state = {name: _content(getattr(now, name)) for name in FACTS}
         if changes or length != self._length or now.status != self._state.status:
             self.writer.set_meta({"state": {**state, "tokens": length}})

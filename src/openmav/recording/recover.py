@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 from openmav.errors import UsageError
 from openmav.recording.check import WrongStep, wrong_steps
 from openmav.recording.reader import Recording
+from openmav.recording.run_sweeps import MOST, NAME, read_sweeps
 from openmav.recording.sqlite_writer import Writer
 from openmav.recording.sweep import is_sweep, read_sweep, row_of
 
@@ -65,7 +66,9 @@ def recover(source: str | Path, target: str | Path) -> Recovered:
         numbers: dict[str, int] = {}
         lengths: dict[str, int] = {}
         with writer.transaction():
-            writer.set_meta({name: value for name, value in recording.meta.items() if name != "journal"})
+            sound = {NAME.format(one.number) for one in read_sweeps(recording, recording.info, under_way=True)}
+            left_out = {"journal", *(set(map(NAME.format, range(1, MOST + 1))) - sound)}
+            writer.set_meta({name: value for name, value in recording.meta.items() if name not in left_out})
             for branch in branches:
                 shared = min(branch.at, lengths.get(branch.parent or "", branch.at))
                 numbers[branch.name] = writer.put_branch(branch.name, numbers.get(branch.parent or ""), branch.at, branch.prompt)

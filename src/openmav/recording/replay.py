@@ -15,6 +15,7 @@ from openmav.record.attribution_result import InputAttribution
 from openmav.record.codec import number, read_sampling
 from openmav.record.comparison import Comparison
 from openmav.recording.reader import Recording
+from openmav.recording.run_sweeps import read_sweeps
 from openmav.settings.sampling import Sampling
 
 LOOK = 0.2  # seconds between two looks at a file that is being written
@@ -32,7 +33,7 @@ class ReplaySource:
         self._branch: str | None = None  # that the user has gone to
         self._looked = time.monotonic()
         self._seen = self.recording.version()
-        self._now = snapshot_of(self.recording)
+        self._now = snapshot_of(self.recording, follow)
         self._notice = self._now.notice
 
     def snapshot(self) -> Snapshot:
@@ -59,15 +60,15 @@ class ReplaySource:
             if seen != self._seen:
                 self._seen = seen
                 self.recording.refresh()
-                now = snapshot_of(self.recording)
+                now = snapshot_of(self.recording, self._follow)
                 now = at_branch(now, self._branch) if self._branch is not None else now
                 self._now = replace(now, version=self._now.version + 1)
         except UsageError as error:
             self._now = replace(self._now, notice=str(error), version=self._now.version + 1)
 
 
-def snapshot_of(recording: Recording) -> Snapshot:
-    """The run as it was when it was last written, with what could not be read as the notice."""
+def snapshot_of(recording: Recording, followed: bool = False) -> Snapshot:
+    """The run as it was when it was last written, with what could not be read as the notice. `followed`: more may be written."""
     branches = {branch.name: branch for branch in recording.branches()}
     info = recording.info
     if info is None or not branches:
@@ -77,8 +78,10 @@ def snapshot_of(recording: Recording) -> Snapshot:
     current = current or next(iter(branches.values()))
     undone = recording.state("undone", 0)
     shown = len(current.steps) if not isinstance(undone, int) else max(0, len(current.steps) - max(0, undone))
+    sweeps = read_sweeps(recording, info, under_way=followed)
+    state = replace(_state(recording), sweep=sweeps[-1] if sweeps else None, sweeps=sweeps[:-1])
     now = Snapshot(
-        **_state(recording).facts(),
+        **state.facts(),
         steps=current.steps[:shown],
         branches={k: v for k, v in branches.items() if k != current.name},
     )
