@@ -74,10 +74,13 @@ def warm_templates(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="session")
 def quick_gguf() -> Iterator[None]:
-    """transformers makes the same table of names anew for each module of a model that it loads from a GGUF file; here it is made once."""
+    """Of a GGUF file transformers reads the header three times, and makes a table of names for each module; here each is made once."""
     gguf = pytest.importorskip("gguf")
+    read = functools.cache(lambda path, _made, _size: gguf_reader(path))
+    gguf_reader = gguf.GGUFReader
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(gguf, "get_tensor_name_map", functools.cache(gguf.get_tensor_name_map))
+        patch.setattr(gguf, "GGUFReader", lambda path: read(str(path), os.stat(path).st_mtime_ns, os.stat(path).st_size))
         yield
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import functools
 import json
 import re
 import subprocess
@@ -16,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import warm
-from openmav.backends.base import TokenBytes
+from openmav.backends.base import Backend, TokenBytes
 from openmav.backends.transformers import wrap
 from openmav.errors import UsageError
 from openmav.generation.constraint_mask import TokenMask
@@ -85,9 +86,15 @@ def test_a_pattern_of_words_lets_through_the_beginnings_of_these_words(words: li
 # ---- whole texts ---------------------------------------------------------------------------------------------------------
 
 
+@functools.lru_cache(maxsize=2)
+def loaded(model: str, backend: str) -> Backend:
+    return open_session(Settings(model, "a", backend=backend)).backend
+
+
 def run(model: str = "demo", prompt: str = "It is a truth", **changes: object) -> Session:
     backend = "toy" if model.startswith("toy") else "transformers"
-    session = open_session(Settings(model, prompt, backend=backend, **{"max_new_tokens": 40, **changes}))  # type: ignore[arg-type]
+    settings = Settings(model, prompt, backend=backend, **{"max_new_tokens": 40, **changes})  # type: ignore[arg-type]
+    session = Session(loaded(model, backend), settings)
     list(session)
     return session
 

@@ -87,6 +87,7 @@ class TransformersBackend(OnRun):
         self._run = self._new_run()
         self.end_ids = end_ids(model, tokenizer)
         self._generation: Generation | None = None
+        self._spelling: TokenBytes | None = None
         self.info = self._describe(name, notes)
 
     def _new_run(self, edits: Sequence[PlacedEdit] | None = None) -> TextRun:
@@ -166,7 +167,9 @@ class TransformersBackend(OnRun):
 
     def spelling(self) -> TokenBytes:
         """See backends.base.Spelling."""
-        return spelling(self.tokens.tokenizer, self.tokens.special_ids, self.tokens.decode, self.info.vocab)
+        if self._spelling is None:  # every token of the vocabulary is decoded for it
+            self._spelling = spelling(self.tokens.tokenizer, self.tokens.special_ids, self.tokens.decode, self.info.vocab)
+        return self._spelling
 
     def bytes_of(self, token_id: int) -> bytes | None:
         """See backends.base.NamedBytes."""
