@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import gc
 import importlib.util
 import multiprocessing
 import os
@@ -22,6 +23,10 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as a shell starts what 
     signal.signal(signal.SIGINT, signal.default_int_handler)
 os.environ["MAV_CONFIG"] = os.devnull  # the file of whoever runs the tests must not change them
 REAL = Path(__file__).parents[1] / "models" / "SmolLM2-135M-Instruct"
+
+
+def pytest_collection_finish() -> None:
+    gc.freeze()  # torch, transformers and the tests themselves stay: no collection of garbage need look through them again
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
