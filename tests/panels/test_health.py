@@ -135,3 +135,7 @@ def test_the_alarm_is_the_worst_check_that_failed() -> None:
     assert health.alarm(make_view([with_values(step, sink_share=np.full((6, 4), 0.5)) for step in looping], INFO)) == "! loop 7× and 1 more"
     broken = with_values(looping[-1], mlp_norm=np.array([1, 2, np.nan, 4, 5, 6]))
     assert health.alarm(make_view([*looping[:-1], broken], INFO)) == "! NaN or inf in mlp_norm and 3 more"
+
+
+def test_every_check_has_its_place_among_the_worst() -> None:
+    assert sorted(check.__name__ for check in health.WORST_FIRST) == sorted(check.__name__ for check in health.CHECKS)
