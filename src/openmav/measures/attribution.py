@@ -39,16 +39,16 @@ def compute(frame: Frame, context: Context) -> Mapping[str, NDArray]:
     first = next((row for layer, row in enumerate(frame.rows("residual.before")) if layer not in frame.idle), None)
     lines = _directions(frame, ids)
     if first is not None and lines is not None:
-        parts[:, 0], parts[:, 1], others = (_along(frame.rows(site), lines) for site in PARTS)
+        added, start = _along([frame.rows(site) for site in PARTS], first, lines)
         followed = _followed(frame)
-        parts[:followed] = np.nan
-        other = np.nansum(others[followed:], axis=0, keepdims=True)
+        parts[followed:] = added[:2, followed:].transpose(1, 0, 2)
+        other = _known(added[2, followed:]).sum(axis=0, keepdims=True)
         if followed == 0:
-            embedding = _dot([first], lines.before(0))
+            embedding = start
         bias, logit = (array_of(numbers).astype(np.float64)[None] for numbers in (lines.constants, lines.logits))
     else:
         ids[1:] = -1
-    rest = logit - bias - np.nan_to_num(embedding) - np.nan_to_num(other) - np.nansum(parts, axis=(0, 1))
+    rest = logit - bias - _known(embedding) - _known(other) - _known(parts).sum(axis=(0, 1))
     whole = {"embedding": embedding, "other": other, "bias": bias, "logit": logit, "rest": rest}
     return {
         "attribution": parts[:, :, 0],
@@ -57,6 +57,11 @@ def compute(frame: Frame, context: Context) -> Mapping[str, NDArray]:
         "attribution.top.token_ids": ids[1:],
         **{f"attribution.top.{name}": value[:, 1:] for name, value in whole.items()},
     }
+
+
+def _known(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The values with 0 for NaN."""
+    return np.where(np.isnan(values), 0.0, values)
 
 
 def _followed(frame: Frame) -> int:
@@ -78,11 +83,18 @@ def _directions(frame: Frame, ids: NDArray[np.int64]) -> Directions | None:
     return None if last is None or frame.head is None else frame.head.directions(last, ids.tolist(), logits)
 
 
-def _along(rows: Sequence[Any], lines: Directions) -> NDArray[np.float64]:
-    """[layers, directions]: what each layer's row adds to each logit, fp64; NaN for a row that is None."""
-    if not lines.kept:
-        return _dot(rows, lines.vectors)
-    return np.concatenate([_dot([row], lines.before(layer + 1)) for layer, row in enumerate(rows)])
+def _along(sites: Sequence[Sequence[Any]], first: Any, lines: Directions) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """[sites, layers, directions] and [1, directions]: what the rows of each site, and the first state, add to each logit, in fp64.
+
+    NaN for a row that is None. All in one product where the directions are the same for every layer: after a small model's pass a
+    call costs more than its work.
+    """
+    layers = len(sites[0])
+    if lines.kept:
+        added = np.stack([np.concatenate([_dot([row], lines.before(layer + 1)) for layer, row in enumerate(rows)]) for rows in sites])
+        return added, _dot([first], lines.before(0))
+    products = _dot([*(row for rows in sites for row in rows), first], lines.vectors)
+    return products[:-1].reshape(len(sites), layers, -1), products[-1:]
 
 
 def _dot(vectors: Sequence[Any], directions: Any) -> NDArray[np.float64]:

@@ -21,7 +21,7 @@ class NeuronEffects:
     """The effects are of a final norm of scale 1; `count` tokens are kept of each direction."""
 
     def __init__(self) -> None:
-        self._known: dict[tuple[int, int, int], tuple[NDArray, NDArray]] = {}  # (layer, neuron, count): ids and logits, [2, count]
+        self._known: dict[tuple[int, int, int], tuple[NDArray, NDArray]] = {}  # (layer, neuron, count): ids and logits, [1, 2, count]
 
     def missing(self, layer: int, ids: Iterable[int], count: int) -> list[int]:
         """Those of the neurons that are not kept."""
@@ -38,13 +38,13 @@ class NeuronEffects:
             tops = logits.topk(count), logits.topk(count, largest=False)
             tokens, moved = (np.stack([getattr(top, what).cpu().numpy() for top in tops], 1) for what in ("indices", "values"))
         for at, neuron in enumerate(ids):
-            self._known[layer, neuron, count] = tokens[at], moved[at]
+            self._known[layer, neuron, count] = tokens[at : at + 1], moved[at : at + 1]
 
     def of(self, layer: int, ids: Sequence[int], factors: NDArray[np.float32], count: int) -> tuple[NDArray, NDArray]:
         """[n, 2, count] ids and logits of kept neurons at `factors` [n] units. Tokens that one does not move that way: -1, 0."""
         if not ids:
             return np.empty((0, 2, count), dtype=np.int64), np.empty((0, 2, count), dtype=np.float32)
-        tokens, logits = (np.stack(known) for known in zip(*(self._known[layer, i, count] for i in ids), strict=True))
+        tokens, logits = (np.concatenate(known) for known in zip(*(self._known[layer, i, count] for i in ids), strict=True))
         turned = factors < 0  # what it raises it lowers then
         tokens[turned], logits[turned] = tokens[turned, ::-1], logits[turned, ::-1]
         logits *= factors[:, None, None]
