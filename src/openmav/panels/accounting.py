@@ -40,8 +40,9 @@ What is normal: capture below 5 % of model for the overview; draw below 33 ms; t
 RECENT = 16  # tokens that times are averaged over
 LABEL, NUMBER = 14, 11
 SAMPLE = 512  # steps from which on the history's size is taken from so many
-SPEED_ROWS = 6  # of the sparkline at most
+SPEED_ROWS = 6  # of the sparkline that suffice
 ROWS = 9 + SPEED_ROWS
+MORE = 18
 AXIS = 8  # cells of the tokens/s beside the sparkline
 SHORT_LABEL = 9  # of a name where there is no room for all of it
 LEAST = SHORT_LABEL + NUMBER + 2  # cells; where there are fewer, numbers would have to be cut
@@ -178,7 +179,7 @@ def _places(width: int, height: int, count: int) -> tuple[int, int]:
     """(columns of entries, rows of the sparkline): two columns where one does not fit and there is room."""
     across = 2 if height < count + 1 and width >= 64 else 1
     rows = math.ceil(count / across)
-    return across, max(1, min(SPEED_ROWS, height - rows)) if height > 1 else 0
+    return across, max(1, height - rows) if height > 1 else 0
 
 
 def note(data: AccountingData, box: Box) -> str:

@@ -10,6 +10,7 @@ from openmav.view import View
 TITLE = "Attention norm"
 NEEDS = ("attention_norm",)
 LAYERS = True
+MORE = 16  # with the selected layer token by token
 HELP = """\
 What it shows: one row a layer, the highest layer on top. The bar and the number say how large the vector is that the
 layer's attention adds to the residual stream at this position.
@@ -18,6 +19,7 @@ How to read it: a long bar means that the layer brings in much from other tokens
 heads rest). Compare it with the MLP of the same row: bars are scaled to the largest of this token, the MLP's included;
 --scale changes the bars, never the numbers.
 Maximised (m), the panel also shows the norms of the tokens before and after, a cell each, on a scale of factors.
+In rows below the layers the selected layer's norm is drawn token by token, up to the number beside its name.
 
 Formula: the L2 norm, sqrt(sum of x squared), of what the attention sub-block ADDS, after its output projection and
 any post-norm or residual multiplier; with --aggregation max_abs the largest |x|. No unit. Computed in 32-bit floating

@@ -27,6 +27,7 @@ from openmav.panels.widgets.layer_rows import (
     why_empty,
 )
 from openmav.panels.widgets.logit_parts import Sum, has_parts, less, sum_of
+from openmav.panels.widgets.rival_parts import Rival, rival_lines, rivals_of
 from openmav.record import Step
 from openmav.record.nonfinite import hiding
 from openmav.view import View
@@ -37,13 +38,15 @@ LAYERS = True
 WEIGHT = 1.6
 MODES = ("waterfall", "around 0")
 FOOT = 4
+MORE = 12  # with the most likely tokens' logits
 HELP = """\
 What it shows: what each layer adds to the logit of the chosen token, the highest layer on top, as a waterfall from the
 embedding at the bottom to the output: a bar begins where the sum of all below it ends, and goes to the right (orange) where
 the layer raises the logit, to the left (blue) where it lowers it. Beside it are what attention and the MLP add, and the sum
 so far. Below the layers, or on the lower edge, is the rest of the sum: the embedding, the biases, what is not explained, and
 what layers add beside their attention and MLP (per-layer inputs), where they do. The key v draws two bars around 0 instead,
-attention (left) and MLP (right), as does a narrow panel.
+attention (left) and MLP (right), as does a narrow panel. Where there is room, the logits of the most likely tokens stand
+below, each as the sum of all attention, all MLPs and the rest.
 
 How to read it: long orange bars show which layers raise this token's logit. The numbers add up to the logit: the sum and the
 model's own logit stand next to each other. Select another candidate (up and down keys): then all numbers are the chosen
@@ -80,6 +83,7 @@ class AttributionData(LayerData):
     minus: str  # what was pinned and subtracted, for the lower edge; "" for nothing
     not_comparable: bool  # a candidate is selected that was not attributed
     nowhere: bool  # this model has no attribution at all, for example because its head is not linear
+    rivals: tuple[Rival, ...] = ()  # the most likely tokens
 
 
 def data(view: View) -> AttributionData:
@@ -105,6 +109,7 @@ def data(view: View) -> AttributionData:
         minus=minus(view) if pinned is not None else "",
         not_comparable=selected is not None and place is None,
         nowhere=shown is not None and not math.isfinite(shown.logit) and all(why is not None for why in own),
+        rivals=() if step is None else rivals_of(step),
     )
 
 
@@ -185,7 +190,7 @@ def render(data: AttributionData, box: Box) -> list[Line]:
     if data.empty is not None or shown is None:
         return message(box, data.empty or "")
     if _is_waterfall(data, shown, box.width):
-        return _waterfall(data, shown, box)
+        return _with_rivals(data, box, _waterfall(data, shown, box))
     every = np.concatenate([shown.parts.ravel(), [value for _, value in shown.below]])
     lengths = signed_shares(every, box.scale)
     layered = lengths[: shown.parts.size].reshape(shown.parts.shape)
@@ -197,7 +202,13 @@ def render(data: AttributionData, box: Box) -> list[Line]:
 
     lines = layer_lines(data, box, cell)
     foot = _foot(data, shown, lengths[shown.parts.size :], box) if _has_foot(data, shown, box) else []
-    return that_fit(box, [*lines, *foot])
+    return _with_rivals(data, box, that_fit(box, [*lines, *foot]))
+
+
+def _with_rivals(data: AttributionData, box: Box, lines: list[Line]) -> list[Line]:
+    """The lines, and the most likely tokens in the rows below them."""
+    left = gutter_width(data, box)
+    return [*lines, *([Segment(" " * left), *line] for line in rival_lines(data.rivals, box, box.width - left, box.height - len(lines)))]
 
 
 def _is_waterfall(data: AttributionData, shown: Sum, width: int) -> bool:

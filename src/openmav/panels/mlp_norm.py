@@ -10,6 +10,7 @@ from openmav.view import View
 TITLE = "MLP norm"
 NEEDS = ("mlp_norm",)
 LAYERS = True
+MORE = 16  # with the selected layer token by token
 HELP = """\
 What it shows: one row a layer, the highest layer on top. The bar and the number say how large the vector is that the
 layer's MLP (the feed-forward part) adds to the residual stream at this position.
@@ -18,6 +19,7 @@ How to read it: a long bar means that this layer's MLP changes the running repre
 that it hardly takes part in this token. Bars are scaled to the largest of this token, attention's included, so that the
 two panels can be compared; --scale log or minmax changes the bars, never the numbers.
 Maximised (m), the panel also shows the norms of the tokens before and after, a cell each, on a scale of factors.
+In rows below the layers the selected layer's norm is drawn token by token, up to the number beside its name.
 
 Formula: the L2 norm, sqrt(sum of x squared), of what the MLP sub-block ADDS, after any post-norm or residual
 multiplier; with --aggregation max_abs the largest |x|. No unit. Computed in 32-bit floating point.

@@ -10,6 +10,7 @@ from openmav.view import View
 TITLE = "Residual norm"
 NEEDS = ("residual_norm",)
 LAYERS = True
+MORE = 16  # with the selected layer token by token
 HELP = """\
 What it shows: one row a layer, the highest layer on top: how large the residual stream is after that layer. The
 residual stream is the vector that runs through the whole model; every layer reads it and adds to it.
@@ -18,6 +19,7 @@ How to read it: follow it from the bottom up. Where it grows fast, a layer wrote
 layer took something back. A layer whose MLP and attention are small beside it changes little. The longest bar is the
 largest of this token; --scale changes the bars, never the numbers.
 Maximised (m), the panel also shows the norms of the tokens before and after, a cell each, on a scale of factors.
+In rows below the layers the selected layer's norm is drawn token by token, up to the number beside its name.
 
 Formula: the L2 norm, sqrt(sum of x squared), of the residual stream after the layer and before the final norm; with
 --aggregation max_abs the largest |x|. No unit. Computed in 32-bit floating point.

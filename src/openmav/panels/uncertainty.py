@@ -20,6 +20,7 @@ from openmav.view import Selection, View
 TITLE = "Uncertainty"
 NEEDS = ()
 ROWS = 12
+MORE = 18
 HELP = """\
 What it shows: two rows of columns, one column for each generated token, the oldest on the left: above the entropy, how
 unsure the model was before it chose; below the surprisal, how unlikely the chosen token was. The numbers on the right are

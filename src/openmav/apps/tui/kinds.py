@@ -22,20 +22,21 @@ class Kind:
     tall: float = 1.0  # of its height above and below others
     rows: int | None = None  # inside its frame, beyond which it has nothing more to show; None: no limit
     foot: int = 0  # rows below those of its layers
+    more: int = 0  # rows beyond those that it can draw something in, where no text takes them
     beside: int = 0  # cells that a panel of the top group needs there, frame included; with fewer it is at the side
 
 
 def kind_of(name: str, module: object) -> Kind:
     """The group and sizes of a panel, from the attributes of its module."""
     if getattr(module, "LAYERS", False):
-        return Kind("layers", getattr(module, "WEIGHT", 1.0), foot=getattr(module, "FOOT", 0))
+        return Kind("layers", getattr(module, "WEIGHT", 1.0), foot=getattr(module, "FOOT", 0), more=getattr(module, "MORE", 0))
     if getattr(module, "STRIP", False):
         return Kind("strip")
     if hasattr(module, "BESIDE"):
         return Kind("top", CARD, rows=getattr(module, "ROWS", None), beside=module.BESIDE)
     if name in TOP or getattr(module, "TOP", False):
         return Kind("top", 1.0 + 0.1 * (TOP.index(name) if name in TOP else 0), rows=getattr(module, "ROWS", None))
-    return Kind("side", rows=getattr(module, "ROWS", None))
+    return Kind("side", rows=getattr(module, "ROWS", None), more=getattr(module, "MORE", 0))
 
 
 def kinds_of(modules: Mapping[str, object], sizes: Mapping[str, tuple[float, float]]) -> dict[str, Kind]:

@@ -72,18 +72,23 @@ def arrange(
     stacked = _is_stacked(kinds, groups, layers, width, rest)
     wanted = _wanted(kinds, rest, layers, groups, stacked)
     top = rest if not has_middle else _top_height(kinds, rest, wanted, groups) if groups["top"] else 0
+    grown = 0  # rows of the layer panels beyond those that they need
     if has_middle:
         spare = max(0, rest - top - wanted)
         if any(kinds[name].beside for name in groups["side"]):  # what is read goes before the timeline
             top += spare - min(spare // 2, CARD_ROWS)
         elif groups["strip"]:
-            more = max(0, min(spare, STRIP_ROWS * len(groups["strip"]) - strip)) if groups["top"] else spare
+            more = max(0, min(spare, STRIP_ROWS * len(groups["strip"]) - strip))
+            if groups["top"]:
+                top += spare - more
+            else:
+                grown = min(spare - more, _more(kinds, groups["layers"]))
+                more = spare - grown - min(spare - more - grown, _more(kinds, groups["side"]) * stacked)
             strip, rest = strip + more, rest - more
-            top += (spare - more) * bool(groups["top"])
         elif groups["top"]:
             top += spare
     tiles = _row(_with_wide_text(kinds, has_middle, width), groups["top"], 0, 0, width, top)
-    tiles += _middle(kinds, groups, layers, top, width, rest - top, stacked)
+    tiles += _middle(kinds, groups, layers, top, width, rest - top, stacked, grown)
     tiles += _stack(kinds, [[name] for name in groups["strip"]], 0, rest, width, strip)
     return _in_order(kinds, tiles)
 
@@ -152,6 +157,11 @@ def _layer_rows(kinds: Mapping[str, Kind], names: Sequence[str], layers: int) ->
     return layers + 2 + max(kinds[name].foot for name in names) if names else 0
 
 
+def _more(kinds: Mapping[str, Kind], names: Sequence[str]) -> int:
+    """Rows that one of them can fill beyond those that it needs."""
+    return max((kinds[name].more for name in names), default=0)
+
+
 def _wanted(kinds: Mapping[str, Kind], rest: int, layers: int, groups: Mapping[str, Sequence[str]], stacked: bool) -> int:
     """Rows that the layer panels and those beside or below them can use."""
     needed, side = _layer_rows(kinds, groups["layers"], layers or rest), _most(kinds, groups["side"], rest)
@@ -167,7 +177,7 @@ def _is_stacked(kinds: Mapping[str, Kind], groups: Mapping[str, Sequence[str]], 
     unless there is room for two.
     """
     layers, top, side = groups["layers"], groups["top"], groups["side"]
-    needed = _layer_rows(kinds, layers, count or rest)
+    needed = _layer_rows(kinds, layers, count or rest) if top else (count or rest) + 2  # the feet may go
     left = rest - needed - (min(_most(kinds, top, rest), max(rest // 3, 9)) if top else 0)
     most = _most(kinds, side, rest)
     if not (layers and side) or left < min(STACKED_ROWS if top else ALONE_ROWS, most):
@@ -203,11 +213,20 @@ def _stack(kinds: Mapping[str, Kind], rows: Sequence[Sequence[str]], x: int, y: 
 
 
 def _middle(
-    kinds: Mapping[str, Kind], groups: Mapping[str, Sequence[str]], count: int, y: int, width: int, height: int, stacked: bool
+    kinds: Mapping[str, Kind],
+    groups: Mapping[str, Sequence[str]],
+    count: int,
+    y: int,
+    width: int,
+    height: int,
+    stacked: bool,
+    grown: int = 0,
 ) -> list[Tile]:
-    """The layer panels in one row and the others beside them, or `stacked` below them."""
+    """The layer panels in one row, `grown` rows taller than they must be, and the others beside them, or `stacked` below them."""
     layers, side = groups["layers"], groups["side"]
-    needed = _layer_rows(kinds, layers, count or height)
+    needed = _layer_rows(kinds, layers, count or height) + grown
+    if stacked and layers and height - needed < ALONE_ROWS:  # what is below is worth more than what stands under the layers
+        needed = max((count or height) + 2, min(needed, height - SIDE_ROWS))
     if not layers or stacked:
         high = _layer_share(kinds, layers, side, needed, height) if layers else 0
         rows = _in_rows(side, math.ceil(len(side) / 3), height - high)

@@ -41,8 +41,9 @@ def token_columns(tokens: int, room: int, cursor: int, least: int = WIDE) -> Col
     return windowed(tokens, room, max(least, roomy(tokens, room)), cursor)
 
 
-def history_of(view: View, measure: str) -> NormHistory:
-    sight = tokens_in_sight(view, WIDE)
+def history_of(view: View, measure: str, least: int = WIDE) -> NormHistory:
+    """Of the tokens that fit where each takes `least` cells."""
+    sight = tokens_in_sight(view, least)
     rows = [view.steps[at].values.get(measure) for at in sight]
     none = np.full(view.layers, np.nan)
     norms = np.array([none if row is None else row for row in rows], dtype=np.float64).reshape(len(rows), view.layers)

@@ -7,16 +7,17 @@ from dataclasses import dataclass, replace
 import numpy as np
 from rich.segment import Segment
 
-from openmav.paint import Line, cells, fit, ink, shares
+from openmav.paint import Line, cells, fit, ink, number_text, shares
 from openmav.panels.base import Box
 from openmav.panels.widgets import heat_grid
 from openmav.panels.widgets.difference import Difference, change_cell, difference
 from openmav.panels.widgets.diverging import signed_shares
-from openmav.panels.widgets.heat_grid import Columns
+from openmav.panels.widgets.heat_grid import Columns, fitting
 from openmav.panels.widgets.layer_rows import (
     LayerData,
     changes_of,
     decimals_for,
+    gutter_width,
     hidden_note,
     layer_lines,
     message,
@@ -26,13 +27,16 @@ from openmav.panels.widgets.layer_rows import (
     value_cell,
     why_empty,
 )
-from openmav.panels.widgets.norm_history import NormHistory, history_of, norm_ends, norm_shares, token_columns
+from openmav.panels.widgets.norm_history import WIDE, NormHistory, history_of, norm_ends, norm_shares, token_columns
 from openmav.panels.widgets.sequence import index_axis
+from openmav.panels.widgets.sparkline import spark_lines
 from openmav.record import Array
 from openmav.settings.run import Aggregation
 from openmav.view import Selection, View
 
 GAP, LEAST_HISTORY = 2, 30  # cells between bars and tokens of a maximised panel, and that the tokens need
+LEAST_COURSE = (20, 3)  # cells and rows that the selected layer needs below all layers, token by token
+LARGE = (10**6, 10**6)  # where the size is not known
 SHORT_TITLES = {"Attention": "Attn.", "Residual": "Res."}  # where there is no space for more
 ADDED = ("mlp_norm", "attention_norm")  # what layers add to the residual stream: their bars have one scale
 
@@ -46,7 +50,7 @@ class NormData(LayerData):
     largest: float  # of all measures that this one shares its bars' scale with, at this token
     aggregation: Aggregation
     difference: Difference | None = None  # from what the user pinned
-    history: NormHistory | None  # of the tokens that can be in sight, where the panel is maximised
+    history: NormHistory | None  # of the tokens in sight, where the panel is maximised or has rows below its layers
     cursor: int
 
 
@@ -70,9 +74,15 @@ def norm_data(view: View, measure: str) -> NormData:
         largest=max((_largest(view.values(name)) for name in (ADDED if measure in ADDED else (measure,))), default=0.0),
         aggregation=view.options.aggregation,
         difference=difference(view, measure),
-        history=history_of(view, measure) if view.maximised and view.layers else None,
+        history=history_of(view, measure, WIDE if view.maximised else 1) if _has_history(view) else None,
         cursor=view.cursor,
     )
+
+
+def _has_history(view: View) -> bool:
+    """Whether other tokens are shown: maximised, or below the layers, for the selected one."""
+    width, height = view.size or LARGE
+    return view.layers > 0 and (view.maximised or (width >= LEAST_COURSE[0] and height >= view.layers + LEAST_COURSE[1]))
 
 
 def _largest(values: Array | None) -> float:
@@ -108,17 +118,39 @@ def norm_lines(data: NormData, box: Box, hue: str) -> list[Line]:
         return [*line, Segment(" " * GAP), *heat_grid.heat_line(box.palette, row, columns.wide, marked)]
 
     lines = layer_lines(data, box, cell)
-    if columns is None or box.height <= len(lines):
+    if columns is None:
+        return [*lines, *_course(data, box, hue, box.height - len(lines))]
+    if box.height <= len(lines):
         return lines
     left = box.width - columns.room
     axis = fit(f"token {data.cursor}".rjust(left - GAP), left) + index_axis(columns.shown, columns.wide)
     return [*lines, [Segment(axis, ink(box.palette, "secondary"))]]
 
 
+def _course(data: NormData, box: Box, hue: str, rows: int) -> list[Line]:
+    """The selected layer's norm in the rows below the layers: what it is, a column a token, and where there is room an axis."""
+    left = gutter_width(data, box)
+    room = box.width - left
+    if data.history is None or rows < LEAST_COURSE[1] or room < LEAST_COURSE[0] or data.missing[data.layer] is not None:
+        return []
+    quiet, gutter = ink(box.palette, "secondary"), Segment(" " * left)
+    columns = token_columns(data.history.tokens, room, data.cursor, least=1)
+    values, axis = data.history.table(columns)[data.layer], rows > LEAST_COURSE[1] + 1
+    marked = columns.cell(data.cursor)
+    chart = spark_lines(box.palette, values.tolist(), rows - 1 - axis, hue, marked, box.scale, columns.wide, data.history.known(columns))
+    most = number_text(float(values[np.isfinite(values)].max(initial=0.0)), decimals_for(data.first_largest)[0])
+    names = ["layer {}, token by token, up to {}", "layer {} by token, up to {}", "layer {}, up to {}"]
+    name = fitting([text.format(data.layer, most) for text in names], room)
+    lines = [[Segment(name, quiet)], *chart, *([[Segment(index_axis(columns.shown, columns.wide), quiet)]] if axis else [])]
+    return [[gutter, *line] for line in lines]
+
+
 def norm_columns(data: NormData, box: Box) -> Columns | None:
     """The tokens beside the bars of a maximised panel; None where there is no room for them."""
     room = box.width * 3 // 5
-    return token_columns(data.history.tokens, room, data.cursor) if data.history is not None and room >= LEAST_HISTORY else None
+    if data.history is None or not box.maximised or room < LEAST_HISTORY:
+        return None
+    return token_columns(data.history.tokens, room, data.cursor)
 
 
 def norm_note(data: NormData, box: Box) -> str:

@@ -11,6 +11,7 @@ from rich.segment import Segment
 from openmav.paint import Line, Palette, columns, heat_runs, ink, shares, surprise, widened
 
 WIDEST = 4  # characters of a column
+UNKNOWN = -9  # where a value is not known
 
 
 def roomy(count: int, width: int) -> int:
@@ -19,20 +20,32 @@ def roomy(count: int, width: int) -> int:
 
 
 def spark_lines(
-    palette: Palette, values: Sequence[float], rows: int, hue: str | None, marked: int = -1, scale: str = "linear", wide: int = 1
+    palette: Palette,
+    values: Sequence[float],
+    rows: int,
+    hue: str | None,
+    marked: int = -1,
+    scale: str = "linear",
+    wide: int = 1,
+    known: Sequence[bool] | None = None,
 ) -> list[Line]:
     """`rows` lines, `wide` characters a value, scaled to the largest; `marked` is the cursor's, or -1.
 
-    Without a `hue` the values are nats, each in the colour of its step of surprise.
+    Without a `hue` the values are nats, each in the colour of its step of surprise. Where `known` says no, there is a gap.
     """
     finite = [math.isfinite(value) for value in values]
     heights = [float(share) if good else 1.0 for share, good in zip(shares(values, scale), finite)] if len(values) else []
     steps = [surprise.step_of(value) if hue is None or not good else 0 for value, good in zip(values, finite)]
-    runs = heat_runs([2 * step + (at == marked) for at, step in enumerate(steps)])
+    there = [True] * len(values) if known is None else known
+    runs = heat_runs([2 * step + (at == marked) if there[at] else UNKNOWN for at, step in enumerate(steps)])
     lines: list[Line] = []
     for row in columns(heights, max(1, rows)):
         at, line = 0, []
         for code, count in runs:
+            if code == UNKNOWN:
+                line.append(Segment(" " * (count * wide)))
+                at += count
+                continue
             step, cursor = divmod(code, 2)
             on, bad = "select" if cursor and palette.color else "", step == surprise.NOT_FINITE
             text = "!" * count if bad else row[at : at + count]
