@@ -18,7 +18,7 @@ pytest.importorskip("gguf", reason="gguf is not installed: no file for the backe
 from backends.gguf_files import VOCABULARY, write
 from openmav.backends import llamacpp
 from openmav.backends.base import Frame, LoadOptions
-from openmav.backends.llamacpp import anatomy, demo_file, native
+from openmav.backends.llamacpp import anatomy, demo_file, native, passes
 from openmav.backends.llamacpp.backend import LlamaCppBackend
 from openmav.backends.llamacpp.tap import Tap
 from openmav.backends.sites import HEAD_SITES, SITES
@@ -180,6 +180,33 @@ def test_the_cache_is_that_of_a_fresh_run(ours: LlamaCppBackend) -> None:
     assert torch.equal(ours.decode_one_token(5, want).logits, branch.logits)
 
 
+def test_passes_that_need_no_stop_read_what_stops_read(ours: LlamaCppBackend, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Across graphs and where the cache grows; taken back, beside the text, and with other sites in between."""
+    want, other = SITES - {"attention.scores"}, frozenset({"residual.after"})
+    stops: list[int] = []
+    at = Tap._at
+    monkeypatch.setattr(Tap, "_at", lambda self, address: stops.append(address) or at(self, address))  # type: ignore[func-returns-value]
+
+    def made() -> list[Frame]:
+        frames = [ours.prefill(IDS[:230], want), *(ours.decode_one_token(i, want) for i in IDS[230:300])]
+        frames += [ours.decode_one_token(i, other) for i in IDS[300:305]]
+        ours.rewind(250)
+        with ours.aside():
+            ours.rewind(100)
+            frames += [ours.decode_one_token(i, want) for i in IDS[:10]]
+        return frames + [ours.decode_one_token(i, want) for i in IDS[250:540]]
+
+    moved, few = made(), len(stops)
+    monkeypatch.setattr(passes, "can_move", lambda _graph, _plan: False)
+    ours.prefill(IDS[:9], other)
+    stops.clear()
+    for one, two in zip(moved, made(), strict=True):
+        assert torch.equal(one.logits, two.logits)
+        for site in two.sites:
+            assert all(x is y or torch.equal(x, y) for x, y in zip(one.sites[site], two.sites[site], strict=True)), site
+    assert few < len(stops) / 4
+
+
 def test_an_error_in_the_callback_costs_a_pass_and_no_number(ours: LlamaCppBackend, monkeypatch: pytest.MonkeyPatch) -> None:
     expected = ours.prefill(IDS[:9], SITES)
     calls, at = [], Tap._at
@@ -232,6 +259,7 @@ def test_a_stream_that_is_not_followed_leaves_the_text_and_says_why(tmp_path: Pa
 @pytest.mark.parametrize("handled_by", ["Python", "mav"])
 def test_a_signal_amid_a_pass_waits_for_its_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, handled_by: str) -> None:
     demo_file.write(tmp_path / "demo.gguf")
+    monkeypatch.setattr(passes, "can_move", lambda _graph, _plan: False)  # each pass stops
     backend = llamacpp.load(str(tmp_path / "demo.gguf"), FLOAT32)
     want, ids = frozenset({"residual.after"}), backend.encode("It is a truth universally acknowledged")
     backend.prefill(ids, want)

@@ -14,6 +14,7 @@ from openmav.backends.llamacpp import anatomy
 from openmav.backends.llamacpp.anatomy import Anatomy
 from openmav.backends.llamacpp.context import Context
 from openmav.backends.llamacpp.graph import Graph
+from openmav.backends.llamacpp.homes import CELLS, Homes, can_move
 from openmav.backends.llamacpp.insides import Layer
 from openmav.backends.llamacpp.tap import NOTHING, Change, Key, Plan, Values
 from openmav.errors import EngineError
@@ -41,11 +42,15 @@ class Passes:
         self.exact = exact
         self.learned: dict[Kind, Learned] = {}
         self._plans: dict[tuple[Kind, frozenset[str]], Plan] = {}
+        self._proved: dict[
+            Plan, bool
+        ] = {}  # whether results of a plan are the same in memory of mav's own; what was not tried yet is not in it
 
     def change_to(self, changes: Changes | None) -> None:
         """Other changes from the next pass on."""
         self.changes = changes
         self._plans.clear()
+        self._proved.clear()
 
     def run(self, ids: Sequence[int], start: int, sites: Iterable[str] = (), outputs: str = "last") -> Values:
         """One pass over `ids`, whose first token stands at `start`: the values of the sites.
@@ -93,16 +98,22 @@ class Passes:
         """None: it has to be repeated, since the graph was not yet known, or is another now."""
         tap, reused = self.context.tap, self.context.reused
         plan = self._plan(kind, want)
-        tap.begin(plan, start)
-        try:
-            self.context.decode(ids, outputs)
-        finally:
-            tap.end()
+        homes = self.context.tap.homes
+        if homes is not None and (homes.plan is not plan or start + len(ids) > homes.last):
+            self.context.tap.leave_homes()
+            homes = None
+        self._decode(plan, ids, start, outputs, stops=homes is None)
         if tap.error is not None:
             _log.info("capture failed: %r", tap.error)
         elif plan is None:
             self._understand(kind)
-        elif self.context.reused > reused or self._still_holds(kind, plan):
+        elif self.context.reused > reused:
+            return homes.values() if homes is not None else self._moved(kind, plan, tap.values(), ids, start, outputs)
+        elif homes is not None:  # another graph, which was not expected
+            self.context.tap.leave_homes()
+            self._still_holds(kind, plan, stopped=False)
+            return None
+        elif self._still_holds(kind, plan):
             return tap.values()
         else:
             return None
@@ -110,10 +121,42 @@ class Passes:
             self.learned.pop(kind, None)
         return None
 
-    def _still_holds(self, kind: Kind, plan: Plan) -> bool:
+    def _decode(self, plan: Plan | None, ids: Sequence[int], start: int, outputs: str, *, stops: bool = True) -> None:
+        tap = self.context.tap
+        tap.begin(plan, start)
+        try:
+            if not stops:
+                tap.end()
+            self.context.decode(ids, outputs)
+        finally:
+            tap.end()
+
+    def _moved(self, kind: Kind, plan: Plan, values: Values, ids: Sequence[int], start: int, outputs: str) -> Values:
+        """The values of this pass; the next ones with its graph need no stops, where a replay of the pass gives the same to the bit."""
+        learned = self.learned.get(kind)
+        if kind != "one" or self.exact or not self.cuts or learned is None or self._proved.get(plan) is False:
+            return values
+        if not can_move(learned.graph, plan):
+            self._proved[plan] = False
+            return values
+        self.context.tap.homes = Homes(learned.graph, plan, (start // CELLS + 1) * CELLS)
+        self.context.tap.homes.move()
+        if plan in self._proved or not self.context.cut(start):
+            return values
+        reused = self.context.reused
+        self._decode(plan, ids, start, outputs, stops=False)
+        self._proved[plan] = self.context.reused > reused and values.same_as(self.context.tap.homes.values())
+        if not self._proved[plan]:
+            _log.info("results that llama.cpp writes elsewhere are others: passes stop for them")
+            self.context.tap.leave_homes()
+            self.context.cut(start)
+            self.context.decode(ids, outputs)
+        return values
+
+    def _still_holds(self, kind: Kind, plan: Plan, *, stopped: bool = True) -> bool:
         """After a pass with a graph that was made anew: whether the plan is one for it too. If not, its plans are forgotten."""
         graph = Graph(self.context.native, plan.graph.addresses)
-        same = graph.same_as(plan.graph) and self.context.tap.stopped == len(plan.stops)
+        same = graph.same_as(plan.graph) and (not stopped or self.context.tap.stopped == len(plan.stops))
         if same and plan.holds_in(graph):
             return True
         known = self.learned.pop(kind, None)

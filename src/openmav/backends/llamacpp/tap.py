@@ -132,6 +132,7 @@ class Tap:
         self.recorded: list[int] = []  # the nodes of a recorded pass
         self.stopped = 0  # stops of the pass
         self.keep: dict[int, NDArray] = {}  # for changes
+        self.homes: Any = None  # a Homes: where the tensors of its graph have their numbers, if not in memory of llama.cpp's
         self._plan: Plan | None = None
         self._stops: Mapping[int, Stop] = {}
         self._buffers: list[NDArray[np.uint8] | None] = []
@@ -168,6 +169,11 @@ class Tap:
             self._buffers = [None] * len(plan.groups)
             self._addresses = [0] * len(plan.groups)
             self._sizes = [0] * len(plan.groups)
+
+    def leave_homes(self) -> None:
+        if self.homes is not None:
+            self.homes.leave()
+        self.homes = None
 
     def end(self) -> None:
         """No pass follows a plan any more."""
@@ -240,6 +246,11 @@ class Values:
 
     def __contains__(self, key: object) -> bool:
         return key in self._plan.places
+
+    def same_as(self, other: Values) -> bool:
+        """Whether all of it is the same to the bit."""
+        pairs = zip(self._arrays, other._arrays, strict=True)
+        return all(a is b if a is None or b is None else a.tobytes() == b.tobytes() for a, b in pairs)
 
     def together(self, site: str) -> NDArray | None:
         """[layers, ..., columns]: a site that each layer has once, all alike; None where that is not so."""
