@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import atexit
 import functools
+import gc
 import importlib.util
 import json
 import os
@@ -103,6 +104,20 @@ class Started:
         _server().ask({"wait": self.pid, "seconds": 10.0})
 
 
+def app(*args: str) -> list[str]:
+    """The command line of `mav ARGS` as a process of its own that starts as always, but whose engine is forked from one that has imported."""
+    if not FORKS:
+        return [sys.executable, "-m", "openmav", *args]
+    return [sys.executable, str(TESTS / "warm_app.py"), _server().ask({"engines": True})["address"], *args]
+
+
+def engines() -> list[int]:
+    """The processes of the engines that run, of whichever app."""
+    import psutil
+
+    return [one.pid for one in psutil.Process(_server().ask({"engines": True})["pid"]).children()] if FORKS else []
+
+
 # ---- the process that forks --------------------------------------------------------------------------------------------------
 
 
@@ -151,7 +166,8 @@ def serve(descriptor: int) -> None:
     connection = socket.socket(fileno=descriptor)
     for name in PRELOADED:
         importlib.import_module(name)
-    forkserver.set_forkserver_preload(list(PRELOADED))
+    gc.freeze()  # what is imported stays: no child looks through it for what it may free
+    forkserver.util.spawnv_passfds = _fork_in_place  # type: ignore[attr-defined]
     forkserver.ensure_running()  # engines come from it: they start at once as well
     resource_tracker.ensure_running()
     while True:
@@ -162,6 +178,9 @@ def serve(descriptor: int) -> None:
             return
         if "wait" in what:
             answer = _end_of(what["wait"], what["seconds"])
+        elif "engines" in what:
+            running = forkserver._forkserver
+            answer = {"pid": running._forkserver_pid, "address": running._forkserver_address}  # type: ignore[attr-defined]
         else:
             pid = os.fork()
             if pid == 0:
@@ -172,6 +191,35 @@ def serve(descriptor: int) -> None:
             answer = {"pid": pid}
         body = json.dumps(answer).encode()
         connection.sendall(FRAME.pack(len(body)) + body)
+
+
+def _fork_in_place(_path: str, args: Sequence[str], kept: Sequence[int]) -> int:
+    """Starts the forkserver as a fork of this process, which has imported what it would import anew."""
+    pid = os.fork()
+    if pid == 0:
+        first = 3
+        for one in (*sorted(kept), 4096):
+            os.closerange(first, one)
+            first = one + 1
+        try:
+            exec(args[-1])
+        finally:
+            os._exit(0)
+    return pid
+
+
+def take_engines(address: str | None = None) -> None:
+    """From now on this process forks its engines from the forkserver at this address, or from the one that it has inherited."""
+    import multiprocessing
+    from multiprocessing import forkserver, resource_tracker
+
+    if address is not None:
+        forkserver._forkserver._forkserver_address = address  # type: ignore[attr-defined]
+        forkserver._forkserver._forkserver_alive_fd = os.pipe()[1]  # type: ignore[attr-defined]
+        resource_tracker.ensure_running()
+    forkserver._forkserver.ensure_running = lambda: None  # type: ignore[attr-defined]  # it runs, but is no child of this process
+    context = multiprocessing.get_context("forkserver")
+    multiprocessing.get_context = lambda method=None: context  # type: ignore[assignment,misc]
 
 
 def _end_of(pid: int, seconds: float) -> dict[str, Any]:
@@ -192,9 +240,6 @@ def _end_of(pid: int, seconds: float) -> dict[str, Any]:
 
 def _be_the_command(args: Sequence[str], env: Mapping[str, str], folder: str, streams: Sequence[int], terminal: bool) -> None:
     """In the child: its descriptors, its environment, its engines, then the command; never returns."""
-    import multiprocessing
-    from multiprocessing import forkserver
-
     code = 70
     try:
         os.setsid()
@@ -213,9 +258,7 @@ def _be_the_command(args: Sequence[str], env: Mapping[str, str], folder: str, st
         sys.stdin = sys.__stdin__ = open(0, encoding="utf-8")  # type: ignore[misc]  # noqa: SIM115
         sys.stdout = sys.__stdout__ = open(1, "w", encoding="utf-8")  # type: ignore[misc]  # noqa: SIM115
         sys.stderr = sys.__stderr__ = open(2, "w", buffering=1, encoding="utf-8", errors="backslashreplace")  # type: ignore[misc]  # noqa: SIM115
-        forkserver._forkserver.ensure_running = lambda: None  # type: ignore[attr-defined]  # it runs, but is no child of this process
-        context = multiprocessing.get_context("forkserver")
-        multiprocessing.get_context = lambda method=None: context  # type: ignore[assignment,misc]
+        take_engines()
         import warm_templates
         from openmav.cli.main import main
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 import select
 import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
+
+import warm
 
 if os.name == "nt":
     pytest.skip("needs a pseudo terminal", allow_module_level=True)
@@ -32,7 +33,7 @@ def test_mav_ends_when_its_terminal_is_gone(controlling: bool, tmp_path: Path) -
             fcntl.ioctl(0, termios.TIOCSCTTY, 0)
 
     environment = {**os.environ, "TERM": "xterm-256color", "XDG_STATE_HOME": str(tmp_path)}
-    command = [sys.executable, "-m", "openmav", "--backend", "toy", "--model", "toy?endless=1", "--prompt", "Hi", "--max-new-tokens", "900"]
+    command = warm.app("--backend", "toy", "--model", "toy?endless=1", "--prompt", "Hi", "--max-new-tokens", "900")
     app = subprocess.Popen(command, stdin=theirs, stdout=theirs, stderr=theirs, preexec_fn=own_session, env=environment)
     os.close(theirs)
     end = time.monotonic() + 60

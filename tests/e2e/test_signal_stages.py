@@ -14,6 +14,8 @@ from typing import NamedTuple
 
 import pytest
 
+import warm
+
 if os.name == "nt":
     pytest.skip("needs a pseudo terminal", allow_module_level=True)
 
@@ -56,9 +58,10 @@ class App:
         fcntl.ioctl(self.theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 30, 100, 0, 0))
         self.before = termios.tcgetattr(self.theirs)
         env = {**os.environ, "TERM": "xterm-256color", "XDG_STATE_HOME": str(home), "MAV_CONFIG": os.devnull}
-        command = [sys.executable, "-m", "openmav", "--backend", "toy", "--model", f"toy?endless=1{stage.model}", "--prompt", "Hi"]
+        args = ["--backend", "toy", "--model", f"toy?endless=1{stage.model}", "--prompt", "Hi", *stage.flags]
+        command = warm.app(*args) if stage.words else [sys.executable, "-m", "openmav", *args]
         ends = {"stdin": self.theirs, "stdout": self.theirs, "stderr": self.theirs}
-        self.process = subprocess.Popen([*command, *stage.flags], **ends, start_new_session=True, env=env)
+        self.process = subprocess.Popen(command, **ends, start_new_session=True, env=env)
         self.seen = b""
 
     def read(self, seconds: float) -> None:
@@ -66,7 +69,7 @@ class App:
             self.seen += os.read(self.ours, 2**20)
 
     def bring_to(self, stage: Stage) -> None:
-        end = time.monotonic() + 60
+        end = time.monotonic() + 90
         while stage.words not in ESCAPE.sub(b"", self.seen):
             assert time.monotonic() < end, self.seen[-2000:]
             self.read(0.1)
@@ -77,7 +80,7 @@ class App:
 
     def end(self) -> int:
         """The exit code, once all that it wrote is read."""
-        end = time.monotonic() + 30
+        end = time.monotonic() + 90
         while self.process.poll() is None:
             assert time.monotonic() < end, "it does not end"
             self.read(0.05)
@@ -156,7 +159,7 @@ def test_it_ends_where_such_a_terminal_is_closed(tmp_path: Path) -> None:
         os.close(app.theirs)
         os.close(app.ours)
         app.process.send_signal(signal.SIGCONT)  # comes with SIGHUP where a session's terminal goes, and may be answered first
-        assert app.process.wait(30) == 128 + signal.SIGHUP
+        assert app.process.wait(60) == 128 + signal.SIGHUP
     finally:
         app.ours, app.theirs = os.pipe()
         app.close()

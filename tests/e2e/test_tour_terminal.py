@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from e2e.test_terminal import ended
-from e2e.tmux import TMUX, Terminal, mav
+from e2e.tmux import TMUX, Terminal, warm_mav
 
 pytestmark = [pytest.mark.skipif(TMUX is None, reason="needs tmux"), pytest.mark.slow]
 
@@ -21,7 +21,7 @@ def terminal(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Termina
 
 def test_the_tour_on_the_bundled_model(terminal: Terminal) -> None:
     before = terminal.state()
-    terminal.type(mav("tour"))
+    terminal.type(warm_mav("tour"))
     terminal.wait_for(r"Press \. \(a dot\)")
     terminal.keys(".")
     terminal.wait_for(r"✓ The model generated")

@@ -10,10 +10,13 @@ import subprocess
 import sys
 import time
 import uuid
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 
 import psutil
+
+import warm
 
 WAIT = float(os.environ.get("MAV_TEST_WAIT", "90"))  # seconds: a busy machine takes its time to import torch
 TMUX = shutil.which("tmux")
@@ -65,7 +68,7 @@ class Terminal:
             text = self.text()
             if re.search(pattern, text):
                 return text
-            time.sleep(0.05)
+            time.sleep(0.1)
         raise AssertionError(f"no {pattern!r} on the screen:\n{self.text()}")
 
     def state(self) -> dict[str, str]:
@@ -86,6 +89,19 @@ class Terminal:
         return next(p for p in self.processes() if re.search(pattern, " ".join(p.cmdline())))
 
 
+def wait_until(holds: Callable[[], object], otherwise: str, every: float = 0.1) -> None:
+    """Raises AssertionError where it does not come to hold."""
+    end = time.monotonic() + WAIT
+    while not holds():
+        assert time.monotonic() < end, otherwise
+        time.sleep(every)
+
+
 def mav(*args: str) -> str:
     """The shell line that runs mav and prints its exit status."""
     return f"{shlex.join([sys.executable, '-m', 'openmav', *args])}; echo status=$?="
+
+
+def warm_mav(*args: str) -> str:
+    """The same, but the engine need not import the model's libraries: for what does not depend on how an engine starts."""
+    return f"{shlex.join(warm.app(*args))}; echo status=$?="
