@@ -87,7 +87,7 @@ class Started:
 
     def __init__(self, pid: int) -> None:
         self.pid = pid
-
+        self.computed = 0.0  # seconds of processor time, of its children too, once it has ended
         self.memory = 0  # bytes that it held at most beyond the imports, once it has ended
 
     def wait(self, seconds: float = 120) -> int:
@@ -96,7 +96,7 @@ class Started:
         if end["code"] is None:
             self.kill()
             raise subprocess.TimeoutExpired("mav", seconds)
-        self.memory = int(end["memory"])
+        self.memory, self.computed = int(end["memory"]), float(end["computed"])
         return int(end["code"])
 
     def kill(self) -> None:
@@ -105,7 +105,7 @@ class Started:
 
 
 def app(*args: str) -> list[str]:
-    """The command line of `mav ARGS` as a process of its own that starts as always, but whose engine is forked from one that has imported."""
+    """The command line of `mav ARGS` as a process that starts as a user's does, but whose engine is forked from one that has imported."""
     if not FORKS:
         return [sys.executable, "-m", "openmav", *args]
     return [sys.executable, str(TESTS / "warm_app.py"), _server().ask({"engines": True})["address"], *args]
@@ -230,9 +230,10 @@ def _end_of(pid: int, seconds: float) -> dict[str, Any]:
         try:
             ended, status, usage = os.wait4(pid, os.WNOHANG)
         except ChildProcessError:
-            return {"code": -signal.SIGKILL, "memory": 0}  # waited for before
+            return {"code": -signal.SIGKILL, "memory": 0, "computed": 0.0}  # waited for before
         if ended:
-            return {"code": os.waitstatus_to_exitcode(status), "memory": 1024 * max(0, usage.ru_maxrss - before)}
+            code, memory = os.waitstatus_to_exitcode(status), 1024 * max(0, usage.ru_maxrss - before)
+            return {"code": code, "memory": memory, "computed": usage.ru_utime + usage.ru_stime}
         if time.monotonic() > end:
             return {"code": None}
         time.sleep(0.005)

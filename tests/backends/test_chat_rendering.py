@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import sys
-import time
 from typing import Any
 
 import pytest
 from transformers import AutoTokenizer
 
 from openmav.backends.loading.checkpoint import DEMO_FOLDER
-from openmav.backends.shared.chat_rendering import WAIT, TemplateError, render
+from openmav.backends.shared.chat_rendering import TemplateError, render
 
 MESSAGES: list[dict[str, Any]] = [
     {"role": "system", "content": "Be brief."},
@@ -56,10 +55,8 @@ def test_what_fails_says_why(template: str, why: str) -> None:
 
 
 def test_one_that_does_not_end_is_given_up() -> None:
-    began = time.monotonic()
     with pytest.raises(TemplateError, match="does not come to an end"):
         render("{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}", MESSAGES, {})
-    assert time.monotonic() - began < WAIT + 5
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the memory of a process is limited on Linux")

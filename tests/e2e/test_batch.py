@@ -63,9 +63,9 @@ def test_killed_and_gone_on_with_no_prompt_is_lost_or_doubled(tmp_path):
     with open(os.devnull, "r+") as nothing:
         streams = (nothing.fileno(),) * 3
         slow = ["batch", str(tmp_path / "a.txt"), "--record", str(out), *TOY]
-        slow[slow.index("toy", slow.index("--model"))] = "toy?slow=0.02"
+        slow[slow.index("toy", slow.index("--model"))] = "toy?slow=0.06"
         process = warm.start(slow, streams)
-        for _ in range(600):
+        for _ in range(12_000):
             if len(list(out.glob("*.mav"))) >= 4:
                 break
             time.sleep(0.01)

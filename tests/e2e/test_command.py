@@ -81,9 +81,11 @@ def test_the_bundled_model_says_nothing_but_its_text() -> None:
 @posix
 @pytest.mark.parametrize("flag", ["--json", "--plain"])
 def test_a_reader_that_goes_early_ends_it_quietly(flag: str) -> None:
-    done = shell(f'$MAV "toy?endless=1" --max-new-tokens 800 {flag} | head -c 20; echo "${{PIPESTATUS[0]}}"')
-    assert done.stdout.endswith("0\n")
-    assert done.stderr == ""
+    with Run(*TOY, "toy?endless=1", "--max-new-tokens", "800", flag) as run:
+        run.out.read(20)
+        run.out.close()
+        assert run.err.read() == ""
+        assert run.wait() == 0
 
 
 @posix
@@ -109,15 +111,14 @@ def test_a_full_disk_is_one_line() -> None:
 @pytest.mark.parametrize("after", [pytest.param(0, marks=linux), 1, 3])
 def test_a_signal_ends_json_lines_whole(number: int, code: int, after: int) -> None:
     """After no line (while torch is imported), after the header, after two tokens."""
-    process = start(*TOY, "toy?endless=1&slow=0.05", "--json", "--max-new-tokens", "800")
-    assert process.stdout is not None
-    early = [process.stdout.readline() for _ in range(after)]
-    if not early:
-        wait_for_torch(process)
-    process.send_signal(number)
-    rest, err = process.communicate(timeout=WAIT)
-    assert err == ""
-    assert process.returncode == code
+    with Run(*TOY, "toy?endless=1&slow=0.05", "--json", "--max-new-tokens", "800", warm_up=after > 0) as run:
+        early = [run.out.readline() for _ in range(after)]
+        if not early:
+            wait_for_torch(run.pid)
+        os.kill(run.pid, number)
+        rest, err = run.out.read(), run.err.read()
+        assert err == ""
+        assert run.wait() == code
     lines = [json.loads(line) for line in [*early, *rest.splitlines()]]
     assert lines[-1]["type"] == "end"
     assert lines[-1]["reason"] == "interrupt"
@@ -126,12 +127,11 @@ def test_a_signal_ends_json_lines_whole(number: int, code: int, after: int) -> N
 
 @posix
 def test_a_signal_ends_plain_text_with_a_summary() -> None:
-    process = start(*TOY, "toy?endless=1&slow=0.05", "--max-new-tokens", "800")
-    assert process.stdout is not None
-    early = process.stdout.read(6)
-    process.send_signal(signal.SIGINT)
-    rest, err = process.communicate(timeout=WAIT)
-    assert process.returncode == 130
+    with Run(*TOY, "toy?endless=1&slow=0.05", "--max-new-tokens", "800") as run:
+        early = run.out.read(6)
+        os.kill(run.pid, signal.SIGINT)
+        rest, err = run.out.read(), run.err.read()
+        assert run.wait() == 130
     assert (early + rest).endswith("\n")
     assert err.endswith("· interrupted\n")
     assert err.count("\n") == 1
@@ -140,7 +140,8 @@ def test_a_signal_ends_plain_text_with_a_summary() -> None:
 @linux
 def test_a_reader_that_reads_nothing_does_not_stop_ctrl_c() -> None:
     """The pipe is full and the writer stuck: the second Ctrl-C ends it."""
-    process = start(*TOY, "toy?endless=1", "--json", "--max-new-tokens", "900")
+    command = [*MAV, *TOY, "toy?endless=1", "--json", "--max-new-tokens", "900"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     for _ in range(int(WAIT) * 2):
         time.sleep(0.5)
         process.send_signal(signal.SIGINT) if _full(process) else None
@@ -155,13 +156,36 @@ def _full(process: subprocess.Popen[str]) -> bool:
     return "pipe" in Path(f"/proc/{process.pid}/wchan").read_text()
 
 
-def start(*args: str) -> subprocess.Popen[str]:
-    return subprocess.Popen([*MAV, *args], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, bufsize=1)
+class Run:
+    """A command that runs: its process, what it writes, its end. `warm_up`: as `warm.start` starts it, else as a user does."""
+
+    def __init__(self, *args: str, warm_up: bool = True) -> None:
+        self._process: subprocess.Popen[bytes] | warm.Started
+        ends = [os.pipe(), os.pipe()]
+        (out, its_out), (err, its_err) = ends
+        if warm_up and warm.FORKS:
+            with open(os.devnull) as nothing:
+                self._process = warm.start(args, (nothing.fileno(), its_out, its_err))
+        else:
+            self._process = subprocess.Popen([*MAV, *args], stdout=its_out, stderr=its_err)
+        self.pid, self.wait = self._process.pid, lambda: self._process.wait(WAIT)
+        for _, end in ends:
+            os.close(end)
+        self.out, self.err = open(out, encoding="utf-8", buffering=1), open(err, encoding="utf-8")  # noqa: SIM115
+
+    def __enter__(self) -> Run:
+        return self
+
+    def __exit__(self, kind: object, *_: object) -> None:
+        if kind is not None:
+            self._process.kill()
+        self.out.close()
+        self.err.close()
 
 
-def wait_for_torch(process: subprocess.Popen[str]) -> None:
+def wait_for_torch(process: int) -> None:
     """Until the process has begun to import torch."""
-    maps = Path(f"/proc/{process.pid}/maps")
+    maps = Path(f"/proc/{process}/maps")
     for _ in range(int(WAIT) * 100):
         if "libtorch" in maps.read_text():
             return

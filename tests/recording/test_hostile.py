@@ -125,10 +125,10 @@ def refused(action):
 
 def opened(path):
     """Reads the file as the app and the commands do; the line that refuses it, None where it opens."""
-    started = time.monotonic()
+    started = time.process_time()
     line = refused(lambda: looked_at(path))
     assert line is None or "\n" not in line
-    assert time.monotonic() - started < 10
+    assert time.process_time() - started < 10
     return line
 
 

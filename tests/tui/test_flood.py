@@ -38,7 +38,7 @@ async def quits_after(app: App[None], *keys: str) -> float:
     began = time.process_time()
     for key in keys:
         send(app, events.Key(key, key if len(key) == 1 else None))
-    await until(lambda: not app.is_running, seconds=15)
+    await until(lambda: not app.is_running)
     return time.process_time() - began
 
 

@@ -157,7 +157,7 @@ def start(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Running]]:
     yield begin
     for one in running:
         one.pipe.close()
-        one.thread.join(5)
+        one.thread.join(60)
         assert not one.thread.is_alive()
 
 

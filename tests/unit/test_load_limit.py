@@ -16,45 +16,39 @@ from openmav.errors import UsageError
 from openmav.settings import LONGEST_WAIT, Settings
 
 LINE = "mav: the model was not loaded within 0.5 s; --load-timeout SECONDS raises that limit, and 0 takes it away"
-SLOW = ["--backend", "toy", "--model", "toy?load=60"]
-
-
-def run(*command: str) -> tuple[subprocess.CompletedProcess[str], float]:
-    began = time.monotonic()
-    return warm.run(*command, wait=60), time.monotonic() - began
+SLOW = ["--backend", "toy", "--model", "toy?load=900"]  # longer than a test waits
 
 
 @pytest.mark.parametrize("command", [["--plain"], ["--json"], ["sweep"], ["attribute"], ["doctor"]], ids=lambda one: one[0])
 def test_each_command_gives_up_in_one_line(command: list[str]) -> None:
-    done, seconds = run(*command, *SLOW, "--load-timeout", "0.5")
+    done = warm.run(*command, *SLOW, "--load-timeout", "0.5")
     assert (done.returncode, done.stderr.count("\n")) == (2, 1), done.stderr
     assert done.stderr.startswith(LINE)
-    assert seconds < 45
 
 
 @pytest.mark.parametrize("limit", ["30", "0", "1e9"])
 def test_a_model_that_is_quick_enough_is_shown(limit: str) -> None:
-    done, _ = run("--plain", *SLOW[:3], "toy?load=0.1", "--max-new-tokens", "2", "--load-timeout", limit)
+    done = warm.run("--plain", *SLOW[:3], "toy?load=0.1", "--max-new-tokens", "2", "--load-timeout", limit)
     assert (done.returncode, bool(done.stdout.strip())) == (0, True), done.stderr
 
 
 @pytest.mark.parametrize("limit", ["-1", "nan", "x"])
 def test_a_limit_that_is_none_is_refused(limit: str) -> None:
-    done, _ = run("--plain", *SLOW, "--load-timeout", limit)
+    done = warm.run("--plain", *SLOW, "--load-timeout", limit)
     assert (done.returncode, done.stderr.count("\n")) == (2, 1), done.stderr
     with pytest.raises(UsageError, match="load-timeout"):
         Settings(load_timeout=float("nan"))
 
 
 def test_the_app_ends_its_engine() -> None:
-    source = EngineSource(Settings(backend="toy", model="toy?load=60", load_timeout=0.5))
+    source = EngineSource(Settings(backend="toy", model="toy?load=900", load_timeout=0.5))
     try:
-        end = time.monotonic() + 30
+        end = time.monotonic() + 60
         while source.snapshot().status != "failed" and time.monotonic() < end:
             time.sleep(0.05)
         assert (source.snapshot().error or "").startswith(LINE.removeprefix("mav: "))
         assert source.exit_code == 2
-        source._process.join(5)
+        source._process.join(60)
         assert not source._process.is_alive()
     finally:
         source.close()
@@ -84,7 +78,7 @@ STUCK = """
     def deaf():
         while True:
             try:
-                time.sleep(60)
+                time.sleep(900)
             except BaseException:
                 pass
     with signals.watch_signals():
@@ -100,17 +94,16 @@ STUCK = """
 @pytest.mark.parametrize(
     ("what", "code"),
     [
-        ("time.sleep(60)", 2),
+        ("time.sleep(900)", 2),
         ("deaf()", 2),
         pytest.param(
-            "ctypes.PyDLL(None).sleep(60)", 1, marks=pytest.mark.skipif(os.name == "nt", reason="a sleep in C that keeps the lock")
+            "ctypes.PyDLL(None).sleep(900)", 1, marks=pytest.mark.skipif(os.name == "nt", reason="a sleep in C that keeps the lock")
         ),
     ],
 )
 def test_whatever_it_hangs_in_the_process_ends(what: str, code: int, tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
-    began, script = time.monotonic(), textwrap.dedent(STUCK).format(what=what)
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=False)
+    script = textwrap.dedent(STUCK).format(what=what)
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == code, done.stderr
-    assert time.monotonic() - began < 30
     assert done.stderr.startswith(LINE) if code == 2 else "sleep" not in done.stderr
