@@ -6,14 +6,16 @@ import _thread
 import contextlib
 import faulthandler
 import os
+import shlex
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from openmav.errors import LoadTimeoutError
 from openmav.settings import LONGEST_WAIT
 from openmav.system.logs import say, screen, stdout
+from openmav.system.native_timer import call_later
 from openmav.system.signals import Interrupted, forget
 from openmav.system.terminal import ERASE_LINE, is_terminal
 
@@ -25,15 +27,16 @@ def load_limit(seconds: float) -> Iterator[None]:
     """Raise LoadTimeoutError in the block once it has run for so long; 0 is no limit. For the main thread.
 
     A library that does not come back to Python meanwhile can't be interrupted: the process ends then, with the same line and exit code.
-    One that even keeps the other threads out ends with the traceback in the log and exit code 1.
+    So it does on Linux where the library even keeps Python's lock; elsewhere it ends then with exit code 1. The traceback is in the log.
     """
     if not 0 < seconds <= LONGEST_WAIT or threading.current_thread() is not threading.main_thread():
         yield
         return
     done, late = threading.Event(), threading.Event()
     watch = threading.Thread(target=_watch, args=(seconds, done, late), daemon=True, name="mav load limit")
+    native = _end_natively(seconds)
     with contextlib.suppress(OSError, ValueError, AttributeError, RuntimeError):  # no log to write to
-        faulthandler.dump_traceback_later(seconds + 2 * GRACE, exit=True)
+        faulthandler.dump_traceback_later(seconds + 2 * GRACE, exit=not native)
     watch.start()
     try:
         yield
@@ -45,7 +48,23 @@ def load_limit(seconds: float) -> Iterator[None]:
     finally:
         done.set()
         faulthandler.cancel_dump_traceback_later()
+        for take_back in native:
+            take_back()
         watch.join()
+
+
+def _end_natively(seconds: float) -> list[Callable[[], object]]:
+    """Prepares the same end without Python, a little later; what takes it back, nothing where the system has no way to do it."""
+    stream = screen()
+    try:
+        steps = [call_later(seconds + 2 * GRACE + 1, "_exit", LoadTimeoutError.exit_code)]
+        if stream is not None:
+            start = ERASE_LINE if is_terminal(stream) else ""
+            line, where = shlex.quote(f"{start}mav: {LoadTimeoutError(seconds)}"), f"/proc/{os.getpid()}/fd/{stream.fileno()}"
+            steps.append(call_later(seconds + 2 * GRACE, "system", f"printf '%s\\n' {line} >>{where}".encode()))
+    except (OSError, AttributeError, ValueError):
+        return []
+    return steps
 
 
 def _watch(seconds: float, done: threading.Event, late: threading.Event) -> None:
