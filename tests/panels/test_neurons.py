@@ -79,7 +79,7 @@ def test_why_there_are_none() -> None:
 
 
 def test_how_many_do_not_fit() -> None:
-    assert "3 of 8 neurons" in note("neurons", view_of(), 50, 9)
+    assert "4 of 8 neurons" in note("neurons", view_of(), 50, 9)
     assert "of 8" not in note("neurons", view_of(), 140, 8)
 
 

@@ -138,10 +138,10 @@ def note(data: NeuronsData, box: Box) -> str:
 
 
 def _rows_each(data: NeuronsData, box: Box) -> int:
-    """Lines of a neuron: one more for what it raises and one for what it lowers, where that does not fit beside it or all have space."""
-    if not data.neurons or data.neurons[0].raises is None:
+    """Lines of a neuron: where what it moves does not fit beside it, two more, or one where all neurons fit only so."""
+    if not data.neurons or data.neurons[0].raises is None or box.width >= ID + VALUE + 2 * LEAST_TOKENS + 12:
         return 1
-    return 3 if box.width < ID + VALUE + 2 * LEAST_TOKENS + 12 else 1
+    return 3 if box.height >= 3 * len(data.neurons) else 2
 
 
 def _count(height: int, each: int) -> int:
@@ -157,7 +157,7 @@ def render(data: NeuronsData, box: Box) -> list[Line]:
     each = _rows_each(data, box)
     lines: list[Line] = []
     for neuron, share in list(zip(data.neurons, lengths))[: _count(box.height, each)]:
-        lines += _beside(box, neuron, float(share)) if each == 1 else _below(box, neuron, float(share))
+        lines += _beside(box, neuron, float(share)) if each == 1 else _below(box, neuron, float(share), each)
     return [*lines, *_every_layer(data, box, box.height - len(lines) - 1)][: max(box.height, 0)]
 
 
@@ -229,10 +229,14 @@ def _beside(box: Box, neuron: Neuron, share: float) -> list[Line]:
     return [[*_start(box, neuron, share, bars), Segment("  "), *raises, Segment(" "), *lowers]]
 
 
-def _below(box: Box, neuron: Neuron, share: float) -> list[Line]:
+def _below(box: Box, neuron: Neuron, share: float, each: int) -> list[Line]:
+    """The bar, and below it in one line or in two what the neuron raises and lowers."""
     start = _start(box, neuron, share, max(0, min(box.width - ID - VALUE, MOST_BAR)))
-    effects = (("▲", neuron.raises), ("▼", neuron.lowers))
-    return [start, *([Segment("  "), *_effect(box, mark, tokens, max(0, box.width - 2))] for mark, tokens in effects if tokens is not None)]
+    room = max(0, box.width - 2) if each > 2 else max(0, box.width - 3) // 2
+    effects = [_effect(box, mark, tokens, room) for mark, tokens in (("▲", neuron.raises), ("▼", neuron.lowers)) if tokens is not None]
+    if each == 2 and len(effects) == 2:
+        return [start, [Segment("  "), *effects[0], Segment(" "), *effects[1]]]
+    return [start, *([Segment("  "), *effect] for effect in effects)]
 
 
 def _effect(box: Box, mark: str, tokens: Tokens | None, width: int) -> Line:

@@ -59,7 +59,7 @@ class Columns:
             return ""
         last = self.shown[-1]
         if short:
-            return f"{'◂' * (self.first > 0)}{self.first}–{last}/{self.total}{'▸' * (last < self.total - 1)}"
+            return f"{'◂ ' * (self.first > 0)}{self.first}–{last} of {self.total}{' ▸' * (last < self.total - 1)}"
         return f"{'◂ ' * (self.first > 0)}{self.first}–{last} of {self.total} {what}{' ▸' * (last < self.total - 1)}"
 
     def means(self, row: NDArray) -> list[float]:
