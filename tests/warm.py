@@ -108,7 +108,8 @@ def app(*args: str) -> list[str]:
     """The command line of `mav ARGS` as a process that starts as a user's does, but whose engine is forked from one that has imported."""
     if not FORKS:
         return [sys.executable, "-m", "openmav", *args]
-    return [sys.executable, str(TESTS / "warm_app.py"), _server().ask({"engines": True})["address"], *args]
+    quiet = ("-W", "ignore:resource_tracker:UserWarning")  # as the engine's client does for the tracker that it starts
+    return [sys.executable, *quiet, str(TESTS / "warm_app.py"), _server().ask({"engines": True})["address"], *args]
 
 
 def engines() -> list[int]:

@@ -169,3 +169,28 @@ def test_the_line_about_a_measure_goes_when_it_is_done(monkeypatch) -> None:
     state.name_measure("")
     assert slow.notice(said) == ""
     assert slow.notice("another") == "another"
+
+
+def test_a_semaphore_that_a_library_leaves_in_the_engine_is_freed_without_a_warning(tmp_path) -> None:
+    (tmp_path / "leaves.py").write_text(
+        '"""Leaves."""\nimport multiprocessing\nimport numpy as np\nTITLE, NEEDS = "leaves", ("mlp.out",)\n'
+        "KEPT = multiprocessing.get_context('spawn').Lock()\n"
+        "def compute(frame, context):\n    return np.zeros(len(frame.sites['mlp.out']), dtype=np.float32)\n"
+    )
+    (tmp_path / "run.py").write_text(
+        "import os, sys, time\n"
+        "from openmav.apps.live import start_engine\n"
+        "from openmav.settings import Settings\n"
+        "if __name__ == '__main__':\n"
+        "    asked = Settings('toy', 'Hi', backend='toy', measures=('leaves',), measure_files=(sys.argv[1],), max_new_tokens=1)\n"
+        "    source = start_engine(asked)\n"
+        "    while source.snapshot().status not in ('ended', 'failed'):\n"
+        "        time.sleep(0.05)\n"
+        "    print(source.snapshot().status, source.snapshot().error)\n"
+        "    os.kill(source.pid, 9)\n"
+        "    source.close()\n"
+    )
+    command = [sys.executable, str(tmp_path / "run.py"), str(tmp_path / "leaves.py")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert done.stdout.startswith("ended"), done.stdout + done.stderr
+    assert done.stderr == ""

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import multiprocessing
+import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 
 from openmav.engine import faults
@@ -23,6 +25,20 @@ from openmav.settings import LONGEST_WAIT, Settings
 from openmav.system import signals
 from openmav.system.logs import keep_native
 from openmav.system.terminal_state import TerminalState
+
+
+@contextmanager
+def _quiet_tracker() -> Iterator[None]:
+    """The process of Python's own that frees what an engine leaves, if it starts in the block, frees it without a warning.
+
+    tqdm, which transformers uses, leaves a semaphore in every engine; the warning would stand on the user's terminal.
+    """
+    quiet = "ignore:resource_tracker:UserWarning"
+    sys.warnoptions.append(quiet)  # the options of processes that are started
+    try:
+        yield
+    finally:
+        sys.warnoptions.remove(quiet)
 
 
 class EngineSource:
@@ -52,7 +68,7 @@ class EngineSource:
         self._shared = context.RawValue(AppState)
         self._slow = SlowMeasure(self._shared)
         self._process = context.Process(target=serve, args=(theirs, settings, log, terminal, self._shared), daemon=True, name="mav engine")
-        with signals.held():
+        with signals.held(), _quiet_tracker():
             self._process.start()
         theirs.close()
         self._reader = threading.Thread(target=self._read, daemon=True, name="mav engine reader")

@@ -109,7 +109,7 @@ def data(view: View) -> AttributionData:
         minus=minus(view) if pinned is not None else "",
         not_comparable=selected is not None and place is None,
         nowhere=shown is not None and not math.isfinite(shown.logit) and all(why is not None for why in own),
-        rivals=() if step is None else rivals_of(step),
+        rivals=() if step is None or pinned is not None else rivals_of(step),  # not beside differences from another token
     )
 
 

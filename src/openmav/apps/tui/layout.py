@@ -171,10 +171,9 @@ def _wanted(kinds: Mapping[str, Kind], rest: int, layers: int, groups: Mapping[s
 
 
 def _is_stacked(kinds: Mapping[str, Kind], groups: Mapping[str, Sequence[str]], count: int, width: int, rest: int) -> bool:
-    """Whether `count` layers leave so much room below them and text and candidates that the other panels go there rather than beside them.
+    """Whether `count` layers leave so much room below them and the top panels that the others go there rather than beside them.
 
-    Not so where the layer panels take half of a wide screen at most and more than half of its height, nor for a single small panel,
-    unless there is room for two.
+    Not where they take at most half of a wide screen and more than half of its height, nor for one small panel without room for two.
     """
     layers, top, side = groups["layers"], groups["top"], groups["side"]
     needed = _layer_rows(kinds, layers, count or rest) if top else (count or rest) + 2  # the feet may go

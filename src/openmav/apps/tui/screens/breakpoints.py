@@ -66,10 +66,9 @@ class BreakpointsScreen(Modal[None]):
         self._chosen = False  # the user moved among them
 
     def compose(self) -> ComposeResult:
-        palette = PALETTES[self.watches.view.theme]
-        quiet = ink(palette, "secondary")
+        title, where = (ink(PALETTES[self.watches.view.theme], name, bold=name == "accent") for name in ("accent", "secondary"))
         with Vertical(classes="form"):
-            yield Static(Text.assemble(("Breakpoints and watches", ink(palette, "accent", bold=True)), (" · docs/conditions.md", quiet)))
+            yield Static(Text.assemble(("Breakpoints and watches", title), (" · docs/conditions.md", where)))
             yield TextInput("", lines=False, id="text", placeholder=EXAMPLES, select_on_focus=False)
             yield Static("", id="spot")
             yield OptionList(id="names")
@@ -180,7 +179,10 @@ class BreakpointsScreen(Modal[None]):
 
     @on(TextInput.TooLong)
     def refuse_text(self, event: TextInput.TooLong) -> None:
-        self.query_one("#spot", Static).update(Text(event.words, style=ink(PALETTES[self.watches.view.theme], "warning")))
+        self._warn(event.words)
+
+    def _warn(self, words: str) -> None:
+        self.query_one("#spot", Static).update(Text(words, style=ink(PALETTES[self.watches.view.theme], "warning")))
 
     def _value(self) -> str:
         """What the text of the input is at the shown token."""
@@ -252,16 +254,12 @@ class BreakpointsScreen(Modal[None]):
         text = self.row
         if text is None:
             return
-        if not self.texts[text] and not (self.watches.can_break and parse(text).kind == "truth"):
-            why = (
-                "this is a value: compare it with something to break on it"
-                if self.watches.can_break
-                else "this source does not support breakpoints"
-            )
-            self.query_one("#spot", Static).update(Text(why, style=ink(PALETTES[self.watches.view.theme], "warning")))
-            return
-        self.texts[text] = not self.texts[text]
-        self._set()
+        if self.texts[text] or (self.watches.can_break and parse(text).kind == "truth"):
+            self.texts[text] = not self.texts[text]
+            self._set()
+        else:
+            compare = "this is a value: compare it with something to break on it"
+            self._warn(compare if self.watches.can_break else "this source does not support breakpoints")
 
     def action_drop(self) -> None:
         text = self.row
