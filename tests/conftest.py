@@ -81,8 +81,8 @@ def warm_templates(monkeypatch: pytest.MonkeyPatch) -> None:
 def quick_gguf() -> Iterator[None]:
     """Of a GGUF file transformers reads the header three times, and makes a table of names for each module; here each is made once."""
     gguf = pytest.importorskip("gguf")
-    read = functools.cache(lambda path, _made, _size: gguf_reader(path))
-    gguf_reader = gguf.GGUFReader
+    reader = gguf.GGUFReader
+    read = functools.cache(lambda path, _made, _size: reader(path))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(gguf, "get_tensor_name_map", functools.cache(gguf.get_tensor_name_map))
         patch.setattr(gguf, "GGUFReader", lambda path: read(str(path), os.stat(path).st_mtime_ns, os.stat(path).st_size))

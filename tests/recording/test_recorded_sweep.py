@@ -17,7 +17,8 @@ from openmav.recording.export import FORMATS, SWEEP_FORMATS
 from openmav.recording.export.run import write_format
 from openmav.recording.reader import Recording
 from openmav.recording.recover import recover
-from openmav.recording.sweep import read_sweep, sum_of
+from openmav.recording.rows import sum_of
+from openmav.recording.sweep import read_sweep
 
 TOY = ["sweep", "--backend", "toy", "--model", "toy?bare=2", "--prompt", "Hi", "--minus", "a"]
 HOSTILE = {

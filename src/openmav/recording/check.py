@@ -9,7 +9,7 @@ from openmav.errors import UsageError
 from openmav.recording.guard import MOST_BYTES
 from openmav.recording.reader import STEP_COLUMNS, Recording
 from openmav.recording.rows import checksum
-from openmav.recording.run_sweeps import has_sweeps, read_sweeps
+from openmav.recording.run_sweeps import count_sweeps, read_sweeps
 from openmav.recording.stored import bytes_of
 from openmav.recording.sweep import is_sweep, read_sweep
 
@@ -55,7 +55,7 @@ def checks(recording: Recording) -> list[Check]:
         assert sweep is not None
         total = len(sweep.effects) + sweep.wrong
         result.append(Check("sweep", not sweep.wrong, f"{len(sweep.effects)} of {total} effects are as they were written"))
-    named, sound = has_sweeps(recording), len(read_sweeps(recording, recording.info))
+    named, sound = count_sweeps(recording), len(read_sweeps(recording, recording.info))
     if named:
         result.append(Check("sweeps", sound == named, f"{sound} of {named} sweeps of the run are as they were written"))
     problems = recording.problems

@@ -17,6 +17,7 @@ from openmav.record import TRUNK, Candidates, ModelInfo, Step, frozen
 from openmav.record.codec import decode_step, read_sampling
 from openmav.record.lines import COLUMNS, PER_LAYER, SCHEMA
 from openmav.recording.facts import model_content, read_constraint, read_model, read_prompt
+from openmav.recording.guard import WRONG
 from openmav.recording.rows import DTYPES, BadDataError, need_sound
 from openmav.recording.sqlite_writer import Writer
 from openmav.settings import Settings
@@ -24,7 +25,6 @@ from openmav.settings.sampling import Sampling
 
 MOST_LINE = 64 * 2**20  # bytes
 MOST_NUMBERS = 2**24  # in the arrays of a step
-WRONG = (KeyError, TypeError, ValueError, AttributeError, IndexError, RecursionError, OverflowError)
 
 
 def import_lines(source: Path, target: Path) -> int:

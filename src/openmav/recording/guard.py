@@ -13,6 +13,8 @@ from openmav.errors import UsageError
 from openmav.recording.format import APPLICATION, MAGIC, TABLES, VERSION
 
 MOST_BYTES = 64 * 2**20  # of one array, or of one text
+# What reading a value of another form than was written raises.
+WRONG = (KeyError, TypeError, ValueError, AttributeError, IndexError, OverflowError, RecursionError)
 LIMIT_LENGTH = 0  # SQLITE_LIMIT_LENGTH, which Python 3.10 has no name for
 ALLOWED = {sqlite3.SQLITE_SELECT, sqlite3.SQLITE_READ, sqlite3.SQLITE_FUNCTION}
 OF_SEVERAL = b"\xd9\xd5\x05\xf9\x20\xa1\x63\xd7"  # the end of a journal that names another file, which SQLite would delete

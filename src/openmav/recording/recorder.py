@@ -137,7 +137,8 @@ class Recorder:
             self.writer.put_event(now.branch, length, {name: _content(value) for name, value in changes.items()})
         if now.attribution is not None and now.attribution is not self._state.attribution:
             self.writer.set_meta({"attribution": asdict(now.attribution)})
-        self.writer.set_meta(new_sweeps(now, self._sweeps))
+        if now.sweep is not self._state.sweep:
+            self.writer.set_meta(new_sweeps(now, self._sweeps))
         state = {name: _content(getattr(now, name)) for name in FACTS}
         if changes or length != self._length or now.status != self._state.status:
             self.writer.set_meta({"state": {**state, "tokens": length}})

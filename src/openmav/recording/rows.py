@@ -106,6 +106,11 @@ def checksum(index: int, columns: tuple[Any, ...], context: str, detail: str, da
     return total
 
 
+def sum_of(content: Any) -> int:
+    """CRC-32 of plain values as JSON, whatever the order of the names in them."""
+    return zlib.crc32(json.dumps(content, separators=(",", ":"), sort_keys=True).encode())
+
+
 def step_of(index: int, columns: tuple[Any, ...], context: Mapping[str, Any], detail: str, data: bytes, values: Mapping[str, Any]) -> Step:
     """The Step of these rows. `values` takes the place of the arrays that have rows of their own. Raises BadDataError."""
     try:

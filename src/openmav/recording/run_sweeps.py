@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import zlib
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, get_args
@@ -14,14 +12,15 @@ from openmav.protocol.snapshot import RunState
 from openmav.record import ModelInfo, frozen
 from openmav.record.codec import number, plain
 from openmav.record.sweep_map import SweepMap
+from openmav.recording.guard import WRONG
 from openmav.recording.reader import Recording
+from openmav.recording.rows import sum_of
 from openmav.settings.interventions import How
 from openmav.settings.sites import Swept
 
 NAME = "sweep.{}"
 MOST = 500  # sweeps of a file
 MOST_SITES = 4_000_000  # of all of them
-WRONG = (KeyError, TypeError, ValueError, AttributeError, OverflowError, IndexError, RecursionError)
 
 
 def sweeps_of(state: RunState) -> tuple[SweepMap, ...]:
@@ -47,7 +46,7 @@ def content_of(sweep: SweepMap) -> dict[str, Any]:
     facts = {"branch": sweep.branch, "index": sweep.index, "token_id": sweep.token_id, "token": sweep.token, "logit": sweep.logit}
     more = {"ablate": sweep.what, "how": sweep.how, "total": sweep.total, "of_baseline": sweep.of_baseline, "stopped": sweep.stopped}
     content: dict[str, Any] = plain({**facts, **more, "shape": shape, "effects": effects})
-    return {**content, "sum": _sum_of(content)}
+    return {**content, "sum": sum_of(content)}
 
 
 def read_sweeps(recording: Recording, info: ModelInfo | None, *, under_way: bool = False) -> tuple[SweepMap, ...]:
@@ -72,14 +71,14 @@ def read_sweeps(recording: Recording, info: ModelInfo | None, *, under_way: bool
     return tuple(sweeps)
 
 
-def has_sweeps(recording: Recording) -> int:
+def count_sweeps(recording: Recording) -> int:
     """How many sweeps of its run a recording names, sound ones or not."""
     return sum(NAME.format(at) in recording.meta for at in range(1, MOST + 1))
 
 
 def _read(at: int, content: Mapping[str, Any], info: ModelInfo | None, room: int) -> SweepMap:
     content = dict(content)
-    if content.pop("sum") != _sum_of(content) or info is None:
+    if content.pop("sum") != sum_of(content) or info is None:
         raise ValueError("a sum")
     what, how = content["ablate"], content["how"]
     shape = (info.layers, info.heads if what == "heads" else 1)
@@ -107,8 +106,3 @@ def _read(at: int, content: Mapping[str, Any], info: ModelInfo | None, room: int
         branch=content["branch"],
         number=at,
     )
-
-
-def _sum_of(content: Mapping[str, Any]) -> int:
-    """CRC-32 of the values as JSON, whatever their order."""
-    return zlib.crc32(json.dumps(content, separators=(",", ":"), sort_keys=True).encode())

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import zlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, get_args
@@ -13,15 +11,16 @@ from openmav.protocol.snapshot import Snapshot
 from openmav.record.codec import number
 from openmav.record.sweep import Effect, Plan, Reading, SweepEnd, Token, swept_sites
 from openmav.record.sweep_lines import about
+from openmav.recording.guard import WRONG
 from openmav.recording.reader import Recording
 from openmav.recording.recorder import Recorder
+from openmav.recording.rows import sum_of
 from openmav.settings import Settings
 from openmav.settings.interventions import How, Intervention
 from openmav.settings.sites import Swept
 
 COLUMNS = ("site", "layer", "head", "logit", "prob", "logprob", "minus_logit", "change")  # of `effects`, besides its sum
 MOST_SITES = 100_000  # six times the heads of the largest models; each is listed whenever the file is read
-WRONG = (KeyError, TypeError, ValueError, AttributeError, OverflowError, RecursionError)
 
 
 @dataclass(frozen=True)
@@ -67,11 +66,6 @@ def row_of(effect: Effect) -> tuple[Any, ...]:
     values = (one.place, one.layer, one.index, after.logit, after.prob, after.logprob, after.minus_logit, effect.change)
     row = tuple(None if value != value else value for value in values)
     return *row, sum_of(row)
-
-
-def sum_of(row: tuple[Any, ...]) -> int:
-    """CRC-32 of the values as JSON."""
-    return zlib.crc32(json.dumps(row, separators=(",", ":")).encode())
 
 
 def is_sweep(recording: Recording) -> bool:

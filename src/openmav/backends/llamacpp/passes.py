@@ -42,9 +42,7 @@ class Passes:
         self.exact = exact
         self.learned: dict[Kind, Learned] = {}
         self._plans: dict[tuple[Kind, frozenset[str]], Plan] = {}
-        self._proved: dict[
-            Plan, bool
-        ] = {}  # whether results of a plan are the same in memory of mav's own; what was not tried yet is not in it
+        self._proved: dict[Plan, bool] = {}  # whether results are the same in memory of mav's own, of the plans that were tried
 
     def change_to(self, changes: Changes | None) -> None:
         """Other changes from the next pass on."""
@@ -98,9 +96,9 @@ class Passes:
         """None: it has to be repeated, since the graph was not yet known, or is another now."""
         tap, reused = self.context.tap, self.context.reused
         plan = self._plan(kind, want)
-        homes = self.context.tap.homes
+        homes = tap.homes
         if homes is not None and (homes.plan is not plan or start + len(ids) > homes.last):
-            self.context.tap.leave_homes()
+            tap.leave_homes()
             homes = None
         self._decode(plan, ids, start, outputs, stops=homes is None)
         if tap.error is not None:
@@ -110,7 +108,7 @@ class Passes:
         elif self.context.reused > reused:
             return homes.values() if homes is not None else self._moved(kind, plan, tap.values(), ids, start, outputs)
         elif homes is not None:  # another graph, which was not expected
-            self.context.tap.leave_homes()
+            tap.leave_homes()
             self._still_holds(kind, plan, stopped=False)
             return None
         elif self._still_holds(kind, plan):
@@ -139,16 +137,17 @@ class Passes:
         if not can_move(learned.graph, plan):
             self._proved[plan] = False
             return values
-        self.context.tap.homes = Homes(learned.graph, plan, (start // CELLS + 1) * CELLS)
-        self.context.tap.homes.move()
+        tap, homes = self.context.tap, Homes(learned.graph, plan, (start // CELLS + 1) * CELLS)
+        tap.homes = homes
+        homes.move()
         if plan in self._proved or not self.context.cut(start):
             return values
         reused = self.context.reused
         self._decode(plan, ids, start, outputs, stops=False)
-        self._proved[plan] = self.context.reused > reused and values.same_as(self.context.tap.homes.values())
+        self._proved[plan] = self.context.reused > reused and values.same_as(homes.values())
         if not self._proved[plan]:
             _log.info("results that llama.cpp writes elsewhere are others: passes stop for them")
-            self.context.tap.leave_homes()
+            tap.leave_homes()
             self.context.cut(start)
             self.context.decode(ids, outputs)
         return values

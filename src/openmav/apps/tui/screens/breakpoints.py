@@ -36,15 +36,12 @@ class Watches(Protocol):
     @property
     def can_break(self) -> bool:
         """Whether the source pauses at a breakpoint."""
-        ...
 
     def with_watched(self, texts: Mapping[str, bool]) -> View:
         """The view with exactly these."""
-        ...
 
     def set_watched(self, texts: Mapping[str, bool]) -> None:
         """Sets exactly these."""
-        ...
 
 
 class BreakpointsScreen(Modal[None]):
@@ -66,9 +63,10 @@ class BreakpointsScreen(Modal[None]):
         self._chosen = False  # the user moved among them
 
     def compose(self) -> ComposeResult:
-        title, where = (ink(PALETTES[self.watches.view.theme], name, bold=name == "accent") for name in ("accent", "secondary"))
+        palette = PALETTES[self.watches.view.theme]
+        title = ("Breakpoints and watches", ink(palette, "accent", bold=True))
         with Vertical(classes="form"):
-            yield Static(Text.assemble(("Breakpoints and watches", title), (" · docs/conditions.md", where)))
+            yield Static(Text.assemble(title, (" · docs/conditions.md", ink(palette, "secondary"))))
             yield TextInput("", lines=False, id="text", placeholder=EXAMPLES, select_on_focus=False)
             yield Static("", id="spot")
             yield OptionList(id="names")
