@@ -23,22 +23,24 @@ REAL_FILE = REAL_MODEL.with_name(f"{REAL_MODEL.name}.Q4_1.gguf")
 KEEPS, FASTER = 0.85, 4.0  # of bare llama.cpp's speed; times generate()'s
 ROUNDS, GENERATED = 9, 9  # at most; tokens that generate() makes, which takes far longer for each
 HOW = (
-    "One process, greedy, end of text switched off on all sides. Bare llama.cpp decodes and takes the most likely token in numpy, through "
-    "llama-cpp-python's functions, without a callback: the same file, threads, cache of float16 and no flash attention. generate() runs "
-    "the float32 weights. mav's session captures and freezes everything that the default measures need. Each has read the same prompt "
-    "before and makes {tokens} tokens after it, generate() {generated}; the time of a token is that of those after the first. Sides and "
-    "contexts take turns, {rounds} rounds; a ratio is the median over the rounds, with the range of all rounds beside it."
+    "One process, greedy, end of text switched off on all sides. Bare llama.cpp decodes and takes the most likely token in numpy, through"
+    " llama-cpp-python's functions, without a callback: the same weights in memory, threads, cache of float16 and no flash attention. "
+    "generate() runs the float32 weights. mav's session captures and freezes everything that the default measures need. Each has read the"
+    " same prompt before and makes {tokens} tokens after it, generate() {generated}; the time of a token is that of those after the "
+    "first. Sides and contexts take turns, {rounds} rounds; a ratio is the median over the rounds, with the range of all rounds beside "
+    "it."
 )
 
 
 class BareLlama:
     """llama.cpp's own decoding of a file, for one prompt: it is read once, and each round goes back to its last token."""
 
-    def __init__(self, file: Path, size: int, model: Any = None) -> None:
+    def __init__(self, model: Any, size: int) -> None:
+        """`model`: as mav has loaded it."""
         import llama_cpp.llama_cpp as llama
 
         self.llama = llama
-        self.model: Any = model or llama.llama_model_load_from_file(os.fsencode(file), llama.llama_model_default_params())
+        self.model = model
         params = llama.llama_context_default_params()
         params.n_ctx, params.n_batch, params.n_ubatch = size, size, 512
         params.n_threads = params.n_threads_batch = os.cpu_count() or 1
@@ -135,14 +137,12 @@ def _measure(model: Model, file: Path, counts: Counts) -> tuple[dict[str, list[f
     from openmav.backends.llamacpp import load
 
     generate = Continued(DEMO_FOLDER if model is DEMO else REAL_MODEL)
-    weights = None
     sides: dict[str, Callable[[], float]] = {}
     same = {}
     for context in counts.contexts:
         ours: Any = Prepared(load(str(file), LoadOptions()))  # first: it keeps llama.cpp's log from the screen
         ours.backend.end_ids = frozenset()
-        bare = BareLlama(file, context + counts.tokens + 64, weights)
-        weights = bare.model
+        bare = BareLlama(ours.backend.weights.handle, context + counts.tokens + 64)
         side = Watched(ours, model.name, context)
         sides[f"generate {context}"] = partial(generate.seconds_per_token, side.prompt, min(GENERATED, counts.tokens))
         sides[f"llama.cpp {context}"] = partial(bare.seconds_per_token, side.prompt, counts.tokens)

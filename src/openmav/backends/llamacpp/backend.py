@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from openmav.backends.base import Backend, LoadOptions, ModelCheck, Progress, TokenBytes
-from openmav.backends.llamacpp import checks, context, file, native, report
+from openmav.backends.llamacpp import amx, checks, context, file, native, report
 from openmav.backends.llamacpp import interventions as places
 from openmav.backends.llamacpp.context import ContextSettings, Weights
 from openmav.backends.llamacpp.run import Run
@@ -35,23 +35,24 @@ def load(name: str, options: LoadOptions, progress: Progress | None = None) -> L
     source = file.find(name)
     if name == DEMO and options.dtype == "auto":  # a small cache, so that its numbers are those of transformers
         options = replace(options, dtype="float32")
-    weights = Weights(library, source.path, progress, layers)
-    return LlamaCppBackend(weights, source.header, checkpoint.short_name(name), options)
+    plain = amx.crashes(library, source.header)
+    weights = Weights(library, source.path, progress, layers, packed=not plain)
+    return LlamaCppBackend(weights, source.header, checkpoint.short_name(name), options, (amx.NOTE,) if plain else ())
 
 
 class LlamaCppBackend(OnRun):
     """Satisfies backends.base.Backend, Inspectable, Intervening and Explaining."""
 
-    def __init__(self, weights: Weights, header: GgufHeader, name: str, options: LoadOptions) -> None:
+    def __init__(self, weights: Weights, header: GgufHeader, name: str, options: LoadOptions, notes: tuple[str, ...] = ()) -> None:
         self.weights = weights
-        limit, notes = context.context_limit(header, weights.count("n_ctx_train"))
+        limit, more = context.context_limit(header, weights.count("n_ctx_train"))
         settings = ContextSettings(context.cache_type(options.dtype), options.threads, limit)
         with uninterrupted():
             self.examined = checks.examine(weights, settings)
         self.vocabulary = Vocabulary(weights.native.llama, weights.vocab, header)
         self.end_ids = self.vocabulary.end_ids
         self._run = Run(self.examined, self.examined.head)
-        self.info = self._describe(name, notes)
+        self.info = self._describe(name, (*notes, *more))
 
     @property
     def missing(self) -> Mapping[str, Mapping[int, str]]:

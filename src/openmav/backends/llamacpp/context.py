@@ -28,9 +28,9 @@ CACHES = {"float16": F16, "float32": F32}
 
 
 class Weights:
-    """A model in memory. `metadata` are the file's keys as text. Raises LoadError."""
+    """A model in memory. `metadata` are the file's keys as text. `packed`: in the order that the kernels here like. Raises LoadError."""
 
-    def __init__(self, native: Native, path: Path, progress: Progress | None = None, gpu_layers: int = 0) -> None:
+    def __init__(self, native: Native, path: Path, progress: Progress | None = None, gpu_layers: int = 0, *, packed: bool = True) -> None:
         self.native = native
         self.path = path
         llama = native.llama
@@ -47,6 +47,8 @@ class Weights:
 
         params = llama.llama_model_default_params()
         params.n_gpu_layers = gpu_layers
+        if not packed:
+            params.use_extra_bufts = False
         self.on_gpu = gpu_layers != 0 and bool(llama.llama_supports_gpu_offload())
         callback = llama.llama_progress_callback(report)
         params.progress_callback = callback

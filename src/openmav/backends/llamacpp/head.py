@@ -18,10 +18,10 @@ from openmav.backends.base import Directions, Numbers
 from openmav.backends.llamacpp.native import Native
 from openmav.backends.llamacpp.native import Tensor as Struct
 from openmav.backends.llamacpp.tail import Step, Tail, UnreadableError, Weight
+from openmav.backends.llamacpp.tap import is_host
 from openmav.backends.shared.array_frame import as_tensor
 from openmav.backends.shared.neuron_effects import NeuronEffects
 
-REPACKED = "REPACK"  # in the name of a buffer whose weights are in another order
 UNIT = 127.0  # of a one-hot vector: llama.cpp's 8-bit activations hold it exactly
 
 
@@ -100,8 +100,7 @@ def _is_cap(native: Native, steps: Sequence[Step]) -> bool:
 
 def _readable(native: Native, address: int, embeddings: int | None) -> int:
     """A tensor with the same rows that can be read one by one."""
-    buffer = Struct.from_address(address).buffer
-    if not buffer or REPACKED not in native.ggml.ggml_backend_buffer_name(buffer).decode():
+    if is_host(native, Struct.from_address(address)):
         return address
     if embeddings is not None and Struct.from_address(address).name == Struct.from_address(embeddings).name:
         return embeddings

@@ -185,6 +185,15 @@ class Step:
         return np.frombuffer(self.params, dtype=np.float32)
 
 
+def _on_cpu(native: Native, tensor: Tensor) -> bool:
+    """Whether the CPU can compute with it, in whatever order its numbers are."""
+    if is_host(native, tensor):
+        return True
+    ggml = native.ggml
+    device = ggml.ggml_backend_buft_get_device(ggml.ggml_backend_buffer_get_type(tensor.buffer))
+    return bool(device) and ggml.ggml_backend_dev_type(device) == CPU_DEVICE
+
+
 def _step(native: Native, graph: Graph, node: Node) -> Step:
     if node.op not in BY_ROW:
         raise UnreadableError(f"{node.op} stands between the stream and the logits")
@@ -196,7 +205,7 @@ def _step(native: Native, graph: Graph, node: Node) -> Step:
             columns_in = source.shape[0]
         elif not source.name.endswith(WEIGHTS):
             raise UnreadableError(f"an input of the graph ({source.name}) has a part in the logits")
-        elif not is_host(native, Tensor.from_address(source.address)):
+        elif not _on_cpu(native, Tensor.from_address(source.address)):
             raise UnreadableError("the weights of the head are on another device")
         else:
             sources.append(source.address)

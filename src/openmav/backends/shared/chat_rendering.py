@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import signal
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+from openmav.backends.shared.child import child_environment
 
 SECONDS = 4  # of a processor, the imports not counted; where the system can't limit that (Windows), the wait alone is bounded
 WAIT = 30.0  # seconds altogether, enough for a busy machine
@@ -40,10 +41,9 @@ def render(template: str, messages: Sequence[Mapping[str, Any]], variables: Mapp
     """
     task = json.dumps({"template": template, "messages": list(messages), "variables": dict(variables)})
     command = [sys.executable, "-c", f"from {__name__} import _main; _main()"]
-    paths = os.pathsep.join(path for path in sys.path if path)
-    env = {**os.environ, "PYTHONPATH": paths, "PYTHONIOENCODING": "utf-8", "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+    given, env = task.encode(), child_environment()
     try:
-        done = subprocess.run(command, input=task.encode(), capture_output=True, timeout=WAIT, env=env, cwd=EMPTY_FOLDER, check=False)
+        done = subprocess.run(command, input=given, capture_output=True, timeout=WAIT, env=env, cwd=EMPTY_FOLDER, check=False)
     except subprocess.TimeoutExpired as error:
         raise TemplateLimitError(f"it does not come to an end; {BOUNDS}") from error
     if done.returncode < 0 and done.returncode in (-getattr(signal, "SIGXCPU", 0), -getattr(signal, "SIGKILL", 0)):
