@@ -225,7 +225,7 @@ def test_a_file_may_hold_dataclasses_with_annotations_for_later(tmp_path: Path) 
     assert registry.load("panels", registry.add_file("panels", written(tmp_path, more + PANEL))).Box().x == 1
 
 
-CACHES = (registry._all_points, registry._points, registry._shipped, registry._of_package)
+CACHES = (registry._points, registry._shipped, registry._of_package)
 
 
 class Point:

@@ -20,7 +20,7 @@ from openmav.plugins.contracts import check, guard, is_failure
 from openmav.plugins.files import import_file, name_of
 
 if TYPE_CHECKING:
-    from importlib.metadata import EntryPoint, EntryPoints
+    from importlib.metadata import EntryPoint
 
 Kind: TypeAlias = Literal["panels", "measures", "backends"]
 BESIDE: dict[Kind, frozenset[str]] = {  # modules in those folders that are not plug-ins
@@ -49,21 +49,16 @@ def names(kind: Kind) -> list[str]:
 
 @cache
 def _shipped(kind: Kind) -> frozenset[str]:
-    return _own(kind) | _points(kind).keys()
+    return _own(kind) | _points()[kind].keys()
 
 
 @cache
-def _points(kind: Kind) -> dict[str, EntryPoint]:
-    """The entry points of installed packages, by name."""
-    return {point.name: point for point in _all_points().select(group=f"openmav.{kind}")}
-
-
-@cache
-def _all_points() -> EntryPoints:
-    """Those of every kind, read once: every package's metadata is searched for them."""
+def _points() -> dict[Kind, dict[str, EntryPoint]]:
+    """The entry points of installed packages, of every kind; read once, since every package's metadata is searched."""
     from importlib.metadata import entry_points  # an eighth of the time of mav --help, which needs none
 
-    return entry_points()
+    points = entry_points()
+    return {kind: {point.name: point for point in points.select(group=f"openmav.{kind}")} for kind in BESIDE}
 
 
 def add_file(kind: Kind, file: str) -> str:
@@ -114,7 +109,7 @@ def load(kind: Kind, name: str) -> ModuleType:
     name = current(kind, name)
     if name in _own(kind):
         return importlib.import_module(f"openmav.{kind}.{name}")
-    point = _points(kind).get(name)
+    point = _points()[kind].get(name)
     if point is None:
         raise UsageError(unknown(kind[:-1], name, names(kind)))
     return _of_package(kind, point)
