@@ -87,4 +87,7 @@ def test_rows_that_do_not_fit_are_counted() -> None:
     view = view_of()
     rows = draw("accounting", view, 40, 5)
     assert sum(bool(re.match("[a-zKV]", row)) for row in rows) == 4
-    assert "5 more" in note("accounting", view, 60, 5)
+    assert "5 more" in note("accounting", view, 40, 5)
+    assert "more" not in note("accounting", view, 57, 8), "in two columns"
+    whole = "\n".join(draw("accounting", view, 57, 8))
+    assert [name for name in ("speed", "draw", "KV cache", "engine memory") if name not in whole] == []

@@ -13,8 +13,9 @@ from drawing import OnView, make_view, panel
 from everything import spoilt, whole_steps
 from fakes import HOSTILE, make_info
 from openmav import panels
+from openmav.apps.tui.boxes import Tile
 from openmav.apps.tui.kinds import kind_of
-from openmav.apps.tui.layout import Tile, place_all
+from openmav.apps.tui.layout import place_all
 from openmav.paint import PALETTES, Edges, line_text, line_width, tile
 from openmav.plugins import registry
 from openmav.view import View

@@ -135,3 +135,13 @@ def test_layers_that_can_not_be_compared_say_why() -> None:
     facts = replace(FACTS, why_no_layers="4 layers of width 8 and 2 layers of width 8")
     here = replace(make_view([step], INFO), comparison=facts)
     assert "layers are not compared: the models have 4 layers" in draw("compare_map", here, 90, 5)[0]
+
+
+def test_a_narrow_panel_has_the_two_lists_one_above_the_other() -> None:
+    here = view()
+    rows = draw("compare_candidates", here, 32, 16)
+    assert [row[:1] for row in (rows[0], rows[8])] == ["A", "B"]
+    mine = here.steps[-1].candidates
+    assert mine.tokens[0].strip() in rows[2]
+    assert f"{100 * mine.probs[0]:.1f} %" in rows[2]
+    assert "50.0 %" in rows[10]

@@ -33,6 +33,28 @@ def test_a_run_that_is_fine() -> None:
     assert "all checks passed" in note("health", view)
 
 
+def test_what_is_not_known_has_not_passed() -> None:
+    view = make_view(steps_of(3), INFO)
+    said = note("health", view)
+    assert "1 not known" in said
+    assert "passed" not in said
+
+
+def test_below_the_checks_each_layer_says_what_it_adds_and_how_much_looks_at_the_first_token() -> None:
+    shares = np.linspace(0.1, 0.9, 24).reshape(6, 4)
+    step = with_values(make_step(0, info=INFO), sink_share=shares)
+    view = make_view([step], INFO)
+    rows = draw("health", view, 90, 10 + 2 + 6)
+    assert rows[11].split()[0] == "layer"
+    for layer, said in zip(reversed(range(6)), rows[12:]):
+        norms = [float(step.values[name][layer]) for name in ("mlp_norm", "attention_norm", "residual_norm")]
+        numbers = [float(word) for word in said.replace("%", " ").split() if word[0].isdigit()]
+        assert numbers[0] == layer
+        assert numbers[1] == pytest.approx(100 * max(norms[:2]) / norms[2], abs=0.051)
+        assert numbers[2] == pytest.approx(100 * shares[layer].mean(), abs=0.051)
+    assert len(draw("health", view, 90, 10 + 2 + 5)) == 10, "no row for each layer"
+
+
 def test_the_number_of_a_sink_is_the_mean_share() -> None:
     shares = np.linspace(0.1, 0.9, 24).reshape(6, 4)
     view = make_view([with_values(make_step(0, info=INFO), sink_share=shares)], INFO)

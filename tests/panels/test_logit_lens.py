@@ -85,7 +85,7 @@ def test_a_wide_panel_shows_more_tokens_of_each_layer() -> None:
 def test_the_note_says_where_it_stays_and_what_was_chosen_instead() -> None:
     assert note("logit_lens", view_of(lens_step([1, 2, 3])), 80, 5) == "·art stays from layer 2"
     assert "chosen: ·own" in note("logit_lens", view_of(lens_step([1, 2, 3], token_id=2)), 80, 5)
-    assert note("logit_lens", view_of(lens_step([1, 3, 2, 3])), 30, 5) == "◇ 1 ◆ 3"
+    assert note("logit_lens", view_of(lens_step([1, 3, 2, 3])), 30, 5) == "first 1, stays from 3"
 
 
 def test_the_chosen_token_is_amber() -> None:

@@ -13,8 +13,9 @@ from drawing import make_view, panel
 from everything import whole_steps
 from fakes import make_info, sampled
 from openmav import panels
+from openmav.apps.tui.boxes import Tile
 from openmav.apps.tui.kinds import kind_of
-from openmav.apps.tui.layout import Tile, place_all
+from openmav.apps.tui.layout import place_all
 from openmav.paint import PALETTES, line_text, line_width, tile
 from openmav.plugins import registry
 from openmav.view import View

@@ -11,13 +11,14 @@ from drawing import make_view, panel
 
 from everything import whole_steps
 from fakes import make_info
+from openmav.apps.tui.boxes import Tile
 from openmav.apps.tui.kinds import for_view, kind_of
-from openmav.apps.tui.layout import Tile, place_all
+from openmav.apps.tui.layout import place_all
 from openmav.paint import line_text, line_width
 from openmav.panels.widgets.rival_parts import LEAST, Rival, rivals_of
 from openmav.plugins import registry
 from openmav.view import View
-from openmav.view.layouts import LAYOUTS
+from openmav.view.layouts import COMPARE, LAYOUTS
 
 TERMINALS = [(80, 24), (100, 30), (120, 36), (150, 45), (240, 70)]
 NORMS = {"mlp_norm": "mlp_norm", "attention_norms": "attention_norm", "residual_norms": "residual_norm"}
@@ -29,7 +30,7 @@ def run_of(layers: int, tokens: int = 40) -> View:
 
 
 def places(layout: str, view: View, terminal: tuple[int, int]) -> dict[str, Tile]:
-    modules = {name: registry.load("panels", name) for name in LAYOUTS[layout]}
+    modules = {name: registry.load("panels", name) for name in {**COMPARE, **LAYOUTS}[layout]}
     kinds = for_view({name: kind_of(name, module) for name, module in modules.items()}, modules, view)
     return {place.name: place for place in place_all(kinds, view.layers, *terminal, None, next(iter(kinds)), False)}
 
@@ -102,3 +103,42 @@ def test_a_part_that_is_not_known_leaves_the_most_likely_tokens_out() -> None:
     parts = step.values["attribution.top"].copy()
     parts[0, 0, 0] = np.nan
     assert rivals_of(replace(step, values={**step.values, "attribution.top": parts})) == ()
+
+
+@pytest.mark.parametrize("layers", [6, 30, 80])
+@pytest.mark.parametrize("terminal", TERMINALS[:4])
+def test_a_list_without_end_stands_beside_text_and_layers_as_high_as_both(layers: int, terminal: tuple[int, int]) -> None:
+    tiles = places("attention", run_of(layers), terminal)
+    beside, text, strip = (tiles[name] for name in ("attention_row", "generated_text", "timeline"))
+    assert (beside.y, beside.height) == (0, strip.y)
+    assert beside.height == text.height + tiles["attention_map"].height
+    listed = [line_text(line) for line in panel("attention_row").render(run_of(layers), *beside.inner)]
+    assert sum(" %" in row for row in listed) >= min(16, beside.inner[1] // 3), listed
+
+
+@pytest.mark.parametrize("terminal", TERMINALS)
+def test_the_timeline_grows_only_where_all_candidates_of_two_runs_are_shown(terminal: tuple[int, int]) -> None:
+    for layers in (6, 30, 80):
+        tiles = places("compare", run_of(layers), terminal)
+        above = tiles["compare_candidates"].y == tiles["compare_text"].y  # else they stand beside layers that need the height
+        assert not above or tiles["compare_candidates"].inner[1] >= 22 or tiles["timeline"].height <= 5, (layers, terminal)
+
+
+@pytest.mark.parametrize("terminal", TERMINALS)
+def test_all_checks_of_health_are_seen_wherever_several_panels_are(terminal: tuple[int, int]) -> None:
+    for layers in (6, 30, 80):
+        width, height = places("health", run_of(layers), terminal)["health"].inner
+        rows = [line_text(line) for line in panel("health").render(run_of(layers), width, height)]
+        assert sum(row.startswith(("✓", "!", "–")) for row in rows) == 5, (layers, terminal, rows)
+
+
+@pytest.mark.parametrize("name", NORMS)
+def test_large_norms_leave_room_for_their_bars_in_a_narrow_panel(name: str) -> None:
+    view = run_of(30)
+    steps = tuple(replace(step, values={**step.values, NORMS[name]: np.linspace(12.3, 543.2, 30)}) for step in view.steps)
+    tiles = places("layers", view, (80, 24))
+    rows = [line_text(line) for line in panel(name).render(replace(view, steps=steps), *tiles[name].inner, tiles[name].gutter)]
+    assert "543" in rows[0]
+    assert "█" in rows[0]
+    wide = [line_text(line) for line in panel(name).render(replace(view, steps=steps), 40, 16, gutter=False)]
+    assert "543.2" in wide[0]

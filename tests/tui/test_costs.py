@@ -50,6 +50,13 @@ async def test_others_ask_for_no_layer_and_only_once() -> None:
         assert wants(app) == [Want(frozenset({"mlp_norm"}))]
 
 
+@pytest.mark.parametrize(("size", "asked"), [((80, 24), 0), (HOME, 40)])
+async def test_a_tall_list_asks_for_as_many_candidates_as_fill_it(size: tuple[int, int], asked: int) -> None:
+    app = make_app(5, options=AppOptions(panels=("mlp_norm", "top_predictions")))
+    async with app.run_test(size=size):
+        assert wants(app)[-1].candidates == asked
+
+
 async def test_an_earlier_token_that_lacks_something_is_asked_for() -> None:
     app = make_app(5, options=AppOptions(panels=("logit_lens", "timeline")))
     lens = frozenset({"logit_lens"})

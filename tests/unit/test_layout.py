@@ -11,8 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fakes import make_info, make_prompt, make_steps
+from openmav.apps.tui.boxes import Tile
 from openmav.apps.tui.kinds import for_view, kind_of, kinds_of
-from openmav.apps.tui.layout import Tile, arrange, single
+from openmav.apps.tui.layout import arrange, single
 from openmav.plugins import registry
 from openmav.protocol.snapshot import Snapshot
 from openmav.view import View

@@ -43,6 +43,7 @@ SAMPLE = 512  # steps from which on the history's size is taken from so many
 SPEED_ROWS = 6  # of the sparkline that suffice
 ROWS = 9 + SPEED_ROWS
 MORE = 18
+TWO_COLUMNS = 2 * (LABEL + NUMBER + 1)  # cells from which on entries stand in two, each with all of its name
 AXIS = 8  # cells of the tokens/s beside the sparkline
 SHORT_LABEL = 9  # of a name where there is no room for all of it
 LEAST = SHORT_LABEL + NUMBER + 2  # cells; where there are fewer, numbers would have to be cut
@@ -177,7 +178,7 @@ def entries(data: AccountingData) -> list[Entry]:
 
 def _places(width: int, height: int, count: int) -> tuple[int, int]:
     """(columns of entries, rows of the sparkline): two columns where one does not fit and there is room."""
-    across = 2 if height < count + 1 and width >= 64 else 1
+    across = 2 if height < count + 1 and width >= TWO_COLUMNS else 1
     rows = math.ceil(count / across)
     return across, max(1, height - rows) if height > 1 else 0
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from rich.segment import Segment
 
@@ -20,11 +20,12 @@ from openmav.view import View
 TITLE = "Two predictions"
 NEEDS = ()
 TOP = True
-ROWS = 12
+ROWS = 22  # two headings, and as many tokens as a run keeps
 HELP = """\
-What it shows: the most likely next tokens in A on the left and in B on the right, most likely first, each with its probability there
-and, where there is room, in the other run. ● is the token that A drew, which both then read; ≠ marks a place of the lists
-where the two have different tokens. Where the first of them differ, that is a flip, and both are in amber.
+What it shows: the most likely next tokens in A on the left and in B on the right (below it where it is narrow), most likely
+first, each with its probability there and, where there is room, in the other run. ● is the token that A drew, which both then
+read; ≠ marks a place of the lists where the two have different tokens. Where the first of them differ, that is a flip, and both
+are in amber.
 
 How to read it: a flip at 31 % against 30 % is a tie that rounding can turn; one at 90 % against 2 % is another opinion. The lower edge
 has the divergence, and what each run made of the token: its surprisal there, and the entropy of the prediction.
@@ -38,6 +39,7 @@ What is normal: the same order at the top, changes of place further down, where 
 NAMES = ("token_ids", "probs", "probs_in_a", "probs_in_b", "logprob", "entropy")
 GAP, LEAST = 2, 16  # cells between the lists, and of each of them at least
 OTHER = 40  # cells of a list from which on it has the probability in the other run
+LEAST_LIST = 3  # rows of a list, where they stand one above the other
 WITH_COLUMNS = 5  # rows from which on the columns have headings
 
 
@@ -113,7 +115,10 @@ def render(data: PredictionsData, box: Box) -> list[Line]:
         return message(box, data.empty)
     width = (box.width - GAP) // 2
     if width < LEAST:
-        return too_narrow(box)
+        if box.width < LEAST or box.height < 2 * LEAST_LIST:
+            return too_narrow(box)
+        high = box.height // 2
+        return [*_side(data, 0, replace(box, height=high), box.width), *_side(data, 1, replace(box, height=box.height - high), box.width)]
     lists = [_side(data, at, box, width) for at in (0, 1)]
     return [[*left, Segment(" " * GAP), *right] for left, right in zip(*lists)]
 

@@ -3,28 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from rich.segment import Segment
 
-from openmav.paint import Line, fit, ink, note_that_fits, number_text, visible
+from openmav.paint import Line, bar, cells, fit, ink, note_that_fits, number_text, percent, visible
 from openmav.panels.base import Box
 from openmav.panels.widgets.layer_rows import message, too_narrow, why_no_step
-from openmav.record import Step
+from openmav.record import Array, Step
 from openmav.record.nonfinite import wrong
 from openmav.view import View
 
 TITLE = "Health"
 NEEDS = ("mlp_norm", "attention_norm", "residual_norm", "sink_share")
-ROWS = 10
+ROWS, LEAST_ROWS = 10, 5
 DEAD, DEAD_TOKENS = 0.01, 8  # a layer is dead that adds less than this share of the residual stream, for so many tokens
 SINK = 0.9  # mean share of attention on the first token, above which attention has collapsed
 LOOP, LOOP_TOKENS, PERIOD = 3, 8, 64  # repeats of the same run of tokens in a row, that take so many tokens; the longest run looked for
 REPEATED, NGRAM, NGRAM_TOKENS = 0.5, 4, 128  # share of n-grams that came before, their length, and the newest tokens that are looked at
 HELP = f"""\
 What it shows: five checks of the token under the cursor and those before it. Each row: ✓ passed, ! failed, – not known;
-its name; its number; and in grey the limit that it is judged by, and where it was found.
+its name; its number; in grey the limit that it is judged by, and where it was found; and where there is room, what is counted.
+Below them, where there is room for all layers, what each layer adds, as a share of the residual stream, and how much of its
+attention rests on the first token.
 
 How to read it: a row with ! says what to look at. Not finite: the model computed NaN or infinity, often from 16-bit
 overflow; the row names measure and layer. Dead layers: layers that add next to nothing; they could be left out. Sink: nearly
@@ -47,6 +49,7 @@ What is normal: no ! at all. Sinks of 0.3 to 0.8 are usual in trained models; sm
 NOT_FINITE = "not finite"
 GLYPHS = {True: "✓", False: "!", None: "–"}
 LABEL, NUMBER = 13, 7
+DETAIL, LAYER_COLUMNS = 38, 40  # cells beside the number from which on limit and place stand there; of the columns by layer
 LEAST = 2 + LABEL + NUMBER  # cells; where there are fewer, numbers would have to be cut
 
 
@@ -59,6 +62,7 @@ class HealthCheck:
     number: str
     limit: str
     where: str = ""
+    means: str = ""  # what is counted, where there is room to say it
 
 
 @dataclass(frozen=True)
@@ -66,10 +70,28 @@ class HealthData:
     empty: str | None  # why there is nothing to show; None where there is
     checks: tuple[HealthCheck, ...]
     cursor: int
+    adds: Array | None = None  # [layers] of this token, as a share of the residual stream; None where it is not known
+    sinks: Array | None = None  # [layers], the mean over heads of the attention on the first token
 
 
 def data(view: View) -> HealthData:
-    return HealthData(why_no_step(view), tuple(check(view) for check in CHECKS) if view.step is not None else (), view.cursor)
+    step = view.step
+    if step is None:
+        return HealthData(why_no_step(view), (), view.cursor)
+    mlp, attention, residual, shares = map(view.values, NEEDS)
+    return HealthData(
+        empty=None,
+        checks=tuple(replace(check(view), means=means) for check, means in zip(CHECKS, MEANINGS)),
+        cursor=view.cursor,
+        adds=None if mlp is None or attention is None or residual is None else _added(mlp, attention, residual),
+        sinks=None if shares is None else shares.mean(axis=1),
+    )
+
+
+def _added(mlp: Array, attention: Array, residual: Array) -> Array:
+    """What each layer adds at most, as a share of the residual stream; NaN where it is not known."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.where(residual > 0, np.fmax(mlp, attention) / residual, np.nan)
 
 
 def _steps(view: View, count: int) -> Sequence[Step]:
@@ -163,6 +185,13 @@ def repeated(view: View) -> HealthCheck:
 
 
 CHECKS: tuple[Callable[[View], HealthCheck], ...] = (not_finite, dead_layers, sink, loop, repeated)
+MEANINGS = (
+    "values that are infinite, or no numbers",
+    "layers that add next to nothing",
+    "share of attention on the first token",
+    "the same run of tokens over and over",
+    "share of the text that came before",
+)
 WORST_FIRST = (not_finite, sink, loop, repeated, dead_layers)
 
 
@@ -189,10 +218,11 @@ def _ordered(checks: Sequence[HealthCheck], height: int) -> list[HealthCheck]:
 def note(data: HealthData, box: Box) -> str:
     if data.empty is not None:
         return ""
-    wrong = sum(check.good is False for check in data.checks)
+    wrong, unknown = (sum(check.good is what for check in data.checks) for what in (False, None))
     hidden = len(data.checks) - len(_ordered(data.checks, box.height))
     parts = [
-        f"{wrong} of {len(data.checks)} checks failed" if wrong else "all checks passed",
+        f"{wrong} of {len(data.checks)} checks failed" if wrong else "" if unknown else "all checks passed",
+        f"{unknown} not known" if unknown else "",
         f"{hidden} more" if hidden else "",
         f"token {data.cursor}",
     ]
@@ -204,13 +234,37 @@ def render(data: HealthData, box: Box) -> list[Line]:
         return message(box, data.empty)
     if box.width < LEAST:
         return too_narrow(box)
-    checks = _ordered(data.checks, box.height)
-    tall = box.height >= 2 * len(checks) and box.width < LABEL + NUMBER + 44
+    checks, quiet = _ordered(data.checks, box.height), ink(box.palette, "secondary")
+    beside, each = box.width >= LABEL + NUMBER + DETAIL, box.height // max(len(checks), 1)
+    said = each >= 3 - beside and all(cells(check.means) + 2 <= box.width for check in checks)
     lines: list[Line] = []
     for check in checks:
-        lines.append(_row(box, check, not tall))
-        if tall:
-            lines.append([Segment("  " + _detail(check, box.width - 2), ink(box.palette, "secondary"))])
+        lines.append(_row(box, check, beside or each < 2))
+        if not beside and each >= 2:
+            lines.append([Segment("  " + _detail(check, box.width - 2), quiet)])
+        if said:
+            lines.append([Segment(f"  {check.means}", quiet)])
+    return [*lines, *_by_layer(data, box, box.height - len(lines))]
+
+
+def _by_layer(data: HealthData, box: Box, rows: int) -> list[Line]:
+    """What each layer adds and how much of its attention rests on the first token, where there is a row for each below the checks."""
+    lists = [(data.adds, "adds to the residual", "mlp"), (data.sinks, "looks at the first token", "attention")]
+    known = [(values, name, hue) for values, name, hue in lists if values is not None and np.isfinite(values).any()]
+    if not known or rows < len(known[0][0]) + 2 or box.width < LAYER_COLUMNS:
+        return []
+    layers, quiet = len(known[0][0]), ink(box.palette, "secondary")
+    wide = (box.width - 5) // len(known) - 2
+    heading = "".join(f"  {fit(name, wide)}" for _, name, _ in known)
+    lines: list[Line] = [[], [Segment(f"layer{heading}", quiet)]]
+    for layer in reversed(range(layers)):
+        line: Line = [Segment(f"{layer:>5}", quiet)]
+        for values, _, hue in known:
+            value, most = float(values[layer]), float(values[np.isfinite(values)].max())
+            shown = bar(value / max(most, 1.0), box.longest(wide - 8)) if np.isfinite(value) else ""
+            text = percent(value) if np.isfinite(value) else "none".rjust(7)
+            line += [Segment(f"  {text} ", ink(box.palette, "text")), Segment(fit(shown, wide - 8), ink(box.palette, hue))]
+        lines.append(line)
     return lines
 
 

@@ -17,6 +17,7 @@ from textual.geometry import Size
 from textual.message import Message
 from textual.screen import Screen
 
+from openmav.apps.tui.boxes import Tile
 from openmav.apps.tui.controllers.attribution import AttributionController
 from openmav.apps.tui.controllers.baseline import BaselineController
 from openmav.apps.tui.controllers.branches import BranchesController
@@ -42,7 +43,7 @@ from openmav.apps.tui.flood import Flood
 from openmav.apps.tui.job_control import catch_stops
 from openmav.apps.tui.keys import action_of, current_ids, keys_of
 from openmav.apps.tui.kinds import for_view
-from openmav.apps.tui.layout import Tile, place_all, single
+from openmav.apps.tui.layout import place_all, single
 from openmav.apps.tui.pasting import take_out_pastes
 from openmav.apps.tui.performance import Performance
 from openmav.apps.tui.safe_panel import is_under_way
@@ -207,12 +208,11 @@ class MavApp(App[None]):
             return
         began = time.perf_counter()
         self.controllers.changes.observe()
-        self.measures.update()
         self.previews.update()
         base, width, panels = self.screen_stack[0], self.extent.width, self.panels
         panels.places = {tile.name: tile for tile in self.places(self.rows_taken(base, width))}
-        rows = panels.layer_rows()
-        if rows:
+        self.measures.update()
+        if rows := panels.layer_rows():
             self.context.view = self.view.with_layer_rows(self._layer_rows, rows)
         self._layer_rows = rows
         with self.batch_update():

@@ -21,6 +21,7 @@ class Kind:
     weight: float = 1.0  # of its width beside its neighbours
     tall: float = 1.0  # of its height above and below others
     rows: int | None = None  # inside its frame, beyond which it has nothing more to show; None: no limit
+    least: int = 0  # rows inside its frame, with fewer of which it would hide what must be seen
     foot: int = 0  # rows below those of its layers
     more: int = 0  # rows beyond those that it can draw something in, where no text takes them
     beside: int = 0  # cells that a panel of the top group needs there, frame included; with fewer it is at the side
@@ -36,7 +37,7 @@ def kind_of(name: str, module: object) -> Kind:
         return Kind("top", CARD, rows=getattr(module, "ROWS", None), beside=module.BESIDE)
     if name in TOP or getattr(module, "TOP", False):
         return Kind("top", 1.0 + 0.1 * (TOP.index(name) if name in TOP else 0), rows=getattr(module, "ROWS", None))
-    return Kind("side", rows=getattr(module, "ROWS", None), more=getattr(module, "MORE", 0))
+    return Kind("side", rows=getattr(module, "ROWS", None), least=getattr(module, "LEAST_ROWS", 0), more=getattr(module, "MORE", 0))
 
 
 def kinds_of(modules: Mapping[str, object], sizes: Mapping[str, tuple[float, float]]) -> dict[str, Kind]:

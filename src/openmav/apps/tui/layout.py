@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
+from openmav.apps.tui.boxes import LEAST_ROWS, Tile, grid, in_row, in_rows, layer_row, split, stacked_rows
 from openmav.apps.tui.kinds import TOP, Kind
-from openmav.paint import CLOSED, Edges
 
 SMALL = (72, 20)  # below this width or height: one panel at a time
 CARD_ROWS = 12  # more than it asks for, that it has a use for below the text
@@ -19,28 +19,7 @@ STACKED_ROWS = 14  # that must be left below the layers for other panels
 ALONE_ROWS = 8  # the same where neither text nor candidates are shown
 WIDE = 200  # cells from which few layer panels leave half of the width to others
 LEAST_WITH_BAR = 14  # rows of a screen that names the layouts
-LEAST_ROWS = 3  # of a tile: its frame and one line
 STRIP_ROWS = 14  # of a strip beyond which others have a better use for them
-
-
-@dataclass(frozen=True)
-class Tile:
-    """A panel's box, frame included, in cells of the body."""
-
-    name: str
-    x: int
-    y: int
-    width: int
-    height: int
-    edges: Edges = CLOSED
-    gutter: bool = True
-    maximised: bool = False  # the user gave it the whole screen
-    shown: frozenset[str] = frozenset()  # the panels that are shown, this one included
-
-    @property
-    def inner(self) -> tuple[int, int]:
-        """Width and height inside of the frame."""
-        return max(0, self.width - self.edges.inset), max(0, self.height - 2)
 
 
 def single(width: int, height: int) -> bool:
@@ -58,7 +37,7 @@ def arrange(
     if alone is not None:
         return [Tile(alone, 0, 0, width, height)]
     if grid_rows:
-        return _grid(kinds, width, height, grid_rows)
+        return grid(kinds, width, height, grid_rows)
     kinds = _settled(kinds, width)
     groups = {group: [name for name, kind in kinds.items() if kind.group == group] for group in ("top", "layers", "side", "strip")}
     has_middle = bool(groups["layers"] or groups["side"])
@@ -69,6 +48,9 @@ def arrange(
     if not has_middle and groups["top"] not in ([], [TOP[0]]) and groups["strip"]:  # what text and candidates have no use for
         strip += max(0, rest - max(_most(kinds, groups["top"], rest), rest * 2 // 3))
         rest = height - strip
+    if _has_column(kinds, groups, layers, width):
+        tiles = _column(kinds, groups, layers, width, rest)
+        return _in_order(kinds, tiles + stacked_rows(kinds, [[name] for name in groups["strip"]], 0, rest, width, strip))
     stacked = _is_stacked(kinds, groups, layers, width, rest)
     wanted = _wanted(kinds, rest, layers, groups, stacked)
     top = rest if not has_middle else _top_height(kinds, rest, wanted, groups) if groups["top"] else 0
@@ -87,9 +69,9 @@ def arrange(
             strip, rest = strip + more, rest - more
         elif groups["top"]:
             top += spare
-    tiles = _row(_with_wide_text(kinds, has_middle, width), groups["top"], 0, 0, width, top)
+    tiles = in_row(_with_wide_text(kinds, has_middle, width), groups["top"], 0, 0, width, top)
     tiles += _middle(kinds, groups, layers, top, width, rest - top, stacked, grown)
-    tiles += _stack(kinds, [[name] for name in groups["strip"]], 0, rest, width, strip)
+    tiles += stacked_rows(kinds, [[name] for name in groups["strip"]], 0, rest, width, strip)
     return _in_order(kinds, tiles)
 
 
@@ -102,7 +84,7 @@ def _with_wide_text(kinds: Mapping[str, Kind], has_middle: bool, width: int) -> 
 def _settled(kinds: Mapping[str, Kind], width: int) -> dict[str, Kind]:
     """The kinds with panels of the top moved to the side where they would be too narrow; those that stay have a use for all rows."""
     settled, top = dict(kinds), [name for name, kind in kinds.items() if kind.group == "top"]
-    for name, wide in zip(top, _split(width, [kinds[name].weight for name in top])):
+    for name, wide in zip(top, split(width, [kinds[name].weight for name in top])):
         if kinds[name].beside:
             settled[name] = replace(kinds[name], group="side") if wide < kinds[name].beside else replace(kinds[name], rows=None)
     return settled
@@ -123,11 +105,27 @@ def _aside(kinds: Mapping[str, Kind], groups: Mapping[str, Sequence[str]], layer
     """Text above candidates in a column on the left, the layer panels beside it as high as they need."""
     high = min(_layer_rows(kinds, groups["layers"], layers), height - strip)
     column = round(width * 0.3)
-    tiles = _stack(kinds, [[name] for name in groups["top"]], 0, 0, column, high)
-    tiles += [replace(tile, x=tile.x + column) for tile in _layer_row(kinds, groups["layers"], 0, width - column, high)]
+    tiles = stacked_rows(kinds, [[name] for name in groups["top"]], 0, 0, column, high)
+    tiles += [replace(tile, x=tile.x + column) for tile in layer_row(kinds, groups["layers"], 0, width - column, high)]
     if not groups["strip"]:
         tiles = [replace(tile, height=tile.height + (height - high) * (tile.y + tile.height == high)) for tile in tiles]
-    return tiles + _stack(kinds, [[name] for name in groups["strip"]], 0, high, width, height - high)
+    return tiles + stacked_rows(kinds, [[name] for name in groups["strip"]], 0, high, width, height - high)
+
+
+def _has_column(kinds: Mapping[str, Kind], groups: Mapping[str, Sequence[str]], layers: int, width: int) -> bool:
+    """Whether what stands beside the layer panels has a use for all rows, and so stands beside the text too."""
+    there = bool(layers and groups["layers"] and groups["side"]) and groups["top"] == [TOP[0]]
+    return there and width < WIDE and all(kinds[name].rows is None for name in groups["side"])
+
+
+def _column(kinds: Mapping[str, Kind], groups: Mapping[str, Sequence[str]], layers: int, width: int, height: int) -> list[Tile]:
+    """The text above the layer panels on the left, and what is beside both as high as they are together."""
+    side = _side_width(width, sum(kinds[name].weight for name in groups["layers"]))
+    least = min(_most(kinds, groups["top"], height), height // 2)
+    high = min(_layer_rows(kinds, groups["layers"], layers), height - least)
+    tiles = in_row(kinds, groups["top"], 0, 0, width - side, height - high)
+    tiles += layer_row(kinds, groups["layers"], height - high, width - side, high)
+    return tiles + stacked_rows(kinds, [[name] for name in groups["side"]], width - side, 0, side, height)
 
 
 def _strip_height(kinds: Mapping[str, Kind], names: Sequence[str], height: int, alone: bool) -> int:
@@ -187,30 +185,6 @@ def _is_stacked(kinds: Mapping[str, Kind], groups: Mapping[str, Sequence[str]], 
     return not (narrow and width >= WIDE and needed * 2 > rest)
 
 
-def _split(total: int, weights: Sequence[float]) -> list[int]:
-    """A length in whole cells, shared by weight; the parts add up to it."""
-    ends = [round(total * sum(weights[: at + 1]) / sum(weights)) for at in range(len(weights))]
-    return [end - start for start, end in zip([0, *ends], ends)]
-
-
-def _row(kinds: Mapping[str, Kind], names: Sequence[str], x: int, y: int, width: int, height: int) -> list[Tile]:
-    """Boxes side by side that share a width by weight."""
-    tiles = []
-    for name, wide in zip(names, _split(width, [kinds[name].weight for name in names])):
-        tiles.append(Tile(name, x, y, wide, height))
-        x += wide
-    return tiles
-
-
-def _stack(kinds: Mapping[str, Kind], rows: Sequence[Sequence[str]], x: int, y: int, width: int, height: int) -> list[Tile]:
-    """Rows of boxes that share a height by how tall they are."""
-    tiles = []
-    for row, high in zip(rows, _split(height, [max(kinds[name].tall for name in row) for row in rows])):
-        tiles += _row(kinds, row, x, y, width, high)
-        y += high
-    return tiles
-
-
 def _middle(
     kinds: Mapping[str, Kind],
     groups: Mapping[str, Sequence[str]],
@@ -228,13 +202,13 @@ def _middle(
         needed = max((count or height) + 2, min(needed, height - SIDE_ROWS))
     if not layers or stacked:
         high = _layer_share(kinds, layers, side, needed, height) if layers else 0
-        rows = _in_rows(side, math.ceil(len(side) / 3), height - high)
-        return _layer_row(kinds, layers, y, width, high) + _stack(kinds, rows, 0, y + high, width, height - high)
+        rows = in_rows(side, math.ceil(len(side) / 3), height - high)
+        return layer_row(kinds, layers, y, width, high) + stacked_rows(kinds, rows, 0, y + high, width, height - high)
     side_width = _side_width(width, sum(kinds[name].weight for name in layers)) if side else 0
     across = max(1, side_width // NARROW)
-    rows = _in_rows(side, max(height // SIDE_ROWS, math.ceil(len(side) / across)), height)
-    beside = _stack(kinds, rows, width - side_width, y, side_width, height)
-    return _layer_row(kinds, layers, y, width - side_width, height) + beside
+    rows = in_rows(side, max(height // SIDE_ROWS, math.ceil(len(side) / across)), height)
+    beside = stacked_rows(kinds, rows, width - side_width, y, side_width, height)
+    return layer_row(kinds, layers, y, width - side_width, height) + beside
 
 
 def _layer_share(kinds: Mapping[str, Kind], layers: Sequence[str], side: Sequence[str], needed: int, height: int) -> int:
@@ -243,34 +217,10 @@ def _layer_share(kinds: Mapping[str, Kind], layers: Sequence[str], side: Sequenc
     return max(LEAST_ROWS, min(round(needed * share), height - LEAST_ROWS))
 
 
-def _layer_row(kinds: Mapping[str, Kind], names: Sequence[str], y: int, width: int, height: int) -> list[Tile]:
-    """Layer panels side by side in one frame; the first one has the layers' numbers."""
-    label = 4  # cells of the numbers
-    tiles = []
-    for at, tile in enumerate(_row(kinds, names, 0, y, width - label, height)):
-        edges = Edges(left_open=at > 0, right_open=at + 1 < len(names))
-        x, wide = (tile.x + label, tile.width) if at else (0, tile.width + label)
-        tiles.append(Tile(tile.name, x, y, wide, height, edges, gutter=at == 0))
-    return tiles
-
-
 def _side_width(width: int, weight: float) -> int:
     """A good quarter for the panels beside the layer panels; up to half if those are few."""
     share = 1 - 0.3 * weight
     return round(width * min(share, 0.5)) if share > 0.27 else min(max(NARROW, round(width * 0.27)), 48)
-
-
-def _in_rows(names: Sequence[str], rows: int, height: int) -> list[list[str]]:
-    """The names in at most `rows` rows, as evenly as they go."""
-    rows = max(1, min(rows, len(names), height // LEAST_ROWS))
-    return [list(names[row * len(names) // rows : (row + 1) * len(names) // rows]) for row in range(rows)] if names else []
-
-
-def _grid(kinds: Mapping[str, Kind], width: int, height: int, rows: int) -> list[Tile]:
-    """Row after row from the top left, as wide as the first one; the last row may hold fewer, wider ones."""
-    names = list(kinds)
-    across = math.ceil(len(names) / max(1, min(rows, len(names))))
-    return _stack(kinds, [names[at : at + across] for at in range(0, len(names), across)], 0, 0, width, height)
 
 
 def has_layout_bar(height: int) -> bool:

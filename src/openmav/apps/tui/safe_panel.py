@@ -12,7 +12,7 @@ from types import ModuleType
 from rich.segment import Segment
 
 from openmav import panels
-from openmav.apps.tui.layout import Tile
+from openmav.apps.tui.boxes import Tile
 from openmav.apps.tui.panel_runner import runner_of
 from openmav.errors import words_of
 from openmav.paint import Line, one_line, printable

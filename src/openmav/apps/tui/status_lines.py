@@ -104,40 +104,45 @@ def header(view: View, width: int) -> Line:
 
 @dataclass(frozen=True)
 class LayoutName:
-    """A layout in the bar: what stands there, from which column, and the layout that a click shows."""
+    """A layout in the bar: its key and what stands behind that, from which column, and the layout that a click shows."""
 
-    text: str
+    key: str
+    name: str
     x: int
     layout: str
     current: bool
 
+    @property
+    def text(self) -> str:
+        return self.key + self.name
+
 
 def layout_names(view: View, width: int) -> list[LayoutName]:
-    """The layouts with their keys; where it is narrow, only the keys of those that are not shown."""
+    """The layouts with their keys; where it is narrow, without spaces between, then only the keys of those that are not shown."""
     own = table.keys_of(view.options.keys)
     keys = [table.first_key(own[f"layout_{at}"]) if f"layout_{at}" in own else "" for at in range(1, len(view.options.layouts) + 1)]
-    for short in (False, True):
+    for short, between, gap in ((False, " ", 2), (False, "", 1), (True, " ", 2)):
         placed, x = [], 1
-        for key, name in zip(keys, view.options.layouts):
-            current = name == view.layout
+        for key, layout in zip(keys, view.options.layouts):
+            current = layout == view.layout
             star = "*" if current and view.rearranged else ""
-            text = key if short and key and not current else f"{key} {one_line(name)}{star}".strip()
-            placed.append(LayoutName(text, x, name, current))
-            x += cells(text) + 2
-        if x <= width + 1:
+            name = "" if short and key and not current else f"{between if key else ''}{one_line(layout)}{star}"
+            placed.append(LayoutName(key, name, x, layout, current))
+            x += cells(key + name) + gap
+        if x - gap <= width:
             return placed
     return [one for one in placed if one.x + cells(one.text) < width]
 
 
 def layout_bar(view: View, width: int) -> Line:
     """The names of the layouts, the shown one marked; a star: its panels have been rearranged."""
-    palette, line = PALETTES[view.theme], [Segment(" ")]
+    palette, line = PALETTES[view.theme], list[Segment]()
     for one in layout_names(view, width):
+        line.append(Segment(" " * (one.x - line_width(line))))
         if one.current:
-            line += [Segment(one.text, ink(palette, "accent", bold=True, underline=True)), Segment("  ")]
-            continue
-        key, _, name = one.text.partition(" ")
-        line += [Segment(key, ink(palette, "key")), Segment(f" {name}  " if name else "  ", ink(palette, "secondary"))]
+            line.append(Segment(one.text, ink(palette, "accent", bold=True, underline=True)))
+        else:
+            line += [Segment(one.key, ink(palette, "key")), Segment(one.name, ink(palette, "secondary"))]
     return fit_line(line, width)
 
 

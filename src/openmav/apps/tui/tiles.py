@@ -10,8 +10,9 @@ from rich.segment import Segment
 from rich.style import Style
 
 from openmav.apps.tui import status_lines
+from openmav.apps.tui.boxes import Tile
 from openmav.apps.tui.keys import key_of
-from openmav.apps.tui.layout import Tile, has_layout_bar
+from openmav.apps.tui.layout import has_layout_bar
 from openmav.apps.tui.safe_panel import draw_own, is_own
 from openmav.errors import UsageError, words_of
 from openmav.paint import PALETTES, Line, fit, ink, one_line, tile

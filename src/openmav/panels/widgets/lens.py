@@ -57,9 +57,9 @@ def piece(step: Step, token_id: int) -> str:
 
 
 def summary(answer: str, first: int, stable: int, short: bool = False) -> str:
-    """From which layers on the final answer is predicted, in words, or in marks where it must be short."""
+    """From which layers on the final answer is predicted; without the answer where it must be short."""
     if short:
-        return f"{STABLE} {stable}" if first == stable else f"{FIRST} {first} {STABLE} {stable}"
+        return f"stays from {stable}" if first == stable else f"first {first}, stays from {stable}"
     if first == stable:
         return f"{answer} stays from layer {stable}"
     return f"{answer} first at layer {first}, stays from layer {stable}"

@@ -14,6 +14,7 @@ from openmav.panels.widgets.difference import Difference, change_cell, differenc
 from openmav.panels.widgets.diverging import signed_shares
 from openmav.panels.widgets.heat_grid import Columns, fitting
 from openmav.panels.widgets.layer_rows import (
+    NUMBER_WIDTH,
     LayerData,
     changes_of,
     decimals_for,
@@ -35,9 +36,10 @@ from openmav.settings.run import Aggregation
 from openmav.view import Selection, View
 
 GAP, LEAST_HISTORY = 2, 30  # cells between bars and tokens of a maximised panel, and that the tokens need
-LEAST_COURSE = (20, 3)  # cells and rows that the selected layer needs below all layers, token by token
+LEAST_COURSE = (16, 3)  # cells and rows that the selected layer needs below all layers, token by token
 LARGE = (10**6, 10**6)  # where the size is not known
 SHORT_TITLES = {"Attention": "Attn.", "Residual": "Res."}  # where there is no space for more
+LEAST_BAR = 3  # cells of a bar beside a number with decimals
 ADDED = ("mlp_norm", "attention_norm")  # what layers add to the residual stream: their bars have one scale
 
 
@@ -95,7 +97,7 @@ def norm_lines(data: NormData, box: Box, hue: str) -> list[Line]:
     if data.empty is not None or values is None:
         return message(box, data.empty or "")
     lengths = shares(values, box.scale, data.largest)
-    decimals, digits = decimals_for(data.first_largest)
+    decimals, digits = _decimals(data, box)
     columns = norm_columns(data, box)
     heat = norm_shares(data.history.table(columns), box.scale) if data.history is not None and columns is not None else None
 
@@ -127,6 +129,13 @@ def norm_lines(data: NormData, box: Box, hue: str) -> list[Line]:
     return [*lines, [Segment(axis, ink(box.palette, "secondary"))]]
 
 
+def _decimals(data: NormData, box: Box) -> tuple[int, int]:
+    """(decimals, cells) of the numbers; large ones have no decimals where their bars would have no room beside them."""
+    decimals, digits = decimals_for(data.first_largest)
+    narrow = box.width - gutter_width(data, box) - digits - 1 < LEAST_BAR
+    return (0, digits - 2) if narrow and decimals == 1 and digits > NUMBER_WIDTH else (decimals, digits)
+
+
 def _course(data: NormData, box: Box, hue: str, rows: int) -> list[Line]:
     """The selected layer's norm in the rows below the layers: what it is, a column a token, and where there is room an axis."""
     left = gutter_width(data, box)
@@ -139,7 +148,7 @@ def _course(data: NormData, box: Box, hue: str, rows: int) -> list[Line]:
     marked = columns.cell(data.cursor)
     chart = spark_lines(box.palette, values.tolist(), rows - 1 - axis, hue, marked, box.scale, columns.wide, data.history.known(columns))
     most = number_text(float(values[np.isfinite(values)].max(initial=0.0)), decimals_for(data.first_largest)[0])
-    names = ["layer {}, token by token, up to {}", "layer {} by token, up to {}", "layer {}, up to {}"]
+    names = ["layer {}, token by token, up to {}", "layer {} by token, up to {}", "layer {}, up to {}", "up to {1}"]
     name = fitting([text.format(data.layer, most) for text in names], room)
     lines = [[Segment(name, quiet)], *chart, *([[Segment(index_axis(columns.shown, columns.wide), quiet)]] if axis else [])]
     return [[gutter, *line] for line in lines]

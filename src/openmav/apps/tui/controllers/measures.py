@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from openmav.apps.tui.controllers.context import Context
 from openmav.apps.tui.controllers.panels import PanelsController
 from openmav.panels import needs
@@ -9,6 +11,7 @@ from openmav.protocol.commands import Want
 from openmav.record import lacking
 
 CANDIDATES_PANEL, MANY = "top_predictions", 200  # maximised, it asks for so many candidates
+TALL = 20  # rows: where it is higher than a run's candidates, it asks for as many as fill it, in whole times of this
 
 
 class MeasureRequests:
@@ -31,9 +34,18 @@ class MeasureRequests:
         view, modules = self._context.view, self.panels.modules
         focused = any(getattr(module, "FOCUS", False) for module in modules.values())
         measures, layer = needs((*modules, *self.hidden_panels), view.modes, view), view.layer if focused else None
-        alone = self.panels.maximised and self.panels.focused == CANDIDATES_PANEL
-        candidates = MANY if alone and CANDIDATES_PANEL in modules else 0
+        candidates = self._candidates()
         return Want(measures, layer, view.cursor if self._is_lacking(measures, layer, candidates) else None, candidates)
+
+    def _candidates(self) -> int:
+        """How many candidates the panels have room for, where that is more than a run computes anyway."""
+        place = self.panels.places.get(CANDIDATES_PANEL)
+        if place is None or CANDIDATES_PANEL not in self.panels.modules:
+            return 0
+        if place.maximised:
+            return MANY
+        rows = place.inner[1] - 1
+        return min(MANY, math.ceil(rows / TALL) * TALL) if rows > TALL + 1 else 0
 
     def _is_lacking(self, measures: frozenset[str], layer: int | None, candidates: int) -> bool:
         """Whether an earlier token is shown for which some of this was not computed."""

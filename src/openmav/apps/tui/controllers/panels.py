@@ -6,9 +6,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from types import ModuleType
 
+from openmav.apps.tui.boxes import Tile
 from openmav.apps.tui.controllers.context import NO_TOKEN, Context
 from openmav.apps.tui.kinds import Kind, kind_of, kinds_of
-from openmav.apps.tui.layout import Tile
 from openmav.apps.tui.safe_panel import picked
 from openmav.errors import UsageError
 from openmav.plugins import registry

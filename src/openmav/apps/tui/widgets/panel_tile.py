@@ -6,7 +6,7 @@ from types import ModuleType
 
 from textual import events
 
-from openmav.apps.tui.layout import Tile
+from openmav.apps.tui.boxes import Tile
 from openmav.apps.tui.tiles import draw_panel, ground
 from openmav.apps.tui.widgets.lines import Lines
 from openmav.apps.tui.widgets.messages import Clicked, Wheeled
