@@ -139,8 +139,8 @@ class Frame:
 
     @property
     def last_row(self) -> Any:
-        """The last residual, as `rows` has it."""
-        return self._last(self.rows("residual.after"))
+        """The last residual, as `rows` has it; the same object for each measure, so that what one has computed of it serves the next."""
+        return self.once("last row", lambda frame: frame._last(frame.rows("residual.after")))
 
     def once(self, name: str, compute: Callable[[Frame], T]) -> T:
         """compute(self), cached under `name` for all measures that use it; they must not modify it."""

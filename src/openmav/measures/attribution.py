@@ -48,7 +48,7 @@ def compute(frame: Frame, context: Context) -> Mapping[str, NDArray]:
         bias, logit = (array_of(numbers).astype(np.float64)[None] for numbers in (lines.constants, lines.logits))
     else:
         ids[1:] = -1
-    rest = logit - bias - _known(embedding) - _known(other) - _known(parts).sum(axis=(0, 1))
+    rest = logit - bias - _known(np.concatenate([parts.reshape(-1, len(ids)), embedding, other])).sum(axis=0, keepdims=True)
     whole = {"embedding": embedding, "other": other, "bias": bias, "logit": logit, "rest": rest}
     return {
         "attribution": parts[:, :, 0],

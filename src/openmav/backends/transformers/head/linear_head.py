@@ -12,16 +12,20 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from openmav.backends.base import Directions
 
 SAMPLE = 512  # tokens on which the head is checked
 EXACT = 1e-4
+SAME = 1e-6  # relative: what fp32 rounds of a norm's scale
 FREE = 0.7  # of a soft cap: only logits below this share are inverted
 
 
@@ -37,17 +41,28 @@ class FrozenNorm:
     shift: Tensor
     centred: bool
     module: nn.Module
+    eps: float | None = None  # s(x) = unit / sqrt(mean((C x)^2) + eps), where that is so
+    unit: float = 1.0
     _last: list[tuple[Tensor, float]] = field(default_factory=list, compare=False, repr=False)  # the last state, and its scale
+
+    @cached_property
+    def arrays(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Weight and shift."""
+        return _array(self.weight), _array(self.shift)
 
     def centre(self, x: Tensor) -> Tensor:
         return x - x.mean(-1, keepdim=True) if self.centred else x
 
     def scale(self, x: Tensor) -> float:
-        """s(x), from the module's output at x; the last one is cached, since several measures use it."""
+        """s(x); the last one is cached, since several measures use it."""
         if not (self._last and self._last[0][0] is x):
-            output, plain = self.module(x[None])[0] - self.shift, self.weight * self.centre(x)
-            self._last[:] = [(x, float((output @ plain) / (plain @ plain)))]
+            self._last[:] = [(x, self.measured(x) if self.eps is None else self.unit * inverse_size(_array(x), self.eps, self.centred))]
         return self._last[0][1]
+
+    def measured(self, x: Tensor) -> float:
+        """s(x), from the module's output at x."""
+        output, plain = self.module(x[None])[0] - self.shift, self.weight * self.centre(x)
+        return float((output @ plain) / (plain @ plain))
 
     def error(self, x: Tensor) -> float:
         """How far the formula is from the module's output at x, relative."""
@@ -67,17 +82,25 @@ class LinearHead:
     cap: float | None
 
     def directions(self, residual: Tensor, token_ids: Sequence[int], logits: Tensor) -> Directions:
-        """See backends.base.Head; fp32, the vectors on the device of the residual."""
-        ids = torch.tensor(token_ids)
+        """See backends.base.Head; fp32, on the device of the residual. Few numbers, so numpy computes them: a call costs it less."""
+        ids, x = torch.tensor(token_ids), residual.float()
         with torch.inference_mode():
-            x = residual.float().to(self.norm.weight.device)
-            rows = self.factor * self.rows[ids.to(self.rows.device)].float().to(x.device)  # [tokens, width]
-            vectors = (self.norm.scale(x) * self.norm.centre(self.norm.weight * rows)).to(residual.device)
-            constants = rows @ self.norm.shift
-            if self.bias is not None:
-                constants = constants + self.factor * self.bias[ids.to(self.bias.device)].float().to(x.device)
-            own = logits[ids.to(logits.device)].to(residual.device)
-            return Directions(vectors, constants, own if self.cap is None else vectors @ residual.float() + constants)
+            scale = np.float32(self.norm.scale(x.to(self.norm.weight.device)))
+            rows = np.float32(self.factor) * _array(self.rows[ids.to(self.rows.device)])  # [tokens, width]
+            own = _array(logits[ids.to(logits.device)])
+            bias = None if self.bias is None else np.float32(self.factor) * _array(self.bias[ids.to(self.bias.device)])
+        weight, shift = self.norm.arrays
+        weighted = rows * weight
+        vectors = scale * (weighted - weighted.mean(-1, keepdims=True) if self.norm.centred else weighted)
+        constants = rows @ shift if bias is None else rows @ shift + bias
+        if self.cap is not None:
+            own = vectors @ _array(x) + constants
+        return Directions(*(torch.from_numpy(part).to(residual.device) for part in (vectors, constants, own)))
+
+
+def _array(values: Tensor) -> NDArray[np.float32]:
+    array: NDArray[np.float32] = values.float().cpu().numpy()
+    return array
 
 
 def capped(before: Tensor, cap: float | None) -> Tensor:
@@ -134,9 +157,26 @@ def _freeze(norm: nn.Module | None, states: Tensor) -> FrozenNorm:
         frozen = FrozenNorm(torch.ones_like(probe), shift, centred, module)
         frozen = FrozenNorm((module(probe[None])[0] - shift) / frozen.centre(probe), shift, centred, module)
         errors = [frozen.error(x) for x in states]
-    if not all(math.isfinite(e) and e <= EXACT for e in errors):
-        raise NotLinearError("the final norm is no weighted scaling of the residual stream")
-    return frozen
+        if not all(math.isfinite(e) and e <= EXACT for e in errors):
+            raise NotLinearError("the final norm is no weighted scaling of the residual stream")
+        return _with_formula(frozen, probe, states)
+
+
+def _with_formula(norm: FrozenNorm, probe: Tensor, states: Tensor) -> FrozenNorm:
+    """The norm with the formula of its scale where that gives what its module gives: a module's call is most of a direction's time."""
+    for eps in sorted({value for name, value in vars(norm.module).items() if "eps" in name and isinstance(value, float)}):
+        unit = 1.0 / inverse_size(_array(probe), eps, norm.centred)
+        found = replace(norm, eps=eps, unit=unit, _last=[])
+        if all(abs(found.scale(x) / norm.measured(x) - 1) <= SAME for x in states):
+            return found
+    return norm
+
+
+def inverse_size(x: NDArray[np.float32], eps: float, centred: bool) -> float:
+    """1 / sqrt(mean((C x)^2) + eps), in fp64."""
+    wide = x.astype(np.float64)
+    wide = wide - wide.mean() if centred else wide
+    return float(1.0 / math.sqrt(wide @ wide / len(wide) + eps))
 
 
 def _in_fp32(norm: nn.Module, device: torch.device) -> nn.Module:
