@@ -95,7 +95,8 @@ class LinearHead:
         constants = rows @ shift if bias is None else rows @ shift + bias
         if self.cap is not None:
             own = vectors @ _array(x) + constants
-        return Directions(*(torch.from_numpy(part).to(residual.device) for part in (vectors, constants, own)))
+        on = residual.device
+        return Directions(torch.from_numpy(vectors).to(on), torch.from_numpy(constants).to(on), torch.from_numpy(own).to(on))
 
 
 def _array(values: Tensor) -> NDArray[np.float32]:
