@@ -35,12 +35,10 @@ HOW = (
 class BareLlama:
     """llama.cpp's own decoding of a file, for one prompt: it is read once, and each round goes back to its last token."""
 
-    def __init__(self, model: Any, size: int) -> None:
-        """`model`: as mav has loaded it."""
-        import llama_cpp.llama_cpp as llama
-
-        self.llama = llama
-        self.model = model
+    def __init__(self, weights: Any, size: int) -> None:
+        """`weights`: as mav has loaded them."""
+        self.llama = llama = weights.native.llama
+        self.model = weights.handle
         params = llama.llama_context_default_params()
         params.n_ctx, params.n_batch, params.n_ubatch = size, size, 512
         params.n_threads = params.n_threads_batch = os.cpu_count() or 1
@@ -142,7 +140,7 @@ def _measure(model: Model, file: Path, counts: Counts) -> tuple[dict[str, list[f
     for context in counts.contexts:
         ours: Any = Prepared(load(str(file), LoadOptions()))  # first: it keeps llama.cpp's log from the screen
         ours.backend.end_ids = frozenset()
-        bare = BareLlama(ours.backend.weights.handle, context + counts.tokens + 64)
+        bare = BareLlama(ours.backend.weights, context + counts.tokens + 64)
         side = Watched(ours, model.name, context)
         sides[f"generate {context}"] = partial(generate.seconds_per_token, side.prompt, min(GENERATED, counts.tokens))
         sides[f"llama.cpp {context}"] = partial(bare.seconds_per_token, side.prompt, counts.tokens)

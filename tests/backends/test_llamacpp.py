@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import sys
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -205,6 +206,39 @@ def test_passes_that_need_no_stop_read_what_stops_read(ours: LlamaCppBackend, mo
         for site in two.sites:
             assert all(x is y or torch.equal(x, y) for x, y in zip(one.sites[site], two.sites[site], strict=True)), site
     assert few < len(stops) / 4
+
+
+def test_a_pass_that_stops_nowhere_is_not_asked_about_at_its_nodes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write(built("llama"), tmp_path / "a.gguf", *KINDS["llama"][1:])
+    asked: list[int] = []
+    want = SITES - {"attention.scores"}  # whose mask is copied
+
+    class Asked:
+        def __contains__(self, address: object) -> bool:
+            asked.append(address)  # type: ignore[arg-type]
+            return False
+
+    monkeypatch.setattr(Tap, "end", lambda self: self._watched.__setitem__(0, Asked()))
+
+    def last() -> tuple[Frame, int]:
+        """The fourth token's frame, and the nodes asked about for it."""
+        backend = llamacpp.load(str(path), FLOAT32)
+        backend.prefill(IDS[:9], want)
+        for token in IDS[9:12]:
+            backend.decode_one_token(token, want)
+        asked.clear()
+        frame = backend.decode_one_token(IDS[12], want)
+        return frame, len(asked)
+
+    silent, few = last()
+    monkeypatch.setattr(native.Native, "scheduler", lambda _self, _context: None)
+    frame, many = last()
+    assert many > 50
+    assert few in (0, many), "all of it or nothing"
+    assert few == 0 or sys.platform == "win32"
+    assert torch.equal(silent.logits, frame.logits)
+    for site in frame.sites:
+        assert all(x is y or torch.equal(x, y) for x, y in zip(silent.sites[site], frame.sites[site], strict=True)), site
 
 
 def test_an_error_in_the_callback_costs_a_pass_and_no_number(ours: LlamaCppBackend, monkeypatch: pytest.MonkeyPatch) -> None:

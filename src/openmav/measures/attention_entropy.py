@@ -19,6 +19,7 @@ from openmav.record import Array
 
 TITLE = "attention entropy"
 NEEDS = ("attention.probs",)
+TINY = np.float32(1e-37)  # whose logarithm is finite; it changes no weight that counts
 LEAST = np.float32(-200.0)  # finite where a row is exactly 0; ln of the smallest fp32 is -103
 
 
@@ -26,11 +27,9 @@ def entropy(rows: Any) -> Array:
     """[..., keys] fp32 -> [...]."""
     if is_small(rows):
         weights = array_of(rows)
-        with np.errstate(divide="ignore"):
-            logs = np.log(weights)
-        np.maximum(logs, LEAST, out=logs)
-        logs *= weights
-        sums = logs.sum(-1)
+        logs = weights + TINY
+        np.log(logs, out=logs)
+        sums = (logs[..., None, :] @ weights[..., None])[..., 0, 0]  # a product a row, without an array of all terms
     else:
         import torch
 

@@ -45,7 +45,7 @@ class LlamaCppBackend(OnRun):
 
     def __init__(self, weights: Weights, header: GgufHeader, name: str, options: LoadOptions, notes: tuple[str, ...] = ()) -> None:
         self.weights = weights
-        limit, more = context.context_limit(header, weights.count("n_ctx_train"))
+        limit, more = file.context_limit(header, weights.count("n_ctx_train"))
         settings = ContextSettings(context.cache_type(options.dtype), options.threads, limit)
         with uninterrupted():
             self.examined = checks.examine(weights, settings)

@@ -17,7 +17,6 @@ from numpy.typing import NDArray
 from openmav.backends.base import Progress
 from openmav.backends.llamacpp.native import F16, F32, Native, unknown
 from openmav.backends.llamacpp.tap import Tap
-from openmav.backends.loading.gguf_metadata import GgufHeader
 from openmav.errors import EngineError, LoadError, UsageError
 
 WORK = 3e10  # weights times tokens of one chunk of a prompt: about a second on two cores, so that stopping is never far away
@@ -169,6 +168,8 @@ class Context:
         self.memory = llama.llama_get_memory(self.handle)
         self.size = int(llama.llama_n_ctx(self.handle))
         self._check(threads)
+        self._scheduler = native.scheduler(self.handle)
+        self._callback = ctypes.cast(self.tap.callback, ctypes.c_void_p)
         self._mark: NDArray[np.uint8] | None = None
         if weights.has_windows and not weights.stateful:
             self._mark = self.state()[:MARK].copy()
@@ -205,6 +206,14 @@ class Context:
         if code:
             what = {1: "the cache has no room", 2: "it was aborted", -3: "memory ran out or the graph can't be computed"}.get(code, "")
             raise EngineError(f"llama.cpp can't compute this token ({what or self.native.why()}, code {code})")
+
+    def ask(self, at_nodes: bool) -> None:
+        """Whether the next pass calls back at each node, which takes half a millisecond; where its scheduler can't be had, it does.
+
+        One that makes a new graph does too.
+        """
+        if self._scheduler:
+            self.native.ggml.ggml_backend_sched_set_eval_callback(self._scheduler, self._callback if at_nodes else None, None)
 
     def logits(self) -> NDArray[np.float32]:
         """[vocab]: a copy of the last pass's last row of logits."""
@@ -265,21 +274,6 @@ def _bytes(data: NDArray[np.uint8]) -> Any:
 
 def _free(llama: Any, handle: Any, _tap: Tap, _weights: Weights) -> None:
     llama.llama_free(handle)
-
-
-def context_limit(header: GgufHeader, trained: int) -> tuple[int, tuple[str, ...]]:
-    """The most tokens that a context may hold, of those that the model was trained for; and a note where that is fewer.
-
-    With long and short rotary factors llama.cpp takes those that fit the size of the context, and a context here grows with its text.
-    """
-    original = header.own.get("rope.scaling.original_context_length")
-    if not isinstance(original, int) or not MOST <= original < trained:
-        return trained, ()  # below MOST every context is longer
-    if not any("rope_factors_long" in name for name in header.tensors):
-        return trained, ()
-    limit = original - original % MOST
-    note = f"llama.cpp would take other rotary factors beyond {original} tokens for the whole text: it holds {limit}"
-    return limit, (f"{note}; --backend transformers holds {trained}",)
 
 
 def chunk_of(parameters: int) -> int:

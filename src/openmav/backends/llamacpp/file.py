@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from openmav.backends.llamacpp import demo_file
+from openmav.backends.llamacpp.context import MOST
 from openmav.backends.loading import checkpoint, gguf_metadata
 from openmav.backends.loading.gguf_metadata import PART, PER_BYTE, GgufHeader, HeaderError, Tensor
 from openmav.errors import LoadError, words_of
@@ -198,3 +199,18 @@ def _bytes(tensor: Tensor) -> int:
     numbers, width = BLOCKS.get(tensor.kind, (1, 0))
     row, rows = (tensor.shape[-1], math.prod(tensor.shape[:-1])) if tensor.shape else (1, 1)
     return -(-row // numbers) * width * rows
+
+
+def context_limit(header: GgufHeader, trained: int) -> tuple[int, tuple[str, ...]]:
+    """The most tokens that a context may hold, of those that the model was trained for; and a note where that is fewer.
+
+    With long and short rotary factors llama.cpp takes those that fit the size of the context, and a context here grows with its text.
+    """
+    original = header.own.get("rope.scaling.original_context_length")
+    if not isinstance(original, int) or not MOST <= original < trained:
+        return trained, ()  # below MOST every context is longer
+    if not any("rope_factors_long" in name for name in header.tensors):
+        return trained, ()
+    limit = original - original % MOST
+    note = f"llama.cpp would take other rotary factors beyond {original} tokens for the whole text: it holds {limit}"
+    return limit, (f"{note}; --backend transformers holds {trained}",)

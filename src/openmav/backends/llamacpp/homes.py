@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from openmav.backends.llamacpp.graph import ALIASES, Graph, Node
 from openmav.backends.llamacpp.native import Tensor
 from openmav.backends.llamacpp.tap import MASK, NUMBERS, Plan, Values
+from openmav.backends.sites import ROW_SITES
 
 ALIGNED = 64  # bytes, as the rows of ggml's own memory
 CELLS = 256  # by which the keys of a graph grow
@@ -32,6 +33,7 @@ class Homes:
         self._twice: list[tuple[int, int, int, int]] = []  # group and row of what another group's row has, too
         places: dict[int, tuple[int, int]] = {}
         reads = [read for stop in plan.stops.values() for read in stop.reads]
+        self._of_keys = {read.group for read in reads if read.key[0] in (*ROW_SITES, MASK)}
         for read in reads:
             self._sizes[read.group] = int(read.tensor.nb[3])
         for group, size in self._sizes.items():
@@ -61,12 +63,12 @@ class Homes:
             if field.value == home:
                 field.value = old
 
-    def values(self) -> Values:
-        """What the last pass wrote."""
+    def values(self, tokens: int | None = None) -> Values:
+        """What the last pass wrote; of keys, those of the first `tokens` only, since the rest are no tokens of the text."""
         arrays: list[NDArray | None] = []
         for group, (kind, rows, shape) in enumerate(self.plan.groups):
-            rows_of = self._memory[group][:, : self._sizes[group]].copy().view(NUMBERS.get(kind, np.float32))
-            arrays.append(rows_of.reshape(rows, *shape[3:0:-1], -1))
+            numbers = self._memory[group][:, : self._sizes[group]].view(NUMBERS.get(kind, np.float32))
+            arrays.append(numbers.reshape(rows, *shape[3:0:-1], -1)[..., : tokens if group in self._of_keys else None].copy())
         for group, row, other, at in self._twice:
             arrays[group][row] = arrays[other][at]  # type: ignore[index]
         return Values(self.plan, arrays)

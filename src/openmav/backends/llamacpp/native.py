@@ -90,10 +90,17 @@ _FUNCTIONS: dict[str, tuple[Any, tuple[Any, ...]]] = {  # of ggml: what it retur
     "ggml_backend_tensor_get": (None, (_P, _P, _SIZE, _SIZE)),
     "ggml_backend_tensor_set": (None, (_P, _P, _SIZE, _SIZE)),
     "ggml_backend_graph_compute": (ctypes.c_int, (_P, _P)),
+    "ggml_backend_sched_get_n_backends": (ctypes.c_int, (_P,)),
+    "ggml_backend_sched_get_backend": (_P, (_P, ctypes.c_int)),
+    "ggml_backend_sched_set_eval_callback": (None, (_P, _P, _P)),
     "ggml_gallocr_new": (_P, (_P,)),
     "ggml_gallocr_free": (None, (_P,)),
     "ggml_gallocr_alloc_graph": (ctypes.c_bool, (_P, _P)),
 }
+
+
+SCHEDULER = "_ZNK13llama_context9get_schedEv"  # llama_context::get_sched() const, where the compiler names it so
+MOST_BACKENDS = 16
 
 
 class Native:
@@ -117,6 +124,22 @@ class Native:
     def type_name(self, kind: int) -> str:
         name: str = self.ggml.ggml_type_name(kind).decode()
         return name
+
+    def scheduler(self, context: Any) -> int | None:
+        """The address of a context's scheduler, which asks at each node; None where llama.cpp's library does not give it.
+
+        C++'s name says all that the getter takes; what it gives is believed where its last backend is the CPU, as always.
+        """
+        getter = getattr(self.llama._lib, SCHEDULER, None)
+        if getter is None:
+            return None
+        getter.restype, getter.argtypes = _P, (_P,)
+        address: int | None = getter(context)
+        count = self.ggml.ggml_backend_sched_get_n_backends(address) if address else 0
+        if not 1 <= count <= MOST_BACKENDS:
+            return None
+        device = self.ggml.ggml_backend_get_device(self.ggml.ggml_backend_sched_get_backend(address, count - 1))
+        return address if device and self.ggml.ggml_backend_dev_type(device) == CPU_DEVICE else None
 
     def _keep(self, level: int, text: bytes | None, _data: object) -> None:
         try:

@@ -77,6 +77,7 @@ class Passes:
         tap = self.context.tap
         tap.begin(None, 0)
         try:
+            self.context.ask(True)
             self.context.decode(ids, outputs)
         finally:
             tap.end()
@@ -106,7 +107,10 @@ class Passes:
         elif plan is None:
             self._understand(kind)
         elif self.context.reused > reused:
-            return homes.values() if homes is not None else self._moved(kind, plan, tap.values(), ids, start, outputs)
+            if homes is not None:
+                written: Values = homes.values(start + len(ids))
+                return written
+            return self._moved(kind, plan, tap.values(), ids, start, outputs)
         elif homes is not None:  # another graph, which was not expected
             tap.leave_homes()
             self._still_holds(kind, plan, stopped=False)
@@ -125,6 +129,7 @@ class Passes:
         try:
             if not stops:
                 tap.end()
+            self.context.ask(stops)
             self.context.decode(ids, outputs)
         finally:
             tap.end()
