@@ -16,7 +16,7 @@ from openmav.apps.text.plain import Plain
 from openmav.cli.main import main
 from openmav.errors import UsageError
 from openmav.record import without_large
-from openmav.recording.format import ATTENTION, LARGEST
+from openmav.recording.format import ATTENTION, LARGEST, SCHEMA
 from openmav.recording.reader import Recording
 from openmav.recording.recorder import Recorder
 from openmav.recording.replay import ReplaySource, at_branch, snapshot_of
@@ -167,6 +167,14 @@ def test_a_folder_that_takes_no_file_is_a_line_and_leaves_nothing(tmp_path, monk
         patch.setattr(os, "open", refuse)
         with pytest.raises(UsageError, match=f"cannot write .*{os.strerror(number)}"):
             Recorder(tmp_path / "run.mav")
+    assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize("statement", ["nonsense", "INSERT INTO nothing VALUES (1)"])
+def test_a_file_that_can_be_made_and_not_filled_leaves_neither_itself_nor_its_journal(tmp_path, monkeypatch, statement):
+    monkeypatch.setitem(SCHEMA, "more", statement)  # after the tables are in the journal, as where the disk is full then
+    with pytest.raises(UsageError, match="cannot write"):
+        Recorder(tmp_path / "run.mav")
     assert os.listdir(tmp_path) == []
 
 

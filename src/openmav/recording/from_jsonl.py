@@ -42,8 +42,7 @@ def import_lines(source: Path, target: Path) -> int:
             try:
                 return _write(start, lines, writer, source)
             except BaseException:
-                writer.close()
-                target.unlink(missing_ok=True)
+                writer.remove()
                 raise
     except OSError as error:
         raise UsageError(f"cannot read {source}: {error.strerror or error}") from error

@@ -48,14 +48,14 @@ class Writer:
             raise UsageError(f"{self.path} exists already, and may be in use; give another name") from error
         except (OSError, ValueError) as error:
             raise UsageError(f"cannot write {self.path}: {getattr(error, 'strerror', None) or error}") from error
+        self._database = sqlite3.connect(str(self.path), isolation_level=None, check_same_thread=False, cached_statements=64)
         try:
             self._open()
         except (sqlite3.Error, OSError) as error:
-            self.path.unlink(missing_ok=True)
+            self.remove()
             raise UsageError(f"cannot write {self.path}: {error}") from error
 
     def _open(self) -> None:
-        self._database = sqlite3.connect(str(self.path), isolation_level=None, check_same_thread=False, cached_statements=64)
         run = self._database.execute
         run("PRAGMA page_size=4096")
         run(f"PRAGMA application_id={APPLICATION}")
@@ -159,6 +159,12 @@ class Writer:
             pass
         finally:
             self._database.close()
+
+    def remove(self) -> None:
+        """Nothing is left of a file that no run is in: neither its journal, which would keep a full disk full."""
+        self._database.close()
+        for end in ("", "-wal", "-shm", "-journal"):
+            Path(f"{self.path}{end}").unlink(missing_ok=True)
 
     def _with_kept(self, number: int, step: Step) -> Step:
         """The step with what the file has of the entries that memory has let go."""

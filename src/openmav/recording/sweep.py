@@ -57,7 +57,7 @@ class SweepRecorder:
         """A file that no sweep has begun in, such as after a wrong target, is no recording, and is removed."""
         self._file.close()
         if not self._meta:
-            self._file.writer.path.unlink(missing_ok=True)
+            self._file.writer.remove()
 
 
 def row_of(effect: Effect) -> tuple[Any, ...]:

@@ -61,7 +61,7 @@ def path() -> Path:
 
 def _make(file: Path) -> None:
     """Written beside it, and moved to its place when whole: another mav may be at it too."""
-    with tempfile.TemporaryDirectory(prefix="mav-demo-") as made:
+    with tempfile.TemporaryDirectory(prefix="mav-demo-", dir=file.parent) as made:
         whole = Path(made) / file.name
         write(whole)
         try:
