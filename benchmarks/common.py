@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import random
 import statistics
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -107,6 +108,13 @@ def ratio(above: Sequence[float], below: Sequence[float]) -> float:
 def spread(values: Sequence[float]) -> str:
     """The smallest and the largest, for a reader who doubts a median."""
     return f"{min(values):.2f} to {max(values):.2f}"
+
+
+def interval(values: Sequence[float], draws: int = 2000) -> tuple[float, float]:
+    """Where the median of such values lies in 95 of 100 cases: of as many, drawn from them with repetition."""
+    chance = random.Random(0)
+    medians = sorted(statistics.median(chance.choices(values, k=len(values))) for _ in range(draws))
+    return medians[draws // 40], medians[-1 - draws // 40]
 
 
 def median(values: Sequence[float]) -> float:

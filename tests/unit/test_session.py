@@ -379,19 +379,3 @@ def test_a_full_context_and_a_constraint_that_is_complete_can_not_go_on() -> Non
     with pytest.raises(UsageError, match=r"the context of toy\?endless=1&context=8 is full \(8 tokens\): undo tokens"):
         session.go_on()
     assert session.reason == "length"
-
-
-def test_a_burst_hands_over_each_step_as_soon_as_it_is_there(make) -> None:
-    expected, session = make().burst(60), make()
-    seen: list[int] = []
-
-    def stop(step) -> None:
-        seen.append(len(session.steps))
-        assert step is session.steps[-1]
-        if step.index == 2:
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        session.burst(60, made=stop)
-    assert seen == [1, 2, 3]
-    assert all(same(a, b) for a, b in zip([*session.steps, *session.burst(60)], expected, strict=True))

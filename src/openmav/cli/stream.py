@@ -78,17 +78,23 @@ def _generate(settings: Settings, writer: RunWriter, recorder: Recorder | None) 
             session.prefill(progress)
             progress.clear()
 
-            def write(step: Step) -> None:
+            def write() -> None:
+                """What is new, in the recording first: one transaction for all of a burst, whose code is then in the processor's cache."""
                 with hold():  # what is written is counted, and is in the recording
+                    new = session.steps[len(steps) :]
                     if recorder is not None:
-                        recorder.add(session.branch, [step])
-                    writer.step(step)
-                    steps.append(step)
-                check()
+                        recorder.add(session.branch, new)
+                    for step in new:
+                        writer.step(step)
+                        steps.append(step)
 
             most = 1 if settings.refresh_rate > 0 else None
             while session.reason is None and session.hit is None:
-                session.burst(most=most, made=write)
+                try:
+                    session.burst(most=most)
+                finally:  # a signal amid a burst leaves the steps that were whole
+                    write()
+                check()
                 _wait(started + len(steps) * settings.refresh_rate)
             for why in session.broken.values():
                 say(f"mav: note: {why}")

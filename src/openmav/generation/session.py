@@ -239,24 +239,20 @@ class Session:
             if self.hit is not None:
                 return
 
-    def burst(self, seconds: float = BURST, most: int | None = None, made: Callable[[Step], None] | None = None) -> list[Step]:
+    def burst(self, seconds: float = BURST, most: int | None = None) -> list[Step]:
         """As many tokens as are drawn within `seconds`, one at least and `most` at most: the same as by `step`, and sooner.
-
-        `made` is called with each step as soon as it is there; where it raises, the text ends with that step.
 
         What was captured is measured once all are drawn: a model's forward pass leaves the measures' code and data in no cache of
         the processor, so that the first of them costs several times the next. One by one where a step must be known before the
         next is drawn: with breakpoints, interventions, stop texts, or undone tokens. Raises UsageError after the end.
         """
         singly = len(self.breakpoints) or self._runs.modified or self.settings.stop or self.undone
-        return self._generate(None, seconds, 1 if singly else most, made)
+        return self._generate(None, seconds, 1 if singly else most)
 
-    def _generate(
-        self, forced: int | None, seconds: float = 0.0, most: int | None = 1, made: Callable[[Step], None] | None = None
-    ) -> list[Step]:
+    def _generate(self, forced: int | None, seconds: float = 0.0, most: int | None = 1) -> list[Step]:
         if self.reason is not None:
             raise UsageError(f"the text has ended ({self.reason}); undo a token to go on")
-        steps = self._maker.make(forced, seconds, most, made)
+        steps = self._maker.make(forced, seconds, most)
         self.hit = self.breakpoints.hit(self.steps[-1], self.info, self.steps) if len(self.breakpoints) else None
         return steps
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Protocol
 
 from openmav.backends.base import Frame, Progress
@@ -53,13 +53,10 @@ class StepMaker:
         """The generated ones."""
         return [step.token_id for step in self.tree.steps]
 
-    def make(
-        self, forced: int | None, seconds: float = 0.0, most: int | None = 1, made: Callable[[Step], None] | None = None
-    ) -> list[Step]:
+    def make(self, forced: int | None, seconds: float = 0.0, most: int | None = 1) -> list[Step]:
         """The next steps of the text: one at least, `most` at most, and no more once `seconds` have passed or the text has ended.
 
-        `made` gets each as soon as it is in the text. What fails amid them, `made` included, leaves all as it is with the steps that
-        there are.
+        What fails amid them leaves all as it is with the steps that there are.
         """
         ids, before, end = self.token_ids, len(self.tree.steps), time.perf_counter() + seconds
         drawn: list[PendingStep] = []
@@ -71,10 +68,7 @@ class StepMaker:
                     drawn.append(self.pending(ids, forced, forced=forced is not None))
                     ids.append(drawn[-1].drawn.token_id)
             for one, state in zip(drawn, states, strict=True):
-                step = self.finish(one, ids)
-                self.tree.add(step, state, one.reason)
-                if made is not None:
-                    made(step)
+                self.tree.add(self.finish(one, ids), state, one.reason)
         except BaseException:
             finished = len(self.tree.steps) - before
             if finished < len(states):

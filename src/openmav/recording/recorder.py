@@ -108,9 +108,10 @@ class Recorder:
             self._ids[branch.name] = self.writer.put_branch(branch.name, parent, at, branch.prompt)
             self._steps[branch.name] = list(self._steps[branch.parent][:at]) if parent is not None and branch.parent is not None else []
         known, steps, number = self._steps[branch.name], branch.steps, self._ids[branch.name]
-        if len(known) == len(steps) and all(map(is_, known, steps)):
+        same = len(known) if all(map(is_, known, steps)) else 0  # as a rule all that the file has
+        if same == len(steps):
             return
-        for index, step in enumerate(steps):
+        for index, step in enumerate(steps[same:], same):
             old = known[index] if index < len(known) else None
             if step is not old and not (old is not None and _only_less(step, old)):
                 if old is not None and old.token_id != step.token_id:

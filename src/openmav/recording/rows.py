@@ -13,6 +13,7 @@ import math
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from functools import lru_cache
+from operator import attrgetter
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
@@ -38,13 +39,14 @@ COLUMNS = (  # in the order of the table: the field of a Step and where it stand
     ("timing", "sample"),
 )
 IN_COLUMNS = frozenset(path[0] for path in COLUMNS) | {"index"}
-PLAIN = tuple(entry for entry in STEP if entry.name in IN_COLUMNS)
+PLAIN = attrgetter(*map(".".join, COLUMNS))
 SHARED = ("sampling", "interventions")  # the same for many steps: a row of `contexts`
 SHARED_ENTRIES = tuple(next(entry for entry in STEP if entry.name == name) for name in SHARED)
-OWN = tuple(entry for entry in STEP if entry.name not in SHARED)
+REST = tuple(entry for entry in STEP if entry.name not in IN_COLUMNS and entry.name not in SHARED)
 OWN_ROWS = ("values", "before/values")  # arrays in a table of their own
 PIECES = ("pieces", "before/pieces")  # there too, where these are not the ids in the values: those whose texts the file has
 DTYPES: dict[str, np.dtype[Any]] = {"<f4": np.dtype("<f4"), "<i8": np.dtype("<i8")}
+FLOATS = DTYPES["<f4"]
 MOST_AXES = 8
 COMPACT = json.JSONEncoder(separators=(",", ":"))
 JSON = json.JSONEncoder(allow_nan=False, separators=(",", ":"))
@@ -72,14 +74,13 @@ class StepRow(NamedTuple):
 
 def scalars_of(step: Step) -> tuple[Any, ...]:
     """The plain fields of a step in the order of COLUMNS; None for NaN."""
-    content = encode_step(step, PLAIN)
-    return tuple(_column(content, path) for path in COLUMNS)
+    return tuple([value if type(value) is int else _column(value) for value in PLAIN(step)])
 
 
 def rows_of(step: Step, texts: Mapping[int, str]) -> StepRow:
     """The rows of a step. `texts`: those of token ids that the file has."""
-    content = encode_step(step, OWN)
-    columns = tuple(_column(content, path) for path in COLUMNS)
+    content = encode_step(step, REST)
+    columns = scalars_of(step)
     context = _context(step.sampling, step.interventions)
     inline: list[ArrayRow] = []
     own: list[ArrayRow] = []
@@ -89,21 +90,19 @@ def rows_of(step: Step, texts: Mapping[int, str]) -> StepRow:
             holder["pieces"], ids = without_texts(holder["pieces"], texts, new)
             if set(ids) != ids_in(holder["values"]):
                 own.append((pointer, "<i8", _shape_text((len(ids),)), np.array(ids, "<i8").tobytes()))
-    rest = _without_arrays({k: v for k, v in content.items() if k not in IN_COLUMNS}, "", inline, own)
-    rest["arrays"] = [[name, dtype, _shape(shape)] for name, dtype, shape, _ in inline]
-    detail, data = dumps(rest), b"".join(array[3] for array in inline)
+    rest = dumps(_without_arrays(content, "", inline, own))
+    detail = f'{rest[:-1]},"arrays":{_listed(tuple([array[:3] for array in inline]))}}}'
+    data = b"".join([array[3] for array in inline])
     own.sort()
     return StepRow(columns, context, detail, data, own, checksum(step.index, columns, context, detail, data, own), new)
 
 
 def checksum(index: int, columns: tuple[Any, ...], context: str, detail: str, data: bytes, arrays: list[ArrayRow]) -> int:
     """CRC-32 of a step's rows; the plain columns as their JSON."""
-    total = zlib.crc32(COMPACT.encode([index, *columns]).encode())
-    for part in (context.encode(), detail.encode(), data):
-        total = zlib.crc32(part, total)
+    parts = [COMPACT.encode([index, *columns]).encode(), context.encode(), detail.encode(), data]
     for name, dtype, shape, bits in arrays:
-        total = zlib.crc32(bits, zlib.crc32(f"{name} {dtype} {shape}".encode(), total))
-    return total
+        parts += f"{name} {dtype} {shape}".encode(), bits
+    return zlib.crc32(b"".join(parts))
 
 
 def sum_of(content: Any) -> int:
@@ -190,12 +189,6 @@ def _shape_text(shape: tuple[int, ...]) -> str:
     return JSON.encode(shape)
 
 
-@lru_cache(maxsize=1024)
-def _shape(text: str) -> list[int]:
-    """The list that _shape_text has written."""
-    return list(json.loads(text))
-
-
 def size_of(dtype: str, shape: str) -> int:
     """Bytes of an array; -1 where there is no such array."""
     try:
@@ -206,35 +199,49 @@ def size_of(dtype: str, shape: str) -> int:
         return -1
 
 
-def _column(content: Mapping[str, Any], path: tuple[str, ...]) -> Any:
-    value: Any = content
-    for name in path:
-        value = value[name]
-    if isinstance(value, np.generic):
-        value = value.item()
-    if isinstance(value, bool):
+def _column(value: Any) -> Any:
+    kind = type(value)
+    if kind is float:
+        return value if value == value else None  # SQLite has no NaN
+    if kind is str:
+        return value if value.isascii() else value.encode("utf-8", "replace").decode()
+    if kind is bool:
         return int(value)
-    if isinstance(value, float):
-        return None if math.isnan(value) else float(value)  # SQLite has no NaN
-    if isinstance(value, str):
-        return value.encode("utf-8", "replace").decode()
-    return value
+    return _column(value.item()) if isinstance(value, np.generic) else value
 
 
-def _without_arrays(value: Any, path: str, inline: list[ArrayRow], own: list[ArrayRow]) -> Any:
+def _without_arrays(value: Mapping[Any, Any], path: str, inline: list[ArrayRow], own: list[ArrayRow]) -> dict[str, Any]:
     """The same without the arrays, which go to one of the lists under their JSON pointers."""
     rest: dict[str, Any] = {}
+    arrays = own if path in OWN_ROWS else inline
     for key, one in value.items():
-        name = f"{path}/{_escaped(str(key))}" if path else str(key)
-        if isinstance(one, np.ndarray):
-            dtype = kind_of(one)
-            bits = one.astype(DTYPES[dtype], copy=False).tobytes()
-            (own if path in OWN_ROWS else inline).append((name, dtype, _shape_text(one.shape), bits))
-        elif isinstance(one, (dict, Mapping)):
-            rest[str(key)] = _without_arrays(one, name, inline, own)
+        if type(one) is np.ndarray:
+            arrays.append((_pointer(path, key), *_bits(one)))
+        elif type(one) is dict or isinstance(one, Mapping):
+            rest[str(key)] = _without_arrays(one, _pointer(path, key), inline, own) if one else {}
         else:
             rest[str(key)] = one
     return rest
+
+
+def _bits(array: NDArray[Any]) -> tuple[str, str, bytes]:
+    """What a file has of an array: dtype, shape, data."""
+    if array.dtype is FLOATS:  # nearly all
+        return "<f4", _shape_text(array.shape), array.tobytes()
+    dtype = kind_of(array)
+    return dtype, _shape_text(array.shape), array.astype(DTYPES[dtype], copy=False).tobytes()
+
+
+@lru_cache(maxsize=1024)
+def _listed(arrays: tuple[tuple[str, str, str], ...]) -> str:
+    """JSON of the arrays in `data`; the same for most steps."""
+    return JSON.encode([[name, dtype, json.loads(shape)] for name, dtype, shape in arrays])
+
+
+@lru_cache(maxsize=1024)
+def _pointer(path: str, key: Any) -> str:
+    """The JSON pointer of an entry."""
+    return f"{path}/{_escaped(str(key))}" if path else str(key)
 
 
 def _escaped(name: str) -> str:

@@ -1,4 +1,4 @@
-"""Writes a recording: one SQLite file, a transaction a token, so that a kill at any moment leaves a whole file."""
+"""Writes a recording: one SQLite file, a transaction for the tokens of a burst, so that a kill at any moment leaves a whole file."""
 
 from __future__ import annotations
 
