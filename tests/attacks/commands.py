@@ -38,6 +38,24 @@ TEXTS = (
     "--prompt-file",
     "--selected-panels",
 )
+READ = (  # variables that mav, Python and the libraries look at
+    *("HF_HOME", "HF_HUB_CACHE", "HF_TOKEN", "HF_ENDPOINT", "HF_MODULES_CACHE", "HF_HUB_DOWNLOAD_TIMEOUT", "HF_HUB_VERBOSITY"),
+    *("TRANSFORMERS_VERBOSITY", "TRANSFORMERS_CACHE", "TOKENIZERS_PARALLELISM", "TORCH_HOME", "CUDA_VISIBLE_DEVICES", "TQDM_DISABLE"),
+    *("TERM", "COLUMNS", "LINES", "NO_COLOR", "FORCE_COLOR", "COLORTERM", "TERM_PROGRAM", "LANG", "LC_ALL", "LANGUAGE", "EDITOR", "USER"),
+    *("TEXTUAL", "TEXTUAL_DRIVER", "TEXTUAL_FPS", "TEXTUAL_COLOR_SYSTEM", "TEXTUAL_THEME", "TEXTUAL_ANIMATIONS", "TEXTUAL_LOG"),
+    *("XDG_CONFIG_HOME", "XDG_CACHE_HOME", "XDG_DATA_HOME", "XDG_STATE_HOME", "TMPDIR", "HOME", "PATH", "PWD"),
+    *("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "GGML_NO_BACKTRACE", "DO_NOT_TRACK"),
+)
+HOSTILE = {
+    "an escape": ESCAPE.replace("\n", ""),
+    "a folder": "/",
+    "a file": "/etc/passwd",
+    "a huge number": "9" * 30,
+    "a long text": "x" * 20_000,
+    "empty": "",
+    "not UTF-8": "\udcff\udcfe",
+    "negative": "-1",
+}
 WORDLESS = "class Own(Exception):\n    def __str__(self): raise ValueError('x')\nraise Own"
 PARTS = '"""x"""\nTITLE = "x"\nHELP = "x"\nNEEDS = ()\n'
 
@@ -129,6 +147,9 @@ def environments() -> Iterator[Attack]:
         ("nothing at all", dict.fromkeys(os.environ)),
     ):
         yield Attack(f"environment: {name}", TOY, env=env, may=("right",))
+    for name, value in HOSTILE.items():
+        for args in (TOY, ("doctor",)):
+            yield Attack(f"environment: all of it is {name}, {args[0]}", args, env=dict.fromkeys(READ, value), may=("right",))
     for args in (
         ("--help",),
         ("--version",),

@@ -257,3 +257,24 @@ def test_replay_needs_no_model_library(tmp_path):
         "print(sorted({'torch', 'transformers', 'textual'} & set(sys.modules)))"
     )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
+
+
+@pytest.mark.parametrize("command", ["import", "recover"])
+@pytest.mark.parametrize("kilobytes", [100, 180])
+@pytest.mark.skipif(os.name == "nt", reason="needs a limit on the size of files")
+def test_what_makes_a_recording_of_a_file_leaves_nothing_on_a_full_disk(tmp_path, command, kilobytes):
+    session, source = toy(model="toy?endless=1", max_new_tokens=150), tmp_path / "run.mav"
+    made(session, 150)
+    recorder = Recorder(source)
+    recorder.update(snapshot(session))
+    recorder.close()
+    if command == "import":
+        assert main(["export", str(source), "--to", "jsonl"]) == 0
+        source = source.with_suffix(".jsonl")
+    before = sorted(os.listdir(tmp_path))
+    line = f"ulimit -f {kilobytes}; exec {shlex.quote(sys.executable)} -m openmav {command} {shlex.quote(str(source))} -o copy.mav"
+    done = subprocess.run(["bash", "-c", line], capture_output=True, text=True, cwd=tmp_path, timeout=100, check=False)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("mav: cannot write copy.mav: ")
+    assert len(done.stderr.splitlines()) == 1
+    assert sorted(os.listdir(tmp_path)) == before

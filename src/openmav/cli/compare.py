@@ -155,8 +155,13 @@ def _recorded(pair: Lockstep, record: str | None) -> Iterator[None]:
         path = Path(record)
         beside = path.parent / f"{path.stem}.b{path.suffix or '.mav'}"
         settings = replace(pair.a.settings, compared=pair.b.settings, parting=pair.threshold)
-        for file, session, own in ((path, pair.a, settings), (beside, pair.b, pair.b.settings)):
-            recorders.append((Recorder(file, own, lambda why: say(f"mav: {why}; the run goes on")), session))
+        try:
+            for file, session, own in ((path, pair.a, settings), (beside, pair.b, pair.b.settings)):
+                recorders.append((Recorder(file, own, lambda why: say(f"mav: {why}; the run goes on")), session))
+        except UsageError:  # one file without the other is of no use
+            while recorders:
+                recorders.pop()[0].writer.remove()
+            raise
         yield
     finally:
         for recorder, session in recorders:

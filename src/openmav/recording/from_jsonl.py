@@ -19,7 +19,7 @@ from openmav.record.lines import COLUMNS, PER_LAYER, SCHEMA
 from openmav.recording.facts import model_content, read_constraint, read_model, read_prompt
 from openmav.recording.guard import WRONG
 from openmav.recording.rows import DTYPES, BadDataError, need_sound
-from openmav.recording.sqlite_writer import Writer
+from openmav.recording.sqlite_writer import Writer, made_at_once
 from openmav.settings import Settings
 from openmav.settings.sampling import Sampling
 
@@ -38,12 +38,8 @@ def import_lines(source: Path, target: Path) -> int:
             number, head = next(lines, (1, {}))
             with Naming(source, number):
                 start = Header(head)
-            writer = Writer(target, budget=2**62)
-            try:
+            with made_at_once(target) as writer:
                 return _write(start, lines, writer, source)
-            except BaseException:
-                writer.remove()
-                raise
     except OSError as error:
         raise UsageError(f"cannot read {source}: {error.strerror or error}") from error
 
@@ -119,7 +115,6 @@ def _write(start: Header, lines: Iterator[tuple[int, dict[str, Any]]], writer: W
             reason = end.get("reason") if end is not None else None
             status = "ended" if reason else "paused"
             writer.set_meta({"state": {"status": status, "reason": reason, "branch": TRUNK, "tokens": count, "sampling": asdict(last)}})
-    writer.close()
     return count
 
 

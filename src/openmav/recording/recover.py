@@ -11,7 +11,7 @@ from openmav.errors import UsageError
 from openmav.recording.check import WrongStep, wrong_steps
 from openmav.recording.reader import Recording
 from openmav.recording.run_sweeps import MOST, NAME, read_sweeps
-from openmav.recording.sqlite_writer import Writer
+from openmav.recording.sqlite_writer import Writer, made_at_once
 from openmav.recording.sweep import is_sweep, read_sweep, row_of
 
 
@@ -62,29 +62,28 @@ def recover(source: str | Path, target: str | Path) -> Recovered:
         if not branches:
             raise UsageError(f"nothing in {source} could be saved: no branch of the text can be read")
         problems, tokens = list(recording.problems), 0
-        writer = Writer(target, budget=2**62)
-        numbers: dict[str, int] = {}
-        lengths: dict[str, int] = {}
-        with writer.transaction():
-            sound = {NAME.format(one.number) for one in read_sweeps(recording, recording.info, under_way=True)}
-            left_out = {"journal", *(set(map(NAME.format, range(1, MOST + 1))) - sound)}
-            writer.set_meta({name: value for name, value in recording.meta.items() if name not in left_out})
-            for branch in branches:
-                shared = min(branch.at, lengths.get(branch.parent or "", branch.at))
-                numbers[branch.name] = writer.put_branch(branch.name, numbers.get(branch.parent or ""), branch.at, branch.prompt)
-                length = shared
-                for step in branch.steps[shared:]:
-                    if shared < branch.at or WrongStep(ids.get(branch.name, -1), step.index) in wrong:
-                        problems.append(f"branch '{branch.name}' ends before token {step.index}, which is not as it was written")
-                        break
-                    writer.put_step(numbers[branch.name], step)
-                    length += 1
-                    tokens += 1
-                lengths[branch.name] = length
-        effects = 0
-        if is_sweep(recording):
-            effects = _copy_sweep(recording, writer, problems)
-        writer.close()
+        with made_at_once(target) as writer:
+            numbers: dict[str, int] = {}
+            lengths: dict[str, int] = {}
+            with writer.transaction():
+                sound = {NAME.format(one.number) for one in read_sweeps(recording, recording.info, under_way=True)}
+                left_out = {"journal", *(set(map(NAME.format, range(1, MOST + 1))) - sound)}
+                writer.set_meta({name: value for name, value in recording.meta.items() if name not in left_out})
+                for branch in branches:
+                    shared = min(branch.at, lengths.get(branch.parent or "", branch.at))
+                    numbers[branch.name] = writer.put_branch(branch.name, numbers.get(branch.parent or ""), branch.at, branch.prompt)
+                    length = shared
+                    for step in branch.steps[shared:]:
+                        if shared < branch.at or WrongStep(ids.get(branch.name, -1), step.index) in wrong:
+                            problems.append(f"branch '{branch.name}' ends before token {step.index}, which is not as it was written")
+                            break
+                        writer.put_step(numbers[branch.name], step)
+                        length += 1
+                        tokens += 1
+                    lengths[branch.name] = length
+            effects = 0
+            if is_sweep(recording):
+                effects = _copy_sweep(recording, writer, problems)
         problems += recording.problems  # those found on the way, too
     return Recovered(tokens, list(dict.fromkeys(problems)), effects)
 

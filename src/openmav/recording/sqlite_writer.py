@@ -200,6 +200,24 @@ class Writer:
         return replace(step, values={**values, **more}, dropped=tuple(dict.fromkeys((*step.dropped, ATTENTION))))
 
 
+@contextmanager
+def made_at_once(path: str | Path) -> Iterator[Writer]:
+    """Writes a file of what is there already: whole at the end of the block, and gone where the block fails.
+
+    Raises UsageError where the file can't be written.
+    """
+    writer = Writer(path, budget=2**62)
+    try:
+        yield writer
+        writer.close()
+    except RecordingError as error:
+        writer.remove()
+        raise UsageError(f"cannot write {path}: {error.__cause__ or error}") from error
+    except BaseException:
+        writer.remove()
+        raise
+
+
 INSERT = (
     "INSERT INTO steps (branch, step, position, token_id, token, text, special, forced, logprob, rank, entropy, seconds_model, "
     f"seconds_capture, seconds_sample, context, detail, data, sum) VALUES ({', '.join('?' * (len(COLUMNS) + 6))})"

@@ -16,7 +16,7 @@ def chosen(own: str | Mapping[str, str] | None, chat: bool | str) -> str:
     """
     if not own:
         raise UsageError("this model has no chat template; run without --chat")
-    named: Mapping[str, str] = own if isinstance(own, Mapping) else {"default": own}
+    named = {str(key): text for key, text in own.items()} if isinstance(own, Mapping) else {"default": own}  # names of a file: anything
     name = None if chat is True else str(chat)
     if name is None and "default" not in named:
         raise UsageError(f"this model has several chat templates and no default; name one with --chat-template: {', '.join(named)}")
