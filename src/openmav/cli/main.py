@@ -11,6 +11,7 @@ import errno
 from collections.abc import Sequence
 
 from openmav.errors import MavError, words_of
+from openmav.system.imports import failed_import
 from openmav.system.logs import record_failure, say, stdout
 from openmav.system.signals import Interrupted, pending, watch_signals
 
@@ -30,6 +31,8 @@ def main(args: Sequence[str] | None = None) -> int:
         if (number := pending()) is not None:
             return 128 + number  # raised inside a library that was being imported, say, which made an error of it
         where = record_failure(error)
+        if line := failed_import(error):
+            return _fail(f"{line} The details are in {where}", MavError.exit_code)
         return _fail(f"internal error: {words_of(error, kind=True)}; the details are in {where}", 1)
 
 

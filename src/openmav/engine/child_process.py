@@ -14,6 +14,7 @@ from openmav.engine.worker import Engine
 from openmav.errors import MavError, words_of
 from openmav.settings import Settings
 from openmav.system import signals
+from openmav.system.imports import failed_import
 from openmav.system.logs import take_descriptors
 from openmav.system.memory import out_of_memory
 from openmav.system.terminal_state import TerminalState
@@ -48,4 +49,6 @@ def _failure(error: BaseException) -> Failed:
     details = "".join(traceback.format_exception(error))
     if out_of_memory(error):
         return Failed("out of memory; try --dtype bfloat16, a shorter prompt, or a smaller model", 2, details)
+    if line := failed_import(error):
+        return Failed(line, 2, details)
     return Failed(f"the model's process failed: {words_of(error, kind=True)}", 1, details)
