@@ -7,6 +7,7 @@ from driving import COMPACT, HOME, SMALL, make_app, screen_text, sent, shown, ti
 
 from openmav.errors import UsageError
 from openmav.protocol.commands import Advance, Resume
+from openmav.view.layouts import LAYOUTS
 from openmav.view.options import AppOptions
 
 pytestmark = pytest.mark.asyncio
@@ -159,3 +160,18 @@ async def test_a_click_on_a_key_is_the_key() -> None:
         column = screen_text(app).splitlines()[-1].index("next")
         await pilot.click("Footer", offset=(column, 0))
         assert sent(app) == [Advance(1)]
+
+
+async def test_where_one_panel_fits_a_layout_shows_the_one_that_it_is_for() -> None:
+    app = make_app(12)
+    async with app.run_test(size=SMALL) as pilot:
+        seen = {}
+        for key, layout in zip("23456789", list(LAYOUTS)[1:]):
+            await pilot.press(key)
+            assert app.view.layout == layout
+            seen[layout] = shown(app)
+        assert seen["lens"] == ["logit_lens"]
+        assert seen["minimal"] == ["generated_text"]
+        assert [layout for layout, panels in seen.items() if len(panels) != 1 or panels[0] not in LAYOUTS[layout]] == []
+        texts = [layout for layout, panels in seen.items() if panels == ["generated_text"]]
+        assert texts == ["minimal", "focus"], "all others have something of their own"

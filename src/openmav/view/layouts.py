@@ -24,3 +24,11 @@ LAYOUTS: dict[str, tuple[str, ...]] = {
 COMPARE: dict[str, tuple[str, ...]] = {  # before the others where two runs are compared
     "compare": ("compare_text", "compare_candidates", "compare_layers", "compare_map", "timeline"),
 }
+LEADS: dict[str, str] = {  # the panel that is shown first where there is room for one, if it is not the first of the layout
+    "attention": "attention_row",
+    "lens": "logit_lens",
+    "sampling": "sampler_waterfall",
+    "layers": "attribution",
+    "hands-on": "interventions",
+    "compare": "compare_map",
+}

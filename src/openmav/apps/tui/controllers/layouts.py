@@ -11,6 +11,7 @@ from openmav.apps.tui.kinds import kinds_of
 from openmav.apps.tui.screens.modal import Field
 from openmav.errors import UsageError
 from openmav.plugins import registry
+from openmav.view.layouts import LEADS
 
 
 class LayoutsController:
@@ -30,7 +31,10 @@ class LayoutsController:
         panels = (*options.layouts[name], *options.own_panels)
         kinds = kinds_of({panel: registry.load("panels", panel) for panel in panels}, options.sizes.get(name, {}))
         self._context.note = ""
+        alone = len(self._panels.places) == 1 < len(self._panels.modules) and not self._panels.maximised
         self._panels.show(panels, kinds, name, rearranged=False)
+        if alone and (lead := LEADS.get(name, panels[0])) in panels:  # there is room for one: the one that the layout is for
+            self._panels.focus(lead)
 
     def show_number(self, number: int) -> None:
         """The layout of that number, from 1."""
