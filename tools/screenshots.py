@@ -17,7 +17,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from openmav.apps.tui.app import MavApp
@@ -30,6 +30,8 @@ from openmav.view.options import AppOptions
 
 HOME = (150, 45)
 PROMPT = "The history of Rome began"
+DRAWN = Sampling(temperature=0.8, top_k=50, top_p=0.95, seed=3)  # greedy, small models soon repeat themselves
+STORY = replace(DRAWN, seed=11)
 CHROMIUM = ("chromium", "chromium-browser", "google-chrome")
 
 
@@ -40,15 +42,14 @@ class Shot:
     name: str
     panels: tuple[str, ...] = LAYOUTS["overview"]
     size: tuple[int, int] = HOME
-    tokens: int = 36
+    tokens: int = 47
     keys: tuple[str, ...] = ()
     prompt: str = PROMPT
-    sampling: Sampling = field(default_factory=Sampling)
+    sampling: Sampling = DRAWN
     compared: tuple[str, ...] = ()  # interventions of a second run that this one is compared with
 
 
-DRAWN = Sampling(temperature=0.8, top_k=50, top_p=0.95)
-BACK = ("left",) * 7  # to a moment before the end
+BACK = ("left",) * 9  # to a token that could have been many others
 PAGE_MEASURES = ("logit_lens", "attention_rows", "attribution", "sampling_stages", "distribution", "sink_share")
 PAGE_SIZE = "1720,1330"  # pixels
 WAIT = "wait"  # among the keys: until nothing runs any more
@@ -59,19 +60,21 @@ KEYS = {
         *("a", "ctrl+u", *"amplify_L9.mlp=3", "enter", WAIT),
     ),
     "attention": (*BACK, *["left_square_bracket"] * 17, "right_curly_bracket", "v", "v"),
+    "lens": ("left",) * 8,  # one that the layers come to agree on
     "focus": ("home", "n", "n", "n", WAIT),
+    "minimal": (*BACK, "down", "down"),
 }
 FACE = (
-    Shot("overview", tokens=64, keys=BACK, prompt="Once upon a time"),
-    Shot("small", size=(80, 24), tokens=30, prompt="hello mello"),
-    Shot("light", tokens=40, keys=("t",), prompt="The history of Rome began"),
-    Shot("layout-compare", COMPARE["compare"], keys=("left",) * 3, compared=("ablate L3.mlp",)),
+    Shot("overview", keys=BACK),
+    Shot("small", size=(80, 24), tokens=40, prompt="Once upon a time", sampling=STORY),
+    Shot("light", keys=("t", *BACK), prompt="Once upon a time", sampling=STORY),
+    Shot("layout-compare", COMPARE["compare"], keys=BACK, compared=("ablate L3.mlp",)),
 )
 
 
 def layout_shot(name: str) -> Shot:
     keys = KEYS.get(name, BACK)
-    return Shot(f"layout-{name}", LAYOUTS[name], keys=keys, sampling=DRAWN if name in ("sampling", "focus") else Sampling())
+    return Shot(f"layout-{name}", LAYOUTS[name], tokens=110 if name == "minimal" else Shot.tokens, keys=keys)
 
 
 def panel_shots() -> list[Shot]:
@@ -79,8 +82,7 @@ def panel_shots() -> list[Shot]:
     shots = []
     for name in registry.names("panels"):
         for at, _ in enumerate(getattr(registry.load("panels", name), "MODES", ("",))):
-            sampling = DRAWN if name == "sampler_waterfall" else Sampling()
-            shots.append(Shot(f"panel-{name}-{at}", (name,), (110, 34), 32, ("left", "left", *"v" * at), sampling=sampling))
+            shots.append(Shot(f"panel-{name}-{at}", (name,), (110, 34), 32, ("left", "left", *"v" * at)))
     return shots
 
 
