@@ -1,5 +1,6 @@
 """Sweeps inside of a recorded run: kept as they are computed, shown again with the token that they are of, checked, saved and compared."""
 
+import json
 import sqlite3
 from dataclasses import replace
 
@@ -101,6 +102,20 @@ def test_json_lines_and_recover_keep_them(run, tmp_path):
         with Recording(path) as one, Recording(tmp_path / name) as other:
             assert compare(one, other).same
             assert all(check.good for check in checks(other))
+
+
+def test_arrays_have_a_map_of_each_sweep(run, tmp_path):
+    path, sweeps = run
+    with Recording(path) as recording, open(tmp_path / "run.npz", "wb") as out:
+        write_format(recording, "npz", out)
+    with np.load(tmp_path / "run.npz", allow_pickle=False) as arrays:
+        about = json.loads(str(arrays["meta"]))
+        for sweep in sweeps:
+            found = arrays[f"sweep.{sweep.number}"]
+            np.testing.assert_array_equal(found[sweep.known], sweep.changes[sweep.known])
+            assert np.isnan(found[~sweep.known]).all()
+            assert about[f"sweep.{sweep.number}"]["ablate"] == sweep.what
+    assert not sweeps[1].known.all()
 
 
 def test_a_change_of_a_number_is_a_difference(run, tmp_path):

@@ -1,7 +1,8 @@
 """NumPy's own format: an array for each column and each measure, its first axis the tokens; nothing in it is pickled.
 
 Where a measure's arrays are of several sizes, such as attention rows over a growing text, they are padded with NaN (ids: -1). Where
-only some tokens have it, `NAME.rows` says which.
+only some tokens have it, `NAME.rows` says which. A sweep of the run is a map, `sweep.1` [layers, heads or 1], NaN for a site that was not
+computed; what it is of is in `meta`, under the same name.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from openmav.errors import UsageError
 from openmav.record.codec import plain
 from openmav.record.sweep_lines import columns_of, row_of
 from openmav.recording.export.table import NAMES, arrays, rows
+from openmav.recording.run_sweeps import sweeps_of
 
 if TYPE_CHECKING:
     from openmav.recording.export.run import Run
@@ -42,6 +44,8 @@ def write(run: Run, out: BinaryIO) -> None:
         result[name] = stacked(name, values)
         if len(values) < len(columns[0]):
             result[f"{name}.rows"] = np.array(at[name], np.int64)
+    for sweep in sweeps_of(run.now):
+        result[f"sweep.{sweep.number}"] = np.where(sweep.known, sweep.changes, np.nan)
     result["meta"] = np.array(json.dumps(plain(run.recording.meta)))
     np.savez_compressed(out, **{name.replace("/", "_"): array for name, array in result.items()})  # type: ignore[arg-type]
 
