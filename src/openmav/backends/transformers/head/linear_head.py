@@ -167,9 +167,9 @@ def _with_formula(norm: FrozenNorm, probe: Tensor, states: Tensor) -> FrozenNorm
     """The norm with the formula of its scale where that gives what its module gives: a module's call is most of a direction's time."""
     for eps in sorted({value for name, value in vars(norm.module).items() if "eps" in name and isinstance(value, float)}):
         unit = 1.0 / inverse_size(_array(probe), eps, norm.centred)
-        found = replace(norm, eps=eps, unit=unit, _last=[])
-        if all(abs(found.scale(x) / norm.measured(x) - 1) <= SAME for x in states):
-            return found
+        fitted = replace(norm, eps=eps, unit=unit, _last=[])
+        if all(abs(fitted.scale(x) / norm.measured(x) - 1) <= SAME for x in states):
+            return fitted
     return norm
 
 
