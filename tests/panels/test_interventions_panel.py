@@ -89,6 +89,14 @@ def test_both_models_and_the_difference() -> None:
     assert "█" in rows[1].partition("│")[2]
 
 
+@pytest.mark.parametrize("width", range(30, 100, 5))
+def test_a_bound_of_a_large_change_does_not_touch_what_stands_before_it(width: int) -> None:
+    step = touched({2: 0.998, 0: 0.001, 5: 0.0005}, {9: 0.99, 0: 0.005})
+    rows = [row for row in draw(NAME, view_of(step), width, 20) if "%" in row]
+    assert len(rows) >= 3
+    assert [row for row in rows if re.search(r"%[^ …]", row)] == []
+
+
 def test_the_bound_is_that_of_the_likely_ones_not_of_a_chosen_one_far_below() -> None:
     step = touched({2: 0.5, 5: 0.25, 0: 0.001}, {0: 0.75, 9: 0.2}, token_id=0)
     bound = next(row for row in rows_of(step, step.before) if row.token_id == 9)

@@ -42,7 +42,7 @@ Factual Associations in GPT" (2022), for patching; Turner et al., "Activation Ad
 What is normal: most single heads move a probability by less than a few percent; a whole MLP of the first layer, or a
 steering vector as long as the residual stream itself, changes everything.
 """
-PERCENT = 8  # cells of a probability
+PERCENT, CHANGE = 8, 11  # cells of a probability, and of a difference in percentage points that may be a bound
 LEAST_TOKEN, MOST_TOKEN = 5, 22
 LEAST_BAR = 7
 LEAST = 2 + LEAST_TOKEN + 1 + PERCENT
@@ -253,15 +253,15 @@ def _columns(width: int) -> tuple[int, bool, bool, int]:
     left = width - 2 - token - PERCENT
     before = left >= PERCENT + 1
     left -= PERCENT * before
-    change = before and left >= PERCENT + 3
-    left -= (PERCENT + 1) * change
+    change = before and left >= CHANGE
+    left -= CHANGE * change
     return token, before, change, left - 1 if change and left - 1 >= LEAST_BAR else 0
 
 
 def _heading(box: Box) -> Line:
     token, before, change, _ = _columns(box.width)
     text = f"  {'token':<{token}}" + (f"{'before':>{PERCENT}}" if before else "") + f"{'after':>{PERCENT}}"
-    return [Segment(text + (f"{'change':>{PERCENT + 1}}" if change else ""), ink(box.palette, "secondary"))]
+    return [Segment(text + (f"{'change':>{CHANGE}}" if change else ""), ink(box.palette, "secondary"))]
 
 
 def _row(box: Box, token_id: int, row: Row, share: float) -> Line:
@@ -274,7 +274,7 @@ def _row(box: Box, token_id: int, row: Row, share: float) -> Line:
     after = f"<{percent(max(row.after, 0.0005)).strip()}" if row.bound else percent(row.after)
     line.append(Segment(after.rjust(PERCENT), quiet if row.bound else main))
     if change:
-        line.append(Segment(_change(row).rjust(PERCENT + 1), ink(box.palette, "text")))
+        line.append(Segment(_change(row).rjust(CHANGE), ink(box.palette, "text")))
     if bars:
         line += [Segment(" "), *diverging_bar(box.palette, float(share), bars, box.max_bar_length)]
     return line
