@@ -149,7 +149,7 @@ def environments() -> Iterator[Attack]:
         yield Attack(f"environment: {name}", TOY, env=env, may=("right",))
     for name, value in HOSTILE.items():
         for args in (TOY, ("doctor",)):
-            yield Attack(f"environment: all of it is {name}, {args[0]}", args, env=dict.fromkeys(READ, value), may=("right",))
+            yield Attack(f"environment: all of it is {name}, {args[0]}", args, env=dict.fromkeys(READ, value))
     for args in (
         ("--help",),
         ("--version",),
