@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -19,7 +20,6 @@ from openmav.apps.tui.tour.app import TourApp
 from openmav.apps.tui.tour.box import TourBox, first_key
 from openmav.apps.tui.tour.steps import TOUR_STEPS, TourStep
 from openmav.apps.tui.widgets.panel_tile import PanelTile
-from openmav.cli.tour import PANELS
 from openmav.paint import wrap_words
 from openmav.panels import needs
 from openmav.plugins import registry
@@ -33,12 +33,15 @@ KEYS = {
     "Its candidates": ["down", "down", "enter"],
     "Surprisal": ["space", *["beat"] * 8, "space"],
     "Entropy": ["left", "left"],
-    "Temperature": [*["plus"] * 15, *["full_stop"] * 3],
+    "Low temperature": ["plus"] * 5,
+    "High temperature": [*["plus"] * 10, *["full_stop"] * 3],
     "Attention": ["right_curly_bracket"],
     "Layers": ["left_square_bracket"] * 3,
     "The logit lens": ["full_stop"],
     "Explore": ["1"],
 }
+
+PANELS = TOUR_STEPS[0].panels
 
 
 def tour(layers: int = 6, **changes: object) -> TourApp:
@@ -78,6 +81,8 @@ async def test_the_whole_tour(size: tuple[int, int]) -> None:
                     app.tick()
                 else:
                     await pilot.press(key)
+            await until(lambda: app.answer is not None)
+            await pilot.pause()
             assert app.answer is not None
             assert app.answer in box(app)
             assert stop.ask not in box(app)
@@ -91,14 +96,14 @@ async def test_going_back_and_skipping() -> None:
     async with app.run_test(size=COMPACT) as pilot:
         await pilot.press("z", "c", "c")
         assert (app.at, app.answer) == (2, None)
-        assert "c skip" in box(app)
+        assert "c skip step" in box(app)
         await pilot.press("z", "z", "full_stop")
         assert app.at == 0
-        assert "c next" in box(app)
+        assert "c next step" in box(app)
         step = app.view.steps[-1]
         assert (
             app.answer
-            == f"The model generated “·{step.token.strip()}” (the · is a space), reversed in the text, with a probability of "
+            == f"The model generated “·{step.token.strip()}” (the · is a space), highlighted in the text, with a probability of "
             + (f"{100 * math.exp(step.logprob):.1f} %. All that follows is about such choices.")
         )
 
@@ -113,11 +118,11 @@ async def test_an_answer_stays_when_tokens_are_undone() -> None:
         await pilot.press("space")
         answer = app.answer
         assert answer is not None
-        assert "9 tokens" in answer
+        assert "9 new tokens" in answer
         await pilot.press("b")
         answer = app.answer
         assert answer is not None
-        assert "8 tokens" in answer
+        assert "8 new tokens" in answer
         await pilot.press(*["b"] * 8)
         assert app.answer == answer
 
@@ -183,13 +188,12 @@ def test_a_head_is_told_by_its_row() -> None:
 def test_a_layer_is_told_by_its_norms() -> None:
     view = view_of(mlp_norm=np.array([1, 2, 3.04]), attention_norm=np.array([1, 2, 4.0]), residual_norm=np.array([5, 6, 7.0]))
     assert (
-        answers.layer(moment(view)) == "Layer 2: attention added a vector of length 4.0, the MLP one of 3.0; the stream is then 7.0 long."
+        answers.layer(moment(view))
+        == "In layer 2 attention added something of size 4.0, the MLP of size 3.0; the sum is then of size 7.0 (the length of a vector)."
     )
 
 
 def test_the_lens_says_where_the_answer_stays() -> None:
-    from dataclasses import replace
-
     view = view_of(**{"logit_lens.token_ids": np.array([[1, 2], [3, 1], [3, 2]])})
     assert view.step is not None
     view = replace(view, steps=(replace(view.step, pieces={1: " a", 2: "b", 3: " c"}),))
@@ -206,27 +210,23 @@ def test_the_lens_says_where_the_answer_stays() -> None:
     assert said == "Layer 0 predicts “·c” too, later layers something else; from layer 2 on the prediction is stable."
 
 
-def test_entropy_is_explained_by_a_die() -> None:
-    from dataclasses import replace
-
+def test_entropy_is_told_as_a_number_of_equally_likely_tokens() -> None:
     view = view_of()
     assert view.step is not None
-    for nats, said in ((0.0, "1.0 sides"), (math.log(6), "6.0 sides"), (4.0, "55 sides")):
+    for nats, said in ((0.0, "between 1.0 equally"), (math.log(6), "between 6.0 equally"), (4.0, "between 55 equally")):
         assert said in answers.entropy(moment(replace(view, steps=(replace(view.step, entropy=nats),))))
     assert "NaN" in answers.entropy(moment(replace(view, steps=(replace(view.step, entropy=math.nan),))))
 
 
 def test_entropy_waits_for_a_sure_and_an_unsure_choice_and_compares_them() -> None:
-    from dataclasses import replace
-
     steps = tuple(replace(make_step(at, f" w{at}", info=INFO), entropy=nats) for at, nats in enumerate((2.0, 0.1, 3.0, 5.0, 1.0)))
     view = View().updated(Snapshot(info=INFO, prompt=make_prompt(), steps=steps))
     for visited, done in (({4}, False), ({4, 0}, False), ({4, 3, 2}, True), ({2, 0}, False), ({3, 1}, True)):
         progress = Progress(View(), view, (), frozenset(visited))
         assert answers.is_sure_and_unsure(progress) == done, visited
     assert answers.entropy(Progress(View(), view, (), frozenset({1, 2, 3}))) == (
-        "“·w1” was the surest choice that you saw: 0.10 nats, as a fair die with 1.1 sides. “·w3” was the least sure: 5.00 nats, as a fair"
-        " die with 148 sides. One long bar is a low entropy, many short ones are a high one."
+        "“·w1” was the surest choice that you saw: 0.10 nats, as between 1.1 equally likely tokens. “·w3” was the least sure: 5.00"
+        " nats, as between 148 equally likely tokens. One long bar is a low entropy, many short ones are a high one."
     )
 
 
@@ -234,7 +234,7 @@ def test_temperature_counts_tokens_that_were_not_the_most_likely() -> None:
     steps = tuple(make_step(at, info=INFO) for at in range(12))
     others = sum(step.candidates.token_ids[0] != step.token_id for step in steps)
     assert 0 < others < 12
-    assert f"{others} of 12 tokens" in answers.temperature(moment(View(steps=steps)))
+    assert f"{others} of 12 tokens" in answers.high_temperature(moment(View(steps=steps)))
 
 
 def test_text_is_wrapped_by_cells() -> None:
@@ -247,7 +247,7 @@ async def test_the_readers_own_keys_are_named_and_do_it() -> None:
     async with app.run_test(size=HOME) as pilot:
         await pilot.pause()
         assert "Press c to generate one token." in box(app)
-        assert "f8 skip · o quit" in box(app)
+        assert "f8 skip step · o quit" in box(app)
         await pilot.press("c")
         app.tick()
         await pilot.pause()
@@ -287,24 +287,66 @@ async def test_a_step_that_was_skipped_to_has_tokens_to_show_and_still_asks_for_
 
 
 class MostlySure(ScriptedSource):
-    """Undecided at every fifth token only."""
+    """Undecided at every fifth token only: there the first candidate has half of the probability."""
 
     def _append(self, **changes: object) -> None:
-        super()._append(**{"entropy": 3.0 if len(self.steps) % 5 == 4 else 0.1, **changes})
+        made = make_step(len(self.steps), None, self.info).candidates
+        first = 0.5 if len(self.steps) % 5 == 4 else 0.9
+        probs = np.array([first, *[(1 - first) / len(made)] * (len(made) - 1)], dtype=np.float32)
+        super()._append(**{"candidates": replace(made, probs=probs), **changes})
 
 
 async def test_temperature_begins_at_a_choice_that_is_open() -> None:
     app = TourApp(MostlySure((), make_info(6, 8)), AppOptions(panels=PANELS))
     async with app.run_test(size=COMPACT) as pilot:
-        await pilot.press(*"c" * [stop.title for stop in TOUR_STEPS].index("Temperature"))
+        await pilot.press(*"c" * [stop.title for stop in TOUR_STEPS].index("Low temperature"))
         await until(lambda: app._supplied)
-        assert [step.entropy for step in app.view.steps[-2:]] == [0.1, 3.0]
+        assert [float(step.candidates.probs[0]) for step in app.view.steps[-2:]] == pytest.approx([0.9, 0.5])
+        await pilot.pause()
+        more = len(app.view.steps) - app._arrived
+        assert more > 0
+        assert f"(For this the model has generated {more} more tokens.)" in box(app)
+        await pilot.press(*KEYS["Low temperature"])
+        await until(lambda: app.answer is not None)
+        assert app.answer is not None
+        assert "The model gives “·" in app.answer
+        assert "50.0 %; at temperature 0.5 it is drawn" in app.answer
+        await pilot.press("c")
+        await until(lambda: app._supplied)
+        assert app.view.sampling.temperature == 0.5
         count = len(app.view.steps)
-        await pilot.press(*KEYS["Temperature"][:-1])
+        await pilot.press(*KEYS["High temperature"][:-1])
         assert app.answer is None
         await pilot.press("full_stop")
         assert app.answer is not None
         assert len(app.view.steps) == count + 3
+        await pilot.press("c")
+        assert app.view.sampling.temperature == 0, "the steps after it tell what the model takes for most likely"
+
+
+async def test_a_panel_that_was_closed_is_missed_and_comes_back() -> None:
+    app = tour()
+    async with app.run_test(size=COMPACT) as pilot:
+        await pilot.press("full_stop", "c", "x")
+        await pilot.pause()
+        assert "A panel of this step is closed: u brings it back." in box(app)
+        await pilot.press("u")
+        await pilot.pause()
+        assert "is closed" not in box(app)
+        assert {*TOUR_STEPS[1].panels} <= {*shown(app)}
+
+
+async def test_it_can_be_gone_on_with_at_any_step() -> None:
+    for at, stop in enumerate(TOUR_STEPS):
+        app = TourApp(ScriptedSource((), make_info(6, 8)), AppOptions(panels=stop.panels), at)
+        async with app.run_test(size=HOME) as pilot:
+            await until(lambda: app._supplied)  # noqa: B023
+            await pilot.pause()
+            assert f"Tour {at + 1} of {len(TOUR_STEPS)}: {stop.title}" in box(app)
+            assert len(app.view.steps) >= stop.tokens
+            assert app.panels.focused == stop.focus
+        last = at in (0, len(TOUR_STEPS) - 1)
+        assert app.farewell == ("" if last else f"mav: you were at step {at + 1} of 10; mav tour --step {at + 1} goes on there")
 
 
 @pytest.mark.parametrize("size", [COMPACT, HOME])
@@ -330,7 +372,7 @@ async def test_each_step_changes_the_panels_not_only_its_own_text(size: tuple[in
 async def test_the_bars_change_with_the_temperature_before_another_token_is_drawn() -> None:
     app = tour()
     async with app.run_test(size=HOME) as pilot:
-        for stop in TOUR_STEPS[: [stop.title for stop in TOUR_STEPS].index("Temperature")]:
+        for stop in TOUR_STEPS[: [stop.title for stop in TOUR_STEPS].index("Low temperature")]:
             for key in KEYS[stop.title]:
                 await pilot.press("full_stop" if key == "beat" else key)
             await pilot.press("c")

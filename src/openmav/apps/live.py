@@ -42,7 +42,7 @@ def _no_main_module() -> Iterator[None]:
         sys.modules["__main__"] = script
 
 
-def show(source: Source, options: AppOptions, tour: bool = False) -> Snapshot:
+def show(source: Source, options: AppOptions, tour: int = 0) -> Snapshot:
     """Run the app until the user quits, close the source, and leave the text and a line about it on the normal screen."""
     out = sys.stdout  # which a panel of somebody's own may replace or close
     try:

@@ -39,7 +39,7 @@ def app_options(layout: str | None, theme: str | None, *, compares: bool = False
     )
 
 
-def show_app(settings: Settings, options: AppOptions, tour: bool = False, record: str | None = None, first: Command | None = None) -> int:
+def show_app(settings: Settings, options: AppOptions, tour: int = 0, record: str | None = None, first: Command | None = None) -> int:
     """Run the app until the user quits; the exit code, 0 unless the model could not be loaded or its process failed.
 
     `record`: the run goes into this new file as well; `first`: what the engine does before all else. Raises UsageError where the file

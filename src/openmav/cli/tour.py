@@ -10,10 +10,11 @@ from openmav.cli.options.values import TourOptions
 from openmav.cli.run import app_threads
 from openmav.errors import UsageError
 from openmav.settings import Settings
+from openmav.settings.sampling import SamplingOptions
 from openmav.system.terminal import is_terminal
 from openmav.view.options import AppOptions
 
-PANELS = ("generated_text",)  # of its first stop
+EVERY_TOKEN = SamplingOptions(top_k=0)  # so that temperature alone changes the bars
 PROMPT = "Mr. Darcy looked at the young"  # the demo continues it with one of several likely tokens
 
 
@@ -24,10 +25,20 @@ def take_tour(options: TourOptions) -> int:
     """
     if not (is_terminal(sys.stdin) and is_terminal(sys.stdout)):
         raise UsageError("mav tour needs a terminal on stdin and stdout")
+    from openmav.apps.tui.tour.steps import TOUR_STEPS
     from openmav.cli.app import show_app
 
+    if options.step > len(TOUR_STEPS):
+        raise UsageError(f"the tour has {len(TOUR_STEPS)} steps; there is no step {options.step}")
     config = read_config()
-    shown = AppOptions(panels=PANELS, theme=options.theme or config.theme, color=not os.environ.get("NO_COLOR"), keys=config.keys)
+    shown = AppOptions(
+        panels=TOUR_STEPS[options.step - 1].panels,
+        theme=options.theme or config.theme,
+        color=not os.environ.get("NO_COLOR"),
+        keys=config.keys,
+    )
 
-    settings = Settings(prompt=PROMPT, interactive=True, max_new_tokens=1000, refresh_rate=0.2, threads=app_threads(None))
-    return show_app(settings, shown, tour=True)
+    settings = Settings(
+        prompt=PROMPT, interactive=True, max_new_tokens=1000, sampling=EVERY_TOKEN, refresh_rate=0.2, threads=app_threads(None)
+    )
+    return show_app(settings, shown, tour=options.step)

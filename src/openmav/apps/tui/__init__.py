@@ -9,14 +9,17 @@ from openmav.apps.tui.early_keys import EarlyKeys
 from openmav.apps.tui.first_paint import first_paint
 from openmav.protocol.snapshot import Snapshot
 from openmav.protocol.source import Source
+from openmav.system.logs import say
 from openmav.system.signals import check, forget
 from openmav.system.terminal import neutral
 from openmav.system.terminal_state import TerminalState
 from openmav.view.options import AppOptions
 
 
-def run(source: Source, options: AppOptions, tour: bool = False) -> Snapshot:
-    """Shows the source until the user quits, and returns its last state; the terminal is then as it was. `tour`: with a guide.
+def run(source: Source, options: AppOptions, tour: int = 0) -> Snapshot:
+    """Shows the source until the user quits, and returns its last state; the terminal is then as it was.
+
+    `tour`: with a guide, which begins at this step, counted from 1; 0: without.
 
     Raises UsageError for an unknown panel or theme before anything is shown, SystemExit where a signal ended the app, and
     whatever went wrong inside it.
@@ -36,7 +39,7 @@ def run(source: Source, options: AppOptions, tour: bool = False) -> Snapshot:
                 if tour:
                     from openmav.apps.tui.tour.app import TourApp
 
-                app = TourApp(source, options) if tour else MavApp(source, options)
+                app = TourApp(source, options, tour - 1) if tour else MavApp(source, options)
                 app.guard.terminal = terminal
                 check()  # what is imported may have swallowed a Ctrl-C
         except BaseException:
@@ -58,4 +61,6 @@ def run(source: Source, options: AppOptions, tour: bool = False) -> Snapshot:
         raise SystemExit(128 + app.guard.killed_by)
     if app._exception is not None:  # Textual keeps it and ends the app; who called must not take that for a normal end
         raise app._exception
+    if tour and isinstance(app, TourApp) and app.farewell:
+        say(app.farewell)
     return source.snapshot()

@@ -80,7 +80,10 @@ BATCH = (
     ),
 )
 DOCTOR = (flag(MODEL, "--model", "Inspect this model and validate its numbers.", metavar="NAME"), *LOADING)
-TOUR = tuple(spec for spec in RUN if spec.name == "--theme")
+TOUR = (
+    flag(OUTPUT, "--step", "Begin at this step.", default=1, type=click.IntRange(min=1), metavar="N"),
+    *(spec for spec in RUN if spec.name == "--theme"),
+)
 REPLAY = (
     flag(OUTPUT, "--follow", "Go along with a file that is being written.", is_flag=True),
     flag(OUTPUT, "--rerun", "Load the model and make the text again, then go on from any token.", is_flag=True),

@@ -174,6 +174,7 @@ class DoctorOptions(LoadingOptions):
 class TourOptions:
     """Of `mav tour`."""
 
+    step: int
     theme: str | None
 
 

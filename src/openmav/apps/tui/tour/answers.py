@@ -59,7 +59,7 @@ def chosen(view: View) -> tuple[str, str]:
 def first_token(progress: Progress) -> str:
     token, share = chosen(progress.now)
     space = " (the · is a space)" if "·" in token else ""
-    what = f"The model generated {token}{space}, reversed in the text, with a probability of {share}."
+    what = f"The model generated {token}{space}, highlighted in the text, with a probability of {share}."
     return f"{what} All that follows is about such choices."
 
 
@@ -73,7 +73,7 @@ def after_running(progress: Progress) -> str:
     most = max(steps, key=lambda step: step.surprisal)
     mean = float(np.mean([step.surprisal for step in steps]))
     return (
-        f"{len(steps)} tokens, {number_text(mean, 2)} nats each on average. The most surprising was"
+        f"{len(steps)} new tokens, {number_text(mean, 2)} nats each on average. The most surprising was"
         f" {quoted(most.token)}: {number_text(most.surprisal, 2)} nats, the tallest of the new columns."
     )
 
@@ -100,18 +100,35 @@ def entropy(progress: Progress) -> str:
 
 
 def _die(nats: float) -> str:
-    """An entropy, and the fair die that is as uncertain."""
+    """An entropy, and how many equally likely tokens have it."""
     choices = math.exp(nats) if nats < 50 else math.inf
-    return f"{number_text(nats, 2)} nats, as a fair die with {number_text(choices, 0 if choices >= 20 else 1)} sides"
+    return f"{number_text(nats, 2)} nats, as between {number_text(choices, 0 if choices >= 20 else 1)} equally likely tokens"
 
 
-def temperature(progress: Progress) -> str:
+def shows_temperature(view: View, temperature: float) -> bool:
+    """Whether the candidates' bars are those of this temperature."""
+    sampling = view.sampling if view.step is None else view.step.sampling if view.pending is None else view.pending.sampling
+    return abs(sampling.temperature - temperature) < 0.01
+
+
+def low_temperature(progress: Progress) -> str:
+    view = progress.now
+    step = view.step
+    if step is None or not len(step.candidates):
+        return f"The temperature is {view.sampling.temperature:.1f}."
+    drawn = step.candidates.sampled_probs if view.pending is None else view.pending.sampled
+    own, then = (f"{number_text(100 * float(probs[0]), 1)} %" for probs in (step.candidates.probs, drawn))
+    token = quoted(step.candidates.tokens[0])
+    return f"The model gives {token} {own}; at temperature {view.sampling.temperature:.1f} it is drawn {then} of the time."
+
+
+def high_temperature(progress: Progress) -> str:
     steps = progress.now.steps[len(progress.before.steps) :]
     others = sum(int(step.candidates.token_ids[0]) != step.token_id for step in steps)
     were = "was" if others == 1 else "were"
     return (
-        f"At temperature {progress.now.sampling.temperature:.1f}, {others} of {len(steps)} tokens {were} not the most likely one. The raw"
-        " probabilities do not depend on temperature; only the choice among them does."
+        f"At temperature {progress.now.sampling.temperature:.1f}, {others} of {len(steps)} tokens {were} not the most likely one. The"
+        " model's own probabilities, the column “p”, do not depend on it: temperature changes only the draw."
     )
 
 
@@ -133,7 +150,10 @@ def layer(progress: Progress) -> str:
     if any(values is None for values in result):
         return f"This is layer {view.layer} of {view.layers}."
     attention, mlp, stream = (number_text(float(values[view.layer]), 1) for values in result if values is not None)
-    return f"Layer {view.layer}: attention added a vector of length {attention}, the MLP one of {mlp}; the stream is then {stream} long."
+    return (
+        f"In layer {view.layer} attention added something of size {attention}, the MLP of size {mlp}; the sum is then of size {stream}"
+        " (the length of a vector)."
+    )
 
 
 def lens(progress: Progress) -> str:

@@ -20,11 +20,11 @@ from openmav.apps.tui.tour.box import TourBox
 from openmav.apps.tui.tour.steps import TOUR_STEPS, TourStep
 from openmav.apps.tui.widgets.bars import Notice
 from openmav.panels import needs
-from openmav.protocol.commands import Advance, Pause, Want
+from openmav.protocol.commands import Advance, Pause, SetSampling, Want
 from openmav.protocol.source import Source
 from openmav.view.options import AppOptions
 
-UNDECIDED, PATIENCE = 2.0, 40  # nats of a choice that is open; tokens after which the tour looks for it no longer
+UNDECIDED, PATIENCE = (0.25, 0.7), 40  # the first candidate's share in an open choice; tokens after which the tour looks for it no longer
 LEAST_BODY = 8  # rows of panels beside the box; below that, one panel at a time
 
 
@@ -47,13 +47,14 @@ class TourApp(MavApp):
 
     BINDINGS: ClassVar[list[BindingType]] = bindings(TOUR_KEYS)
 
-    def __init__(self, source: Source, options: AppOptions) -> None:
+    def __init__(self, source: Source, options: AppOptions, at: int = 0) -> None:
         super().__init__(source, replace(options, keys={**options.keys, **_free(options.keys)}))
-        self.at = 0
+        self.at = at
+        self.panels.focused, self.context.view = TOUR_STEPS[at].focus, replace(self.view, modes=TOUR_STEPS[at].modes)
         self.answer: str | None = None  # the result of this step, once there is one
         self.begun = self.view
         self._visited: set[int] = set()  # tokens that were looked at in this step
-        self._supplied = True  # this step has the tokens that it needs
+        self._supplied = not at  # this step has the tokens that it needs
         self._requested: int | None = None  # tokens that there were when others were requested; None: none are on their way
         self._expected = 0  # tokens that there are once those have come
         self._arrived = 0  # tokens that there were when the step was reached
@@ -71,7 +72,10 @@ class TourApp(MavApp):
         """Shows the panels of a step; what is done from now on counts."""
         step = TOUR_STEPS[self.at]
         self.answer, self.panels.maximised, self.panels.focused = None, False, step.focus
-        self.context.view = replace(self.view, modes=step.modes)
+        self.context.view = replace(self.view, modes=step.modes, candidate=None)
+        sampling = self.view.sampling
+        if step.greedy and sampling.temperature and self.context.send(SetSampling(replace(sampling, temperature=0.0))):
+            self.context.view = replace(self.view, sampling=replace(sampling, temperature=0.0))
         self.begun, self.context.note = self.view, ""
         self._visited, self._supplied, self._arrived = set(), False, len(self.view.steps)
         self.panels.show(step.panels, kinds={})
@@ -104,8 +108,9 @@ class TourApp(MavApp):
         steps = self.view.steps
         if len(steps) < step.tokens:
             return step.tokens - len(steps)
-        is_open = not step.undecided or not steps or not steps[-1].entropy < UNDECIDED or len(steps) - self._arrived > PATIENCE
-        return int(not is_open)
+        if not step.undecided or not steps or len(steps) - self._arrived > PATIENCE:
+            return 0
+        return int(not UNDECIDED[0] <= max(steps[-1].candidates.probs.tolist(), default=UNDECIDED[0]) <= UNDECIDED[1])
 
     def _check(self) -> None:
         """Sets the result once what the step asks for has been done."""
@@ -119,8 +124,22 @@ class TourApp(MavApp):
     def rows_taken(self, base: Screen, width: int) -> int:
         self._check()
         return super().rows_taken(base, width) + base.query_one(TourBox).show(
-            self.view, self.at, self.answer, width, keys_of(self.view.options.keys)
+            self.view, self.at, self.answer, width, keys_of(self.view.options.keys), self._remarks()
         )
+
+    def _remarks(self) -> list[str]:
+        """What the step's text does not say: tokens that were generated for it, and a panel of it that was closed."""
+        step, keys = TOUR_STEPS[self.at], keys_of(self.view.options.keys)
+        made = len(self.begun.steps) - self._arrived if step.undecided and self._supplied else 0
+        more = [f"(For this the model has generated {made} more {'token' if made == 1 else 'tokens'}.)"] if made > 0 else []
+        closed = self.answer is None and not {*step.panels} <= self.panels.modules.keys()
+        return more + [f"A panel of this step is closed: {keys['change_undo']} brings it back."] * closed
+
+    @property
+    def farewell(self) -> str:
+        """A line for who leaves before the end; "": none."""
+        there = f"step {self.at + 1} of {len(TOUR_STEPS)}"
+        return f"mav: you were at {there}; mav tour --step {self.at + 1} goes on there" if 0 < self.at < len(TOUR_STEPS) - 1 else ""
 
     def shows_one_panel(self, taken: int) -> bool:
         """The box takes much of a small screen: panels stay side by side as long as there is room."""

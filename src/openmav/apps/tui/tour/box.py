@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from rich.segment import Segment
 
@@ -23,11 +23,14 @@ def first_key(keys: str) -> str:
 class TourBox(Lines):
     """The box with the text of the tour."""
 
-    def show(self, view: View, at: int, answer: str | None, width: int, keys: Mapping[str, str]) -> int:
-        """Shows a step of the tour, with the result if there is one; returns the rows that it takes. `keys` are those of all bindings."""
+    def show(self, view: View, at: int, answer: str | None, width: int, keys: Mapping[str, str], remarks: Sequence[str] = ()) -> int:
+        """Shows a step of the tour, with the result if there is one; returns the rows that it takes.
+
+        `keys` are those of all bindings; `remarks` follow the step's text.
+        """
         step, palette = TOUR_STEPS[at], PALETTES[view.theme]
         room, names = max(1, width - 4), {name: first_key(own) for name, own in keys.items()}
-        text = [(row, ink(palette, "text")) for row in wrap_words(step.text.format_map(names), room)]
+        text = [(row, ink(palette, "text")) for row in wrap_words(" ".join((step.text.format_map(names), *remarks)), room)]
         if view.status in ("loading", "prefill"):
             text += [("The model is still loading.", ink(palette, "secondary"))]
         elif answer is None:
@@ -35,7 +38,7 @@ class TourBox(Lines):
         else:
             text += [(row, ink(palette, "accent")) for row in wrap_words(f"✓ {answer}", room)]
         lines: list[Line] = [[Segment(row, style)] for row, style in text]
-        hints = [f"{names['tour_next']} {'next' if answer is not None else 'skip'}"] if at + 1 < len(TOUR_STEPS) else []
+        hints = [f"{names['tour_next']} {'next' if answer is not None else 'skip'} step"] if at + 1 < len(TOUR_STEPS) else []
         hints += [f"{names['tour_previous']} previous"] if at else []
         note = " · ".join([*hints, f"{names['quit']} quit"])
         title = f"Tour {at + 1} of {len(TOUR_STEPS)}: {step.title}"

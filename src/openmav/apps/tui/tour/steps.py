@@ -22,10 +22,11 @@ class TourStep:
     answer: Callable[[Progress], str]
     modes: Mapping[str, str] = field(default_factory=dict)  # which of its MODES a panel shows
     tokens: int = 1  # that there are before the step asks for anything: whoever skipped here has something to see
-    undecided: bool = False  # the newest of them is a choice at which the model was undecided
+    undecided: bool = False  # the newest of them is a choice whose first candidates have bars that can grow and shrink
+    greedy: bool = True  # begins at temperature 0
 
 
-HOT = 1.45  # the temperature that the tour goes to
+LOW, HIGH = 0.5, 1.5  # the temperatures that the tour goes to
 
 TOUR_STEPS = (
     TourStep(
@@ -41,7 +42,7 @@ TOUR_STEPS = (
     ),
     TourStep(
         "Its candidates",
-        "The model never has just one word in mind. It gives every token in its vocabulary a probability; these are the most likely"
+        "The model never has just one word in mind. It gives every token that it knows a probability; these are the most likely"
         " ones, and the bars go from 0 to 100 %. A · stands for a space. You can force another one, and the story takes another turn.",
         "Press {candidate_down} a few times to select another one, then {enter}.",
         ("generated_text", "top_predictions"),
@@ -51,8 +52,8 @@ TOUR_STEPS = (
     ),
     TourStep(
         "Surprisal",
-        'How unlikely was the generated token? Its surprisal says so, in nats: 0 is "of course", 0.7 a coin toss, 5 one in 150 (it is the'
-        " logarithm of 1 / probability). The timeline has a column for each token; the text is tinted by the same scale.",
+        'How surprising was the generated token? Its surprisal says so, in units called nats: 0 is "of course", 0.7 a coin toss, 5 one'
+        " chance in 150. The timeline has a column for each token; the text is tinted by the same scale.",
         "Press {run} to let it run, and {run} again after a while (8 tokens or more).",
         ("generated_text", "timeline"),
         "timeline",
@@ -61,8 +62,8 @@ TOUR_STEPS = (
     ),
     TourStep(
         "Entropy",
-        "Before a token is chosen, the model may be certain or undecided. Entropy measures that over the whole distribution: 0 nats is"
-        " certainty, and the higher, the less certain. It is on the lower edge of the predictions: watch it beside the bars.",
+        "Before a token is chosen, the model may be certain or undecided. Entropy measures that over all candidates: 0 nats is certainty,"
+        " and the higher, the less certain. It stands under the bars, on the lower edge of the predictions: watch both.",
         "Press {scrub_left} to look back until you have seen a sure choice, one long bar, and an unsure one, only short bars.",
         ("generated_text", "top_predictions", "timeline"),
         "top_predictions",
@@ -71,22 +72,33 @@ TOUR_STEPS = (
         tokens=8,
     ),
     TourStep(
-        "Temperature",
-        "Until now the model took the most likely token (you forced one): temperature 0. Above 0 it draws one at random, by the"
-        " column “sampled”. Below 1 the likely tokens gain (▒), at 1 hardly anything changes, above 1 they lose (░) and the unlikely ones"
-        " gain. The temperature is on the lower edge of the predictions.",
-        "Press {temperature_up} until it is 1.5, and watch the bars on the way; then {next} three times.",
+        "Low temperature",
+        "Until now the tour took the most likely token each time: that is temperature 0. Above 0 a token is drawn at random, with the"
+        " probabilities in the column “sampled”. At a low temperature the long bar has grown (by the part drawn ▒): a safe choice.",
+        "Press {temperature_up} until the temperature is 0.5, and watch the bars.",
         ("generated_text", "top_predictions"),
         "top_predictions",
-        lambda progress: progress.drawn(HOT) >= 3,
-        answers.temperature,
+        lambda progress: answers.shows_temperature(progress.now, LOW),
+        answers.low_temperature,
         undecided=True,
+    ),
+    TourStep(
+        "High temperature",
+        "At 1, tokens are drawn with the model's own probabilities. Above 1 the long bar shrinks (it loses the part drawn ░), and the short"
+        " ones grow: a daring choice.",
+        "Press {temperature_up} until the temperature is 1.5, and watch the bars; then {next} three times.",
+        ("generated_text", "top_predictions"),
+        "top_predictions",
+        lambda progress: progress.drawn(HIGH - 0.01) >= 3,
+        answers.high_temperature,
+        undecided=True,
+        greedy=False,
     ),
     TourStep(
         "Attention",
         "To predict the next token, the model looks back at the text. Each layer has several attention heads, and each head spreads"
-        " 100 % of its attention over the tokens so far. Here is one head: its shares, the largest first, and the same shares as colours on"
-        " the text.",
+        " 100 % of its attention over the tokens so far. Here is one head: its shares, the largest first and with the longest bar, and as"
+        " colours on the text.",
         "Press {head_right} or {head_left} for another head.",
         ("generated_text", "attention_row"),
         "attention_row",
@@ -96,8 +108,8 @@ TOUR_STEPS = (
     ),
     TourStep(
         "Layers",
-        "A model is a stack of layers. Through them runs one vector, the residual stream; each layer's attention, then a small network"
-        " called MLP, add something to it: the bars show how long that is. The highest layer comes last. The text shows"
+        "A model is a stack of layers; read the rows from the bottom up. Each layer's attention, then a small network called MLP, add"
+        " something to a running sum, the residual stream. The bars are sizes: of what the two add, and of the sum so far. The text shows"
         " where the selected layer's heads look.",
         "Press {layer_down} a few times to walk down the layers, and watch the text.",
         ("generated_text", "attention_norms", "mlp_norm", "residual_norms"),
@@ -108,17 +120,17 @@ TOUR_STEPS = (
     ),
     TourStep(
         "The logit lens",
-        "What if the model stopped at a layer? The lens turns the residual stream after each layer into probabilities."
+        "What if the model stopped at a layer? The lens shows what it would say then: the candidates by the sum so far."
         " Low layers often guess from the last word alone; ◆ is where the answer is there to stay.",
         "Press {next} for another token, and read the rows from the bottom up.",
-        ("logit_lens", "top_predictions"),
+        ("generated_text", "logit_lens"),
         "logit_lens",
         lambda progress: progress.generated >= 1,
         answers.lens,
     ),
     TourStep(
         "Explore",
-        "That is all you need: a token, its candidates, its surprisal, the entropy, temperature, attention, what the layers added, the"
+        "You now know the main ideas: a token, its candidates, surprisal, entropy, temperature, attention, what the layers add, the"
         " lens. The keys {layout_1} to {layout_9} switch layouts, {help} explains the focused panel ({panel_next}: next panel),"
         " {palette} lists all commands.",
         "Press {layout_1} for the overview.",
