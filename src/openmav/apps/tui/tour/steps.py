@@ -120,7 +120,7 @@ TOUR_STEPS = (
     ),
     TourStep(
         "The logit lens",
-        "What if the model stopped at a layer? The lens shows what it would say then: the candidates by the sum so far."
+        "What if the model stopped at a layer? The lens shows what it predicts there, from the sum so far."
         " Low layers often guess from the last word alone; ◆ is where the answer is there to stay.",
         "Press {next} for another token, and read the rows from the bottom up.",
         ("generated_text", "logit_lens"),
