@@ -64,7 +64,7 @@ def run(counts: Counts) -> list[Section]:
     keys = 4 if counts.rounds == 1 else 25
     key = Section("From a key to the screen", KEY_HOW.format(*SIZE, keys), [asyncio.run(_key(keys))])
     note("screen: layouts")
-    rounds, tokens = min(counts.rounds, 5), max(counts.tokens, 8)
+    rounds, tokens = counts.rounds, max(counts.tokens, 8)
     wanted = Section("What a layout's panels cost the model", WANT_HOW.format(rounds, tokens), _layouts(rounds, tokens))
     return [drawn, key, wanted]
 
