@@ -16,5 +16,4 @@ def failed_import(error: BaseException) -> str:
         trace = trace.tb_next
     if not library:
         return ""
-    why = "is a variable of the environment that it reads wrong, or its installation?"
-    return f"{library} does not import: {words_of(error, kind=True)}; {why}"
+    return f"{library} does not import: {words_of(error, kind=True)}; see the environment variables that it reads, or install it again"
