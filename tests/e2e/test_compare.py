@@ -72,6 +72,15 @@ def test_wrong_use_is_one_line(more, says):
     assert len(done.stderr.splitlines()) == 1
 
 
+def test_one_recording_of_two_is_not_left(tmp_path):
+    (tmp_path / "run.b.mav").write_text("mine")
+    done = mav(*TOY, "--plain", "--record", str(tmp_path / "run.mav"))
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "run.b.mav exists already" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+    assert [(file.name, file.read_bytes()) for file in tmp_path.glob("run*")] == [("run.b.mav", b"mine")]
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(tmux.TMUX is None, reason="needs tmux")
 def test_in_a_terminal_it_is_a_live_screen_that_is_recorded_and_replayed(tmp_path):
