@@ -42,8 +42,8 @@ def test_a_head_is_told_by_its_row() -> None:
 def test_a_layer_is_told_by_its_norms() -> None:
     view = view_of(mlp_norm=np.array([1, 2, 3.04]), attention_norm=np.array([1, 2, 4.0]), residual_norm=np.array([5, 6, 7.0]))
     assert (
-        answers.layer(moment(view))
-        == "In layer 2 attention added something of size 4.0, the MLP of size 3.0; the sum is then of size 7.0 (the length of a vector)."
+        answers.layer(moment(view)) == "In layer 2 attention added something of size 4.0, the MLP of size 3.0; the sum is then of size 7.0"
+        " (lengths of vectors, which do not add up like numbers)."
     )
 
 

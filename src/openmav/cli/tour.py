@@ -14,7 +14,6 @@ from openmav.settings.sampling import SamplingOptions
 from openmav.system.terminal import is_terminal
 from openmav.view.options import AppOptions
 
-EVERY_TOKEN = SamplingOptions(top_k=0)  # so that temperature alone changes the bars
 PROMPT = "Mr. Darcy looked at the young"  # the demo continues it with one of several likely tokens
 
 
@@ -30,15 +29,16 @@ def take_tour(options: TourOptions) -> int:
 
     if options.step > len(TOUR_STEPS):
         raise UsageError(f"the tour has {len(TOUR_STEPS)} steps; there is no step {options.step}")
-    config = read_config()
+    step, config = TOUR_STEPS[options.step - 1], read_config()
     shown = AppOptions(
-        panels=TOUR_STEPS[options.step - 1].panels,
+        panels=step.panels,
         theme=options.theme or config.theme,
         color=not os.environ.get("NO_COLOR"),
         keys=config.keys,
     )
 
+    sampling = SamplingOptions(temperature=step.temperature, top_k=0)  # so that temperature alone changes the bars
     settings = Settings(
-        prompt=PROMPT, interactive=True, max_new_tokens=1000, sampling=EVERY_TOKEN, refresh_rate=0.2, threads=app_threads(None)
+        prompt=PROMPT, interactive=True, max_new_tokens=1000, sampling=sampling, refresh_rate=0.2, threads=app_threads(None)
     )
     return show_app(settings, shown, tour=options.step)

@@ -127,8 +127,8 @@ def high_temperature(progress: Progress) -> str:
     others = sum(int(step.candidates.token_ids[0]) != step.token_id for step in steps)
     were = "was" if others == 1 else "were"
     return (
-        f"At temperature {progress.now.sampling.temperature:.1f}, {others} of {len(steps)} tokens {were} not the most likely one. The"
-        " model's own probabilities, the column “p”, do not depend on it: temperature changes only the draw."
+        f"At temperature {progress.now.sampling.temperature:.1f}, {others} of {len(steps)} tokens {were} not the one that the model gave"
+        " the largest p. The higher the temperature, the more often that is so."
     )
 
 
@@ -152,7 +152,7 @@ def layer(progress: Progress) -> str:
     attention, mlp, stream = (number_text(float(values[view.layer]), 1) for values in result if values is not None)
     return (
         f"In layer {view.layer} attention added something of size {attention}, the MLP of size {mlp}; the sum is then of size {stream}"
-        " (the length of a vector)."
+        " (lengths of vectors, which do not add up like numbers)."
     )
 
 

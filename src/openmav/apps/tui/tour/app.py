@@ -57,6 +57,7 @@ class TourApp(MavApp):
         self._supplied = not at  # this step has the tokens that it needs
         self._requested: int | None = None  # tokens that there were when others were requested; None: none are on their way
         self._expected = 0  # tokens that there are once those have come
+        self._tempered = False  # this step began with a change of the temperature
         self._arrived = 0  # tokens that there were when the step was reached
 
     def make_measures(self) -> MeasureRequests:
@@ -73,9 +74,10 @@ class TourApp(MavApp):
         step = TOUR_STEPS[self.at]
         self.answer, self.panels.maximised, self.panels.focused = None, False, step.focus
         self.context.view = replace(self.view, modes=step.modes, candidate=None)
-        sampling = self.view.sampling
-        if step.greedy and sampling.temperature and self.context.send(SetSampling(replace(sampling, temperature=0.0))):
-            self.context.view = replace(self.view, sampling=replace(sampling, temperature=0.0))
+        sampling = replace(self.view.sampling, temperature=step.temperature)
+        self._tempered = sampling != self.view.sampling and self.context.send(SetSampling(sampling))
+        if self._tempered:
+            self.context.view = replace(self.view, sampling=sampling)
         self.begun, self.context.note = self.view, ""
         self._visited, self._supplied, self._arrived = set(), False, len(self.view.steps)
         self.panels.show(step.panels, kinds={})
@@ -133,6 +135,8 @@ class TourApp(MavApp):
         made = len(self.begun.steps) - self._arrived if step.undecided and self._supplied else 0
         more = [f"(For this the model has generated {made} more {'token' if made == 1 else 'tokens'}.)"] if made > 0 else []
         closed = self.answer is None and not {*step.panels} <= self.panels.modules.keys()
+        if self._tempered and not step.temperature:
+            more.append("(The temperature is 0 again: the most likely token.)")
         return more + [f"A panel of this step is closed: {keys['change_undo']} brings it back."] * closed
 
     @property

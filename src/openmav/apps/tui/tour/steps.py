@@ -23,7 +23,7 @@ class TourStep:
     modes: Mapping[str, str] = field(default_factory=dict)  # which of its MODES a panel shows
     tokens: int = 1  # that there are before the step asks for anything: whoever skipped here has something to see
     undecided: bool = False  # the newest of them is a choice whose first candidates have bars that can grow and shrink
-    greedy: bool = True  # begins at temperature 0
+    temperature: float = 0.0  # at which it begins
 
 
 LOW, HIGH = 0.5, 1.5  # the temperatures that the tour goes to
@@ -62,8 +62,8 @@ TOUR_STEPS = (
     ),
     TourStep(
         "Entropy",
-        "Before a token is chosen, the model may be certain or undecided. Entropy measures that over all candidates: 0 nats is certainty,"
-        " and the higher, the less certain. It stands under the bars, on the lower edge of the predictions: watch both.",
+        "Before a token is chosen, the model may be certain or undecided. Entropy measures that over all candidates, while surprisal"
+        " is about the one that came: 0 nats is certainty, and the higher, the less certain. It stands under the bars: watch both.",
         "Press {scrub_left} to look back until you have seen a sure choice, one long bar, and an unsure one, only short bars.",
         ("generated_text", "top_predictions", "timeline"),
         "top_predictions",
@@ -73,26 +73,27 @@ TOUR_STEPS = (
     ),
     TourStep(
         "Low temperature",
-        "Until now the tour took the most likely token each time: that is temperature 0. Above 0 a token is drawn at random, with the"
-        " probabilities in the column “sampled”. At a low temperature the long bar has grown (by the part drawn ▒): a safe choice.",
-        "Press {temperature_up} until the temperature is 0.5, and watch the bars.",
+        "Until now the tour took the most likely token each time. With a temperature, one is drawn at random, by the column “sampled”. At"
+        " 1, now, that is the model's own p. Below 1 the likely tokens gain (the part drawn ▒): safer choices.",
+        "Press {temperature_down} until the temperature is 0.5, and watch the bars.",
         ("generated_text", "top_predictions"),
         "top_predictions",
         lambda progress: answers.shows_temperature(progress.now, LOW),
         answers.low_temperature,
         undecided=True,
+        temperature=1.0,
     ),
     TourStep(
         "High temperature",
-        "At 1, tokens are drawn with the model's own probabilities. Above 1 the long bar shrinks (it loses the part drawn ░), and the short"
-        " ones grow: a daring choice.",
+        "Above 1 the likely tokens lose (the part drawn ░). What they lose goes to hundreds of unlikely ones, most of them not listed here:"
+        " daring choices. p and the entropy stay as they are: temperature changes only the draw.",
         "Press {temperature_up} until the temperature is 1.5, and watch the bars; then {next} three times.",
         ("generated_text", "top_predictions"),
         "top_predictions",
         lambda progress: progress.drawn(HIGH - 0.01) >= 3,
         answers.high_temperature,
         undecided=True,
-        greedy=False,
+        temperature=1.0,
     ),
     TourStep(
         "Attention",
@@ -121,7 +122,7 @@ TOUR_STEPS = (
     TourStep(
         "The logit lens",
         "What if the model stopped at a layer? The lens shows what it predicts there, from the sum so far."
-        " Low layers often guess from the last word alone; ◆ is where the answer is there to stay.",
+        " Low layers often guess from the last word alone; ◆ marks the layer from which on its most likely token stays.",
         "Press {next} for another token, and read the rows from the bottom up.",
         ("generated_text", "logit_lens"),
         "logit_lens",
