@@ -7,7 +7,7 @@ from driving import COMPACT, HOME, make_app, screen_text, sent, shown, tile
 
 from openmav.panels import needs
 from openmav.protocol.commands import Advance, SetSampling, Want
-from openmav.view.layouts import LAYOUTS
+from openmav.view.layouts import COMPARE, LAYOUTS, LEADS
 from openmav.view.options import AppOptions
 
 pytestmark = pytest.mark.asyncio
@@ -137,3 +137,11 @@ async def test_small_screens_switch_layouts_too() -> None:
             await pilot.press(key)
             await pilot.pause()
             assert shown(app) == [app.panels.focused]
+
+
+@pytest.mark.parametrize("layout", LEADS)
+async def test_a_small_screen_opens_on_the_panel_that_the_layout_is_for(layout: str) -> None:
+    layouts = {**COMPARE, **LAYOUTS}
+    app = make_app(options=AppOptions(panels=layouts[layout], layouts=layouts))
+    async with app.run_test(size=(60, 16)):
+        assert shown(app) == [LEADS[layout]]

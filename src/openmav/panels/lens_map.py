@@ -144,7 +144,8 @@ def _has_foot(data: LensMapData, box: Box) -> bool:
 
 def heading(data: LensMapData, box: Box) -> str:
     """Leaves room for the legend."""
-    options = ["Lens map · each layer's top token, coloured by its p", "Lens map · top tokens", "Lens map"]
+    by = "coloured" if box.palette.color else "shaded"
+    options = [f"Lens map · each layer's top token, {by} by its p", "Lens map · top tokens", "Lens map"]
     return fitting(options, box.width - line_width(legend(data, box)) - 4)
 
 

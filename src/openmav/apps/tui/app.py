@@ -163,6 +163,8 @@ class MavApp(App[None]):
         self.guard.catch_signals()
         self.guard.leave_nothing_behind()
         catch_stops(self)
+        if self.shows_one_panel(0):
+            self.controllers.layouts.lead()
         self.measures.update()
         self.tick()
         self.set_interval(TICK, self.tick)

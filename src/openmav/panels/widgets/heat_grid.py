@@ -141,7 +141,9 @@ def _run(palette: Palette, code: int, room: int, mark: str, diverging: bool) -> 
     if code == _NONE:
         return Segment(mark.center(room) if mark else "·" * room, ink(palette, "accent" if mark else "frame"))
     if not palette.color:
-        return Segment(glyph(code, diverging) * room, ink(palette, "text", underline=bool(mark)))
+        shade = glyph(code, diverging)
+        shown = mark.center(room, shade) if room > 1 or mark == MARK else shade * room  # one cell keeps its height under a lesser sign
+        return Segment(shown, ink(palette, "text", underline=bool(mark)))
     return Segment(mark.center(room) if mark else " " * room, heat_style(palette, code, diverging))
 
 
