@@ -151,6 +151,9 @@ def test_what_was_not_captured_says_so(name: str, mode: str) -> None:
     drawn = draw(name, view, 40, 4)
     assert (drawn == ["not captured for this token"]) == (name not in OF_ANY_TOKEN | COMPARED)
     assert drawn
+    later = draw(name, replace(view, recomputing=0), 40, 4)
+    assert (later == ["computing"]) == (drawn == ["not captured for this token"])
+    assert draw(name, replace(view, recomputing=1), 40, 4) == drawn, "another token is"
 
 
 @pytest.mark.parametrize("name", BARS)

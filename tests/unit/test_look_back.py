@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import random
 from dataclasses import replace
+from multiprocessing import Pipe
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
+from openmav.engine.backfill import Backfill
+from openmav.engine.handlers import want
+from openmav.engine.reporter import Reporter
 from openmav.generation.opening import open_session
+from openmav.protocol.commands import Want
 from openmav.record import lacking
 from openmav.settings import CORE_MEASURES, Settings
 from openmav.settings.sampling import Sampling
@@ -127,3 +133,18 @@ def test_more_candidates_are_kept_when_they_are_asked_for_and_are_the_models() -
     session.want(CORE_MEASURES)
     assert len(session.step().candidates) in (20, 21)
     assert session.look_back(0) is None, "what is there stays"
+
+
+def test_the_app_knows_which_token_is_computed_again_for_as_long_as_it_is(begin) -> None:
+    session = begin(measures=("mlp_norm",))
+    for _ in range(3):
+        session.step()
+    here, app = Pipe()
+    reporter = Reporter(here, Settings())
+    inbox = SimpleNamespace(receive=lambda: None, holds=lambda _kind: False)
+    engine = SimpleNamespace(reporter=reporter, backfill=Backfill(reporter), inbox=inbox, idle=lambda _session: False)
+    want(engine, session, Want(frozenset({"logit_lens"}), None, 1))  # type: ignore[arg-type]
+    events = [app.recv() for _ in range(3)]
+    assert [events[0].changes, events[2].changes] == [{"recomputing": 1}, {"recomputing": None}]
+    assert events[1].step.index == 1
+    assert "logit_lens" in events[1].step.values

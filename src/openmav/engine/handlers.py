@@ -127,7 +127,11 @@ def want(engine: Engine, session: Session, command: Want) -> None:
     engine.backfill.newest(session, idle=engine.idle(session))
     engine.inbox.receive()
     if command.at is not None and not engine.inbox.holds(Want):  # else the user has moved on
-        engine.backfill.look_back(session, command.at, True)
+        engine.reporter.recomputing(command.at)
+        try:
+            engine.backfill.look_back(session, command.at, True)
+        finally:
+            engine.reporter.recomputing(None)
 
 
 def set_breakpoints(engine: Engine, session: Session, command: SetBreakpoints) -> None:

@@ -94,6 +94,9 @@ class Reporter:
         """Steps that the app has forgotten; nothing large is kept of them here."""
         self.made([without_large(step) for step in steps])
 
+    def recomputing(self, index: int | None) -> None:
+        self.change(replace(self.state, recomputing=index))
+
     def recomputed(self, step: Step) -> None:
         self.send(Recomputed(step))
 

@@ -19,6 +19,7 @@ from openmav.panels.widgets.layer_rows import (
     layer_lines,
     message,
     missing_of,
+    not_captured,
     shown_layers,
     why_no_layers,
 )
@@ -72,6 +73,7 @@ class LensMapData(LayerData):
     answer: str | None  # the final answer at the cursor
     first: int  # the first layer that predicts it
     stable: int  # the first layer from which on all do
+    why_none: str  # why no token in sight has a lens, where none has
 
 
 def data(view: View) -> LensMapData:
@@ -103,6 +105,7 @@ def data(view: View) -> LensMapData:
         answer=piece(step, now.answer) if known and now is not None and step is not None else None,
         first=-1 if now is None else now.first,
         stable=-1 if now is None else now.stable,
+        why_none=not_captured(view, MEASURE),
     )
 
 
@@ -177,7 +180,7 @@ def render(data: LensMapData, box: Box) -> list[Line]:
         return message(box, data.empty)
     columns = _columns(data, box)
     if not any(data.captured[at - data.start] for at in columns.shown):
-        return message(box, "not captured for this token")
+        return message(box, data.why_none)
 
     def cell(layer: int, width: int) -> Line:
         return _compact_row(data, box, columns, layer) if data.compact else _token_row(data, box, columns, layer)

@@ -20,6 +20,7 @@ from openmav.panels.widgets.layer_rows import (
     layer_lines,
     message,
     missing_of,
+    not_captured,
     shown_layers,
     why_no_layers,
 )
@@ -70,6 +71,7 @@ class NormMapData(LayerData):
     token: str  # under the cursor
     first_largest: float
     aggregation: Aggregation
+    why_none: str  # why there are no norms, where none in sight is known
 
     @property
     def at_cursor(self) -> NDArray[np.float64] | None:
@@ -93,6 +95,7 @@ def data(view: View) -> NormMapData:
         token=visible(view.step.token) if view.step is not None else "",
         first_largest=first_largest(view, measure),
         aggregation=view.options.aggregation,
+        why_none=not_captured(view, measure),
     )
 
 
@@ -143,7 +146,7 @@ def render(data: NormMapData, box: Box) -> list[Line]:
     columns, digits = _columns(data, box), _digits(data, box)
     captured = data.history.known(columns)
     if not any(captured):
-        return message(box, "not captured for this token")
+        return message(box, data.why_none)
     heat = norm_shares(data.history.table(columns), box.scale)
 
     def cell(layer: int, width: int) -> Line:

@@ -47,6 +47,7 @@ class RunState:
     breakpoints: tuple[str, ...] = ()  # conditions that pause the run
     comparison: Comparison | None = None  # what the tokens are compared with
     pace: float = 0.0  # seconds that each token stays at least
+    recomputing: int | None = None  # the step that is computed once more for what the user looks at
     interactive: bool = False  # tokens come one by one, as the user asks for them
 
     @property

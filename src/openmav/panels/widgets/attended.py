@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from openmav.paint import one_line, percent
+from openmav.panels.widgets.layer_rows import not_captured
 from openmav.panels.widgets.sequence import token_at
 from openmav.record import Array, ModelInfo
 from openmav.view import View
@@ -64,8 +65,7 @@ def _described(view: View, row: NDArray[np.float64], *what: str) -> Attended:
 
 
 def _why(view: View) -> str:
-    dropped = view.step is not None and MEASURE in view.step.dropped
     why = view.why_missing(MEASURE, max(view.layer, 0))
     if view.values(MEASURE) is not None:
         return one_line(why or "NaN or infinity in a head")
-    return one_line(why or ("no longer kept for this token" if dropped else "not captured for this token"))
+    return one_line(why or not_captured(view, MEASURE))

@@ -47,7 +47,9 @@ def why_no_layers(view: View) -> str | None:
 
 
 def not_captured(view: View, measure: str = "") -> str:
-    """Why the shown step does not hold a measure, or no longer holds it."""
+    """Why the shown step does not hold a measure: it is on its way, no longer kept, or was never computed."""
+    if view.recomputing == view.cursor >= 0:
+        return "computing"
     dropped = view.step is not None and measure in view.step.dropped
     return "no longer kept for this token, to bound the memory" if dropped else "not captured for this token"
 
