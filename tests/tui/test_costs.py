@@ -50,9 +50,14 @@ async def test_others_ask_for_no_layer_and_only_once() -> None:
         assert wants(app) == [Want(frozenset({"mlp_norm"}))]
 
 
-@pytest.mark.parametrize(("size", "asked"), [((80, 24), 0), (HOME, 40)])
-async def test_a_tall_list_asks_for_as_many_candidates_as_fill_it(size: tuple[int, int], asked: int) -> None:
-    app = make_app(5, options=AppOptions(panels=("mlp_norm", "top_predictions")))
+LIST, CARD = ("mlp_norm", "top_predictions"), LAYOUTS["focus"]
+
+
+@pytest.mark.parametrize(
+    ("panels", "size", "asked"), [(LIST, (80, 24), 0), (LIST, HOME, 40), (CARD, (80, 24), 0), (CARD, HOME, 0), (CARD, (240, 70), 40)]
+)
+async def test_a_tall_list_asks_for_as_many_candidates_as_fill_it(panels: tuple[str, ...], size: tuple[int, int], asked: int) -> None:
+    app = make_app(5, options=AppOptions(panels=panels))
     async with app.run_test(size=size):
         assert wants(app)[-1].candidates == asked
 

@@ -48,6 +48,7 @@ or where you forced a token. Small models find their answer in the last few laye
 """
 SHORT, TWO, THREE = 24, 44, 64  # a box lower than this has two columns, or three, where it is as wide
 UNIT = "\ue000%"  # a number and its unit stay together
+FACTS = 12  # rows of the card, as a rule
 LABEL, GAP = 10, 3  # cells of a label, and between columns
 BYTE = re.compile(r"<0x([0-9A-Fa-f]{2})>")
 BROKEN = "\ufffd"
@@ -90,6 +91,12 @@ class CardData:
 def needs(view: View) -> tuple[str, ...]:
     """The lens, but for the newest token of a run that goes on."""
     return () if _is_passing(view) else (MEASURE,)
+
+
+def candidates(view: View, _width: int, height: int) -> int:
+    """Where all stands in one column: the rows beside the card, and the lens with at most half of what is below the card."""
+    below = height - FACTS - 1
+    return below - min(view.layers + 1, below // 2) - 2 if height >= SHORT else 0
 
 
 def _is_passing(view: View) -> bool:

@@ -69,6 +69,10 @@ class PredictionsData:
     pending: bool = False  # `sampled_probs`, `greedy` and `sampling` are those that hold from the next token on
 
 
+def candidates(_view: View, _width: int, height: int) -> int:
+    return height - 1
+
+
 def data(view: View) -> PredictionsData:
     step = view.step
     if step is None:

@@ -39,12 +39,14 @@ class MeasureRequests:
 
     def _candidates(self) -> int:
         """How many candidates the panels have room for, where that is more than a run computes anyway."""
-        place = self.panels.places.get(CANDIDATES_PANEL)
-        if place is None or CANDIDATES_PANEL not in self.panels.modules:
-            return 0
-        if place.maximised:
-            return MANY
-        rows = place.inner[1] - 1
+        view, rows = self._context.view, 0
+        for name, module in self.panels.modules.items():
+            place = self.panels.places.get(name)
+            if place is None or not hasattr(module, "candidates"):
+                continue
+            if place.maximised and name == CANDIDATES_PANEL:
+                return MANY
+            rows = max(rows, module.candidates(view, *place.inner))
         return min(MANY, math.ceil(rows / TALL) * TALL) if rows > TALL + 1 else 0
 
     def _is_lacking(self, measures: frozenset[str], layer: int | None, candidates: int) -> bool:
