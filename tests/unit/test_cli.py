@@ -68,7 +68,7 @@ def test_another_model_has_the_other_prompt(asked: list[RunOptions]) -> None:
 def test_every_flag_reaches_the_settings(asked: list[RunOptions]) -> None:
     flags = "--model m --prompt hello --max-new-tokens 7 --aggregation max_abs --refresh-rate 0.5 --device cuda:1 --temp 0.7 --top-k 0"
     flags += " --top-p 0.9 --min-p 0.05 --repetition-penalty 1.1 --backend toy --seed 3 --chat --stop a --stop b --dtype bfloat16"
-    flags += " --measure mlp_norm --trust-remote-code --threads 2 --gpu-layers 5"
+    flags += " --measure mlp_norm --trust-remote-code --threads 2 --gpu-layers 5 --rpc 10.0.0.2:1,b:2"
     assert run_module.make_settings(parsed(asked, *flags.split()), "json") == Settings(
         model="m",
         prompt="hello",
@@ -85,6 +85,7 @@ def test_every_flag_reaches_the_settings(asked: list[RunOptions]) -> None:
         refresh_rate=0.5,
         threads=2,
         gpu_layers=5,
+        rpc=("10.0.0.2:1", "b:2"),
     )
 
 

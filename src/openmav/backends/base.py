@@ -38,6 +38,7 @@ class LoadOptions:
     trust_remote_code: bool = False
     threads: int | None = None
     gpu_layers: int | None = None  # of llama.cpp; None: as many as an accelerator has room for
+    rpc: tuple[str, ...] = ()  # addresses of llama.cpp's workers
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ from openmav.backends.base import LoadOptions, ModelCheck
 from openmav.cli.load_limit import load_limit
 from openmav.cli.options.values import DoctorOptions
 from openmav.cli.output import ProgressLine, echo
+from openmav.settings.workers import parse_workers
 from openmav.system.logs import redirect
 
 WIDTH = 20  # of the first column
@@ -28,7 +29,9 @@ def doctor_command(options: DoctorOptions) -> int:
 
     progress = ProgressLine()
     try:
-        loading = LoadOptions(options.device, options.dtype, options.trust_remote_code, options.threads, options.gpu_layers)
+        loading = LoadOptions(
+            options.device, options.dtype, options.trust_remote_code, options.threads, options.gpu_layers, parse_workers(options.rpc)
+        )
         sections = examine(options.model, options.backend, loading, progress, load_limit(options.load_timeout))
     finally:
         progress.clear()

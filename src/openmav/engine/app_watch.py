@@ -18,7 +18,7 @@ from openmav.plugins.contracts import MEASURE_LIMIT
 from openmav.system.terminal import neutral
 from openmav.system.terminal_state import TerminalState
 
-NAME_BYTES = 256
+NAME_BYTES, LINE_BYTES = 256, 1024
 LOOK = 0.25  # seconds between two looks at an app that is alive
 HELD = 3.0  # seconds without a beat, amid a panel's code, after which the keys are read here; a panel is given up after 2
 SLOW = 2.0  # seconds after x a measure
@@ -33,11 +33,13 @@ class AppState(ctypes.Structure):
         ("beats", ctypes.c_ulong),  # counted up by the app as long as it answers
         ("measure", ctypes.c_char * NAME_BYTES),  # whose code the engine calls; "" for none
         ("calls", ctypes.c_ulong),  # of measures so far
+        ("last_words", ctypes.c_char * LINE_BYTES),  # why the engine ends, where a compiled library ends it
     )
     panel: bytes
     beats: int
     measure: bytes
     calls: int
+    last_words: bytes
 
     def name_panel(self, name: str) -> None:
         self.panel = name.encode()[: NAME_BYTES - 1]
@@ -45,6 +47,13 @@ class AppState(ctypes.Structure):
     def name_measure(self, name: str) -> None:
         self.calls += 1
         self.measure = name.encode()[: NAME_BYTES - 1]
+
+    def leave(self, line: str) -> None:
+        self.last_words = line.encode()[: LINE_BYTES - 1]
+
+    @property
+    def last_line(self) -> str:
+        return self.last_words.decode(errors="replace")
 
     @property
     def panel_name(self) -> str:

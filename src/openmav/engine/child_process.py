@@ -13,7 +13,7 @@ from openmav.engine.inbox import AppGoneError
 from openmav.engine.worker import Engine
 from openmav.errors import MavError, words_of
 from openmav.settings import Settings
-from openmav.system import signals
+from openmav.system import last_words, signals
 from openmav.system.imports import failed_import
 from openmav.system.logs import take_descriptors
 from openmav.system.memory import out_of_memory
@@ -31,6 +31,8 @@ def serve(
     take_descriptors(log)
     watch = threading.Thread(target=leave_with_app, args=(terminal, app), daemon=True, name="mav app watch")
     watch.start()
+    if app is not None:
+        last_words.tell(app.leave)
     engine = Engine(pipe, settings, app.name_measure if app is not None else None)
     try:
         try:

@@ -164,7 +164,8 @@ class EngineSource:
         if not self._closing and self.snapshot().status != "failed":
             self._process.join(1)
             self._keep_native()
-            self._fail(f"the model's process ended unexpectedly, {faults.ended(self._process.exitcode)}")
+            said = self._shared.last_line
+            self._fail(said or f"the model's process ended unexpectedly, {faults.ended(self._process.exitcode)}")
 
     def _keep_native(self) -> None:
         """What the engine's compiled libraries have written goes into the log once its process is gone."""

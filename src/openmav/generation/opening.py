@@ -16,7 +16,7 @@ from openmav.settings import AUTO, DEMO, Settings
 
 CHECKED = 1000  # tokens whose text both vocabularies are asked for
 NOT_IN_DEMO = frozenset({"other.out", "router.experts", "router.weights"})
-LOADED = ("model", "backend", "device", "dtype", "trust_remote_code", "threads", "gpu_layers")  # settings that make another model
+LOADED = ("model", "backend", "device", "dtype", "trust_remote_code", "threads", "gpu_layers", "rpc")  # settings that make another model
 
 
 def open_session(settings: Settings, progress: Progress | None = None) -> Session:
@@ -37,13 +37,14 @@ def _open(settings: Settings, progress: Progress | None = None) -> Session:
     for file in settings.measure_files:
         registry.load("measures", registry.add_file("measures", file))
     chosen = backend_for(settings.backend, settings.model)
-    load = _load_demo if settings.model == DEMO and settings.backend == AUTO and chosen == LLAMACPP else _load
+    falls_back = settings.model == DEMO and settings.backend == AUTO and chosen == LLAMACPP and not settings.rpc
+    load = _load_demo if falls_back else _load
     backend = load(replace(settings, backend=chosen), progress)
     return Session(backend, replace(settings, backend=backend.info.backend if settings.backend == AUTO else chosen))
 
 
 def _load(settings: Settings, progress: Progress | None = None) -> Backend:
-    options = LoadOptions(settings.device, settings.dtype, settings.trust_remote_code, settings.threads, settings.gpu_layers)
+    options = LoadOptions(settings.device, settings.dtype, settings.trust_remote_code, settings.threads, settings.gpu_layers, settings.rpc)
     backend: Backend = registry.load("backends", settings.backend).load(settings.model, options, progress)
     return backend
 

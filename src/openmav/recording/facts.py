@@ -69,8 +69,9 @@ def read_settings(content: Any) -> Settings:
         values["constraint"] = read_constraint(content["constraint"])
         compared = content.get("compared")
         values["compared"] = None if compared is None else read_settings(compared)
-        # nothing of the file may choose code: no code of the model's, no measure of a user's own
-        return Settings(**{**values, "trust_remote_code": False, "measure_files": (), "interactive": False, "refresh_rate": 0.0})
+        # nothing of the file may choose code (no code of the model's, no measure of a user's own) or a host that weights and text go to
+        safe = {"trust_remote_code": False, "measure_files": (), "rpc": ()}
+        return Settings(**{**values, **safe, "interactive": False, "refresh_rate": 0.0})
     except MavError:
         raise
     except (TypeError, KeyError, AttributeError, ValueError) as error:

@@ -9,6 +9,7 @@ from typing import Literal, TypeAlias, get_args
 from openmav.errors import UsageError
 from openmav.settings.constraint import Constraint
 from openmav.settings.sampling import Sampling, SamplingOptions
+from openmav.settings.workers import check_workers
 
 Aggregation: TypeAlias = Literal["l2", "max_abs"]
 DEMO, AUTO = "demo", "auto"
@@ -51,6 +52,7 @@ class Settings:
     load_timeout: float = LOAD_TIMEOUT  # seconds for loading in a command or in the app; 0: no limit
     threads: int | None = None  # of the model; None: the library's default
     gpu_layers: int | None = None  # layers that llama.cpp keeps on an accelerator; None: all that it has room for
+    rpc: tuple[str, ...] = ()  # host:port of the workers to which llama.cpp gives them
     compared: Settings | None = None  # another run, which reads the tokens of this one: each is compared (see docs/compare.md)
     parting: float | None = None  # the share of the residual stream from which on the two part; None: what rounding does not explain
 
@@ -71,6 +73,7 @@ class Settings:
         need(self.load_timeout >= 0, f"load-timeout must be 0 or more seconds, not {self.load_timeout}")
         need(self.threads is None or self.threads >= 1, f"threads must be 1 or more, not {self.threads}")
         need(self.gpu_layers is None or self.gpu_layers >= 0, f"gpu-layers must be 0 or more, not {self.gpu_layers}")
+        check_workers(self.rpc)
         need(all(self.stop), "a stop sequence must not be empty")
 
     @property

@@ -12,6 +12,7 @@ from openmav.backends.llamacpp import interventions as places
 from openmav.backends.llamacpp.context import ContextSettings, Weights
 from openmav.backends.llamacpp.run import Run
 from openmav.backends.llamacpp.vocabulary import Vocabulary
+from openmav.backends.llamacpp.workers import workers_of
 from openmav.backends.loading import checkpoint
 from openmav.backends.loading.gguf_metadata import GgufHeader
 from openmav.backends.shared.edits import edits, refusal
@@ -36,7 +37,7 @@ def load(name: str, options: LoadOptions, progress: Progress | None = None) -> L
     if name == DEMO and options.dtype == "auto":  # a small cache, so that its numbers are those of transformers
         options = replace(options, dtype="float32")
     plain = amx.crashes(library, source.header)
-    weights = Weights(library, source.path, progress, layers, packed=not plain)
+    weights = Weights(library, source.path, progress, layers, packed=not plain, to=workers_of(library, options))
     return LlamaCppBackend(weights, source.header, checkpoint.short_name(name), options, (amx.NOTE,) if plain else ())
 
 
@@ -65,7 +66,7 @@ class LlamaCppBackend(OnRun):
             name=name,
             backend="llamacpp",
             dtype=weights.kind,
-            device="gpu" if weights.on_gpu else "cpu",
+            device=weights.device,
             layers=examined.layers,
             heads=heads,
             vocab=weights.vocabulary,

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from openmav.backends.base import Progress
 from openmav.backends.llamacpp.native import F16, F32, Native, unknown
 from openmav.backends.llamacpp.tap import Tap
+from openmav.backends.llamacpp.workers import Workers
 from openmav.errors import EngineError, LoadError, UsageError
 
 WORK = 3e10  # weights times tokens of one chunk of a prompt: about a second on two cores, so that stopping is never far away
@@ -29,8 +30,18 @@ CACHES = {"float16": F16, "float32": F32}
 class Weights:
     """A model in memory. `metadata` are the file's keys as text. `packed`: in the order that the kernels here like. Raises LoadError."""
 
-    def __init__(self, native: Native, path: Path, progress: Progress | None = None, gpu_layers: int = 0, *, packed: bool = True) -> None:
+    def __init__(
+        self,
+        native: Native,
+        path: Path,
+        progress: Progress | None = None,
+        gpu_layers: int = 0,
+        *,
+        packed: bool = True,
+        to: Workers | None = None,
+    ) -> None:
         self.native = native
+        self.workers = to
         self.path = path
         llama = native.llama
         error: list[BaseException] = []
@@ -48,7 +59,9 @@ class Weights:
         params.n_gpu_layers = gpu_layers
         if not packed:
             params.use_extra_bufts = False
-        self.on_gpu = gpu_layers != 0 and bool(llama.llama_supports_gpu_offload())
+        if to is not None:
+            to.into(params)
+        self.device = "rpc" if to is not None else "gpu" if gpu_layers != 0 and native.has_accelerator() else "cpu"
         callback = llama.llama_progress_callback(report)
         params.progress_callback = callback
         native.said.clear()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -10,6 +11,7 @@ from operator import mul
 from openmav.backends.llamacpp.native import Native, Tensor
 
 ALIASES = frozenset({"VIEW", "RESHAPE", "PERMUTE", "TRANSPOSE"})  # their memory is that of their source, and nothing is computed
+COPY = re.compile(r"[^#]+#(.*)#\d+")  # what llama.cpp calls a result's copy in the memory of the device that takes it
 
 
 @dataclass(frozen=True)
@@ -32,12 +34,17 @@ class Node:
 
 
 class Graph:
-    """The nodes that were asked about in one forward pass; their structs must still be there."""
+    """The nodes that were asked about in one forward pass; their structs must still be there.
+
+    Where a node takes the copy of a result of another device, the result itself stands among its sources.
+    """
 
     def __init__(self, native: Native, addresses: Sequence[int]) -> None:
-        self._native = native
+        self.native = native
         self.addresses = list(addresses)
         self._known: dict[int, Node] = {}
+        self._named: dict[str, list[Node]] = {}
+        self._copied: dict[int, int] = {}  # {address: the first node that takes it on another device}
         self.nodes = [self._read(address, index) for index, address in enumerate(self.addresses)]
 
     def _read(self, address: int, index: int) -> Node:
@@ -46,15 +53,31 @@ class Graph:
             index,
             address,
             tensor.name.decode("utf-8", "replace"),
-            self._native.op_name(tensor.op),
+            self.native.op_name(tensor.op),
             tensor.type,
             tuple(tensor.ne),
-            tuple(source for source in tensor.src if source),
+            tuple(self._origin(source, index) for source in tensor.src if source),
             tensor.view_src or 0,
             range(tensor.data or 0, (tensor.data or 0) + max(map(mul, tensor.ne, tensor.nb))),
         )
         self._known[address] = node
+        if index >= 0:
+            self._named.setdefault(node.name, []).append(node)
         return node
+
+    def _origin(self, address: int, index: int) -> int:
+        """The address of the result that this is a copy of; the same where it is none."""
+        if address in self._known or index < 0:
+            return address
+        tensor = Tensor.from_address(address)
+        copied = COPY.fullmatch(tensor.name.decode("utf-8", "replace"))
+        if copied is None or tensor.op:
+            return address
+        for node in reversed(self._named.get(copied[1], ())):
+            if (node.type, node.shape) == (tensor.type, tuple(tensor.ne)):
+                self._copied.setdefault(node.address, index)
+                return node.address
+        return address
 
     def at(self, address: int) -> Node:
         """The node or leaf there."""
@@ -88,12 +111,13 @@ class Graph:
     def is_host(self) -> bool:
         """Whether all results are in this process's own memory."""
         buffers = {Tensor.from_address(node.address).buffer for node in self.nodes} - {None}
-        return all(self._native.ggml.ggml_backend_buffer_is_host(buffer) for buffer in buffers)
+        return all(self.native.ggml.ggml_backend_buffer_is_host(buffer) for buffer in buffers)
 
     def last_read(self, node: Node) -> int:
         """The last index after which the node's numbers are certainly still there.
 
-        Until another result is written into its memory, where that is this process's own; else until its last consumer.
+        Until another result is written into its memory, where that is this process's own; else until its last consumer, or until it
+        is copied for another device.
         """
         if self.is_host:
             return self._kept_until(node)
@@ -105,6 +129,7 @@ class Graph:
                 if consumer.op in ALIASES:
                     seen.append(consumer.address)
                 last = max(last, consumer.index)
+        last = min([last, *(self._copied[address] for address in seen if address in self._copied)])
         return max(node.index, last - 1)
 
     def _kept_until(self, node: Node) -> int:

@@ -12,12 +12,14 @@ from openmav.backends.llamacpp import insides
 from openmav.backends.llamacpp.examined import Examined, apart
 from openmav.backends.llamacpp.graph import Graph
 from openmav.backends.llamacpp.head import LinearHead, LlamaHead, linear
-from openmav.backends.llamacpp.tail import Tail, UnreadableError, Weight
+from openmav.backends.llamacpp.native import Tensor
+from openmav.backends.llamacpp.tail import Tail, UnreadableError, Weight, on_cpu
 from openmav.backends.sites import HEAD_SITES
 
 LENS = 1e-4  # of the largest logit: the same operations, on one row or on several
 TOKENS = 64  # on which the directions are compared with the logits
 NORMED = "a norm or a factor stands between its neurons and the residual stream"
+ELSEWHERE = "the weights of its neurons are on another device"
 LINEAR_SITES = ("head.direction", "head.neurons")
 
 
@@ -85,10 +87,10 @@ def _follow(examined: Examined, graph: Graph) -> None:
         reason = examined.missing.get("mlp.hidden", {}).get(number) or examined.missing.get("head.neurons", {}).get(number)
         if reason is None:
             down, plain = insides.last_map(graph, layer)
-            if down is not None and plain:
+            if down is not None and plain and on_cpu(graph.native, Tensor.from_address(down)):
                 downs[number] = Weight(examined.head.tail.cpu, down)
                 continue
-            reason = NORMED
+            reason = ELSEWHERE if down is not None and plain else NORMED
         examined.lack(["head.neurons"], [number], reason)
     examined.head.downs = downs
 

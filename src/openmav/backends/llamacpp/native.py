@@ -21,7 +21,7 @@ from openmav.errors import LoadError, words_of
 DIMS, SOURCES, PARAMS, NAME = 4, 10, 64, 64
 F32, F16, I32 = 0, 1, 26
 OPS = 64  # the names of so many operations can be asked for without harm
-CPU_DEVICE = 0  # of ggml_backend_dev_type
+CPU_DEVICE, GPU_DEVICES = 0, (1, 2)  # of ggml_backend_dev_type
 TESTED = ("0.3.30", "0.3.36")  # the oldest version of llama-cpp-python that may work, and the newest that was tested
 INSTALL = "pip install 'openmav[llamacpp]', or add --backend transformers"
 _log = logging.getLogger(__name__)
@@ -83,6 +83,12 @@ _FUNCTIONS: dict[str, tuple[Any, tuple[Any, ...]]] = {  # of ggml: what it retur
     "ggml_backend_buffer_get_type": (_P, (_P,)),
     "ggml_backend_buft_get_device": (_P, (_P,)),
     "ggml_backend_dev_type": (ctypes.c_int, (_P,)),
+    "ggml_backend_dev_by_type": (_P, (ctypes.c_int,)),
+    "ggml_backend_dev_buffer_type": (_P, (_P,)),
+    "ggml_backend_reg_by_name": (_P, (ctypes.c_char_p,)),
+    "ggml_backend_reg_dev_count": (_SIZE, (_P,)),
+    "ggml_backend_reg_dev_get": (_P, (_P, _SIZE)),
+    "ggml_set_abort_callback": (_P, (_P,)),
     "ggml_backend_buft_name": (ctypes.c_char_p, (_P,)),
     "ggml_backend_alloc_ctx_tensors_from_buft": (_P, (_P, _P)),
     "ggml_backend_get_default_buffer_type": (_P, (_P,)),
@@ -124,6 +130,13 @@ class Native:
     def type_name(self, kind: int) -> str:
         name: str = self.ggml.ggml_type_name(kind).decode()
         return name
+
+    def has_accelerator(self) -> bool:
+        """Whether it has one here; a build with RPC says so of any machine, since a worker may have one."""
+        llama = self.llama
+        if not llama.llama_supports_rpc():
+            return bool(llama.llama_supports_gpu_offload())
+        return any(self.ggml.ggml_backend_dev_by_type(kind) for kind in GPU_DEVICES)
 
     def scheduler(self, context: Any) -> int | None:
         """The address of a context's scheduler, which asks at each node; None where llama.cpp's library does not give it.
@@ -222,7 +235,9 @@ def gpu_layers(native: Native, options: LoadOptions) -> int:
         raise LoadError(f"llama.cpp runs on the accelerator that it was built for; leave out --device {device}, or say --gpu-layers")
     if layers and device == "cpu":
         raise LoadError("--device cpu and --gpu-layers exclude each other; leave one out")
-    if layers and not native.llama.llama_supports_gpu_offload():
+    if options.rpc:
+        return -1 if layers is None else layers
+    if layers and not native.has_accelerator():
         raise LoadError("this llama-cpp-python was built without an accelerator; leave out --gpu-layers, or build it anew for one")
     return 0 if device == "cpu" else -1 if layers is None else layers
 

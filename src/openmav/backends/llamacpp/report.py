@@ -28,6 +28,8 @@ def describe(examined: Examined) -> list[tuple[str, str]]:
         ),
         ("taking tokens back", CUT if examined.cuts else AGAIN),
     ]
+    if weights.workers is not None:
+        lines.append(("workers", ", ".join(weights.workers.names)))
     if parts is None:
         return lines
     kinds: dict[str, list[int]] = {}

@@ -185,7 +185,7 @@ class Step:
         return np.frombuffer(self.params, dtype=np.float32)
 
 
-def _on_cpu(native: Native, tensor: Tensor) -> bool:
+def on_cpu(native: Native, tensor: Tensor) -> bool:
     """Whether the CPU can compute with it, in whatever order its numbers are."""
     if is_host(native, tensor):
         return True
@@ -205,7 +205,7 @@ def _step(native: Native, graph: Graph, node: Node) -> Step:
             columns_in = source.shape[0]
         elif not source.name.endswith(WEIGHTS):
             raise UnreadableError(f"an input of the graph ({source.name}) has a part in the logits")
-        elif not _on_cpu(native, Tensor.from_address(source.address)):
+        elif not on_cpu(native, Tensor.from_address(source.address)):
             raise UnreadableError("the weights of the head are on another device")
         else:
             sources.append(source.address)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 from pathlib import Path
 
+from openmav.backends.base import LoadOptions
 from openmav.backends.loading.checkpoint import SPLIT
 from openmav.errors import LoadError
 from openmav.settings import AUTO, DEMO
@@ -39,7 +40,9 @@ def names_gguf(model: str) -> bool:
     return len(ggufs) == 1 and "config.json" not in files
 
 
-def refuse_gpu_layers(backend: str, layers: int | None) -> None:
-    """Raises LoadError where layers for an accelerator are given to a backend that places a model in another way."""
-    if layers is not None:
+def refuse_placement(backend: str, options: LoadOptions) -> None:
+    """Raises LoadError where layers for an accelerator or workers are given to a backend that places a model in another way."""
+    if options.rpc:
+        raise LoadError(f"--rpc is for --backend llamacpp, and {backend} runs this model; leave it out, or name a GGUF file")
+    if options.gpu_layers is not None:
         raise LoadError(f"--gpu-layers is for --backend llamacpp, and {backend} runs this model; say --device instead, or leave it out")

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from openmav.backends.attribution import methods
 from openmav.backends.base import Frame, LoadOptions, Progress, TokenBytes
-from openmav.backends.loading.choice import refuse_gpu_layers
+from openmav.backends.loading.choice import refuse_placement
 from openmav.backends.shared.edits import Edit, edits, need_range, refusal
 from openmav.backends.sites import EDITABLE, Site
 from openmav.backends.toy.head import ToyHead
@@ -33,7 +33,7 @@ def load(name: str, options: LoadOptions, progress: Progress | None = None) -> T
     """A Toy with the switches of its name. Raises LoadError for a switch that does not exist."""
     if options.device not in ("auto", "cpu") or options.dtype not in ("auto", "float32"):
         raise LoadError("the toy backend runs on the CPU in float32 only; leave out --device and --dtype")
-    refuse_gpu_layers("toy", options.gpu_layers)
+    refuse_placement("toy", options)
     switches: dict[str, float] = {}
     for key, value in parse_qsl(name.partition("?")[2]):
         try:

@@ -10,6 +10,7 @@ from openmav.cli.options.values import RunsModelOptions
 from openmav.errors import UsageError
 from openmav.plugins import registry
 from openmav.settings import AUTO, Settings
+from openmav.settings.workers import parse_workers
 
 LONGEST = 100_000_000  # bytes of a prompt or a schema; a device has no end
 
@@ -31,6 +32,7 @@ def model_settings(options: RunsModelOptions) -> Settings:
         dtype=options.dtype,
         threads=options.threads,
         gpu_layers=options.gpu_layers,
+        rpc=parse_workers(options.rpc),
         trust_remote_code=options.trust_remote_code,
         chat=options.chat_template or options.chat,
         load_timeout=options.load_timeout,

@@ -31,6 +31,12 @@ LOADING = (
         otherwise="all that it has room for",
         metavar="N",
     ),
+    flag(
+        MODEL,
+        "--rpc",
+        "RPC workers to which llama.cpp gives the layers; nothing protects them or the text: trusted networks only.",
+        metavar="HOST:PORT,...",
+    ),
     flag(MODEL, "--trust-remote-code", "Run code that comes with the model.", is_flag=True),
     flag(
         MODEL,

@@ -21,6 +21,7 @@ class LoadingOptions:
     dtype: str
     threads: int | None
     gpu_layers: int | None
+    rpc: str | None
     trust_remote_code: bool
     load_timeout: float
 
@@ -133,6 +134,7 @@ class CompareOptions(InterventionFlags):
     dtype: tuple[str, ...]
     threads: int | None
     gpu_layers: int | None
+    rpc: str | None
     trust_remote_code: bool
     load_timeout: float
     prompt: tuple[str, ...]

@@ -32,7 +32,7 @@ def load(name: str, options: LoadOptions, progress: Progress | None) -> tuple[Pr
 
     Raises LoadError.
     """
-    choice.refuse_gpu_layers("transformers", options.gpu_layers)
+    choice.refuse_placement("transformers", options)
     on_progress = progress or (lambda _text, _share: None)
     device = placement.pick_device(options.device)
     source = checkpoint.find(name)
