@@ -13,7 +13,7 @@ what is normal), `data(view)` and `render(data, box)`. It may have:
     BESIDE = 40                     it stands beside the text where it has so many cells there, frame included, else below
     FOOT = 4                        rows of a layer panel below its layers
     MORE = 16                       rows beyond those that it can draw something in, where no text takes them
-    candidates(view, width, height) -> int  how many candidates it has room for; where a run keeps fewer, more are computed
+    candidates(view, width, height) -> int  how many candidates mav's own lists have room for
     heading(data, box) -> str       a title that depends on what is shown
     note(data, box) -> str          a line for the lower edge of the frame; parts are separated by " · "
     legend(data, box) -> Line       what the colours mean, for the right end of the frame's upper edge

@@ -163,8 +163,7 @@ class MavApp(App[None]):
         self.guard.catch_signals()
         self.guard.leave_nothing_behind()
         catch_stops(self)
-        if self.shows_one_panel(0):
-            self.controllers.layouts.lead()
+        self.controllers.layouts.lead(self.shows_one_panel(0))
         self.measures.update()
         self.tick()
         self.set_interval(TICK, self.tick)
@@ -275,8 +274,7 @@ class MavApp(App[None]):
 
     def on_clicked(self, message: Clicked) -> None:
         self.panels.click(message.name, message.x, message.y)
-        starter = self.view.starter
-        if starter:
+        if starter := self.view.starter:
             self.context.view = replace(self.view, starter="")
             self.controllers.interventions.add(starter)
 

@@ -33,13 +33,12 @@ class LayoutsController:
         self._context.note = ""
         alone = len(self._panels.places) == 1 < len(self._panels.modules) and not self._panels.maximised
         self._panels.show(panels, kinds, name, rearranged=False)
-        if alone:
-            self.lead()
+        self.lead(alone)
 
-    def lead(self) -> None:
-        """Where there is room for one panel, it is the one that the shown layout is for."""
+    def lead(self, alone: bool) -> None:
+        """Where there is room for one panel alone, it is the one that the shown layout is for."""
         panels = self._panels.modules
-        if (lead := LEADS.get(self._context.view.layout, next(iter(panels)))) in panels:
+        if alone and (lead := LEADS.get(self._context.view.layout, next(iter(panels)))) in panels:
             self._panels.focus(lead)
 
     def show_number(self, number: int) -> None:

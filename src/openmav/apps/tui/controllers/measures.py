@@ -11,6 +11,7 @@ from openmav.protocol.commands import Want
 from openmav.record import lacking
 
 CANDIDATES_PANEL, MANY = "top_predictions", 200  # maximised, it asks for so many candidates
+LISTS = (CANDIDATES_PANEL, "token_card")  # mav's own panels that say how many candidates they have room for
 TALL = 20  # rows: where it is higher than a run's candidates, it asks for as many as fill it, in whole times of this
 
 
@@ -42,7 +43,7 @@ class MeasureRequests:
         view, rows = self._context.view, 0
         for name, module in self.panels.modules.items():
             place = self.panels.places.get(name)
-            if place is None or not hasattr(module, "candidates"):
+            if place is None or name not in LISTS:
                 continue
             if place.maximised and name == CANDIDATES_PANEL:
                 return MANY
