@@ -126,22 +126,23 @@ def test_a_signal_leaves_the_terminal_as_it_was_at_every_stage(name: str, tmp_pa
             app.close()
 
 
-def held_up(tmp_path: Path) -> App:
-    """Running, in a terminal that has room for nothing more."""
-    app = App(STAGES["running"], tmp_path)
-    app.bring_to(STAGES["running"])
+def held_up(*apps: App) -> None:
+    """Brings them to run, each in a terminal that has room for nothing more."""
+    for app in apps:
+        app.bring_to(STAGES["running"])
     end = time.monotonic() + 60
-    while select.select([], [app.theirs], [], 0.0)[1]:
-        assert time.monotonic() < end
-        time.sleep(0.05)
+    for app in apps:
+        while select.select([], [app.theirs], [], 0.0)[1]:
+            assert time.monotonic() < end
+            time.sleep(0.05)
     time.sleep(1.0)  # the app draws ten times a second, and thirty drawings wait before it waits itself
-    return app
 
 
 @pytest.mark.slow
 def test_a_signal_ends_it_in_a_terminal_that_takes_no_output(tmp_path: Path) -> None:
-    apps = {number: held_up(tmp_path) for number in SIGNALS}
+    apps = {number: App(STAGES["running"], tmp_path) for number in SIGNALS}
     try:
+        held_up(*apps.values())
         for number, app in apps.items():
             app.process.send_signal(number)
         for number, app in apps.items():
@@ -154,8 +155,9 @@ def test_a_signal_ends_it_in_a_terminal_that_takes_no_output(tmp_path: Path) -> 
 
 @pytest.mark.slow
 def test_it_ends_where_such_a_terminal_is_closed(tmp_path: Path) -> None:
-    app = held_up(tmp_path)
+    app = App(STAGES["running"], tmp_path)
     try:
+        held_up(app)
         os.close(app.theirs)
         os.close(app.ours)
         app.process.send_signal(signal.SIGCONT)  # comes with SIGHUP where a session's terminal goes, and may be answered first

@@ -17,6 +17,7 @@ from textual.app import App
 from openmav.system.terminal_state import TerminalState
 
 EMPTY = "\x1b[0m\x1b[H\x1b[J"
+EXIT = os._exit  # not the one that names a panel
 GRACE = 1.0  # seconds that the app has to leave the terminal as it was; a terminal that is gone would hold it for ever
 
 
@@ -48,7 +49,7 @@ class TerminalGuard:
         self._close()
         if self.terminal is not None:
             self.terminal.restore()
-        os._exit(128 + number)
+        EXIT(128 + number)
 
     def leave_if_orphaned(self) -> None:
         """Quits if the terminal has gone without a signal, as when mav is not the leader of its session."""
