@@ -84,6 +84,20 @@ class TerminalState:
             finally:
                 os.close(descriptor)
 
+    def put_back(self) -> None:
+        """The line discipline as it was, where an app has left another: one that was stopped while it took the terminal may have."""
+        if self.attributes is None:
+            return
+        import termios
+
+        with contextlib.suppress(OSError, termios.error):
+            descriptor = os.open(self.device, os.O_RDWR | os.O_NOCTTY)
+            try:
+                if termios.tcgetattr(descriptor) != self.attributes and not _in_background(descriptor):
+                    _set_attributes(descriptor, self.attributes)
+            finally:
+                os.close(descriptor)
+
     def restore(self, message: str = "") -> None:
         """Restore it, from any process or thread; waits no longer than PATIENCE for its output to go, and not where it is closed."""
         with contextlib.suppress(OSError, ValueError):
@@ -94,6 +108,14 @@ class TerminalState:
                 _write(descriptor, LEAVE + (f"{message}\r\n" if message else ""))
             finally:
                 os.close(descriptor)
+
+
+def _in_background(descriptor: int) -> bool:
+    """Whether the terminal is a shell's at the moment, which may not be changed under it."""
+    try:
+        return os.tcgetpgrp(descriptor) != os.getpgrp()
+    except OSError:  # it is no session's of this process
+        return False
 
 
 def _console_keys(seconds: float) -> bytes:

@@ -56,7 +56,11 @@ def run(source: Source, options: AppOptions, tour: int = 0) -> Snapshot:
                 terminal.restore(f"mav: the panel '{neutral(panel)}' ended the program (os._exit)" if panel else "")
 
         with naming(getattr(source, "name_panel", None)), leaving_in_order(leave), interrupt_as_before():
-            app.run()
+            try:
+                app.run()
+            finally:
+                if terminal is not None:
+                    terminal.put_back()
     if app.guard.killed_by is not None:
         raise SystemExit(128 + app.guard.killed_by)
     if app._exception is not None:  # Textual keeps it and ends the app; who called must not take that for a normal end
