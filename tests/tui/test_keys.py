@@ -17,8 +17,8 @@ from openmav.apps.tui import keys as table
 from openmav.apps.tui.app import Controllers, MavApp
 from openmav.apps.tui.textual_bindings import bindings
 from openmav.apps.tui.tour.app import TourApp
+from openmav.apps.tui.tour.steps import TOUR_STEPS
 from openmav.cli.config_file.read import read_config
-from openmav.cli.tour import PANELS
 from openmav.errors import UsageError
 from openmav.view.options import AppOptions
 
@@ -105,7 +105,7 @@ async def test_a_key_under_an_older_name_does_it() -> None:
 
 
 async def test_the_tours_keys_are_rows_too() -> None:
-    app = TourApp(ScriptedSource((), make_info(6, 8)), AppOptions(panels=PANELS, keys={"next": "c"}))
+    app = TourApp(ScriptedSource((), make_info(6, 8)), AppOptions(panels=TOUR_STEPS[0].panels, keys={"next": "c"}))
     async with app.run_test(size=HOME) as pilot:
         await pilot.pause()
         assert {row.id: app.view.options.keys[row.id] for row in table.TOUR_KEYS} == {"tour_next": "f8", "tour_previous": "z"}
