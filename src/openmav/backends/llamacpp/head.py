@@ -19,6 +19,7 @@ from openmav.backends.llamacpp.native import Native
 from openmav.backends.llamacpp.native import Tensor as Struct
 from openmav.backends.llamacpp.tail import Step, Tail, UnreadableError, Weight
 from openmav.backends.llamacpp.tap import is_host
+from openmav.backends.shared import linear_logits
 from openmav.backends.shared.array_frame import as_tensor
 from openmav.backends.shared.neuron_effects import NeuronEffects
 
@@ -39,26 +40,28 @@ class LinearHead:
     factor: float
     cap: float | None
 
-    def centre(self, x: NDArray) -> NDArray:
-        return x - x.mean(-1, keepdims=True) if self.norm == "NORM" else x
+    @property
+    def centred(self) -> bool:
+        return self.norm == "NORM"
 
     def scale(self, x: NDArray[np.float32]) -> float:
         """s(x)."""
         if not self.norm:
             return 1.0
-        return float(1.0 / np.sqrt(np.mean(np.square(self.centre(x.astype(np.float64)))) + self.eps))
+        return linear_logits.inverse_size(x, self.eps, self.centred)
 
     def weighted(self, rows: NDArray[np.float32]) -> NDArray[np.float32]:
         return rows if self.weight is None else rows * self.weight
 
     def directions(self, x: NDArray[np.float32], token_ids: Sequence[int], logits: NDArray[np.float32]) -> Directions:
         """See backends.base.Head; all of it arrays."""
-        rows: Any = np.float32(self.factor) * self.rows.look_up(token_ids)
-        vectors: Any = np.float32(self.scale(x)) * self.centre(self.weighted(rows))
-        constants: Any = np.zeros(len(token_ids), dtype=np.float32) if self.shift is None else rows @ self.shift
-        if self.bias is not None:
-            constants = constants + np.float32(self.factor) * self.bias[list(token_ids)]
-        own: Any = logits[list(token_ids)]
+        ids, rows = list(token_ids), self.rows.look_up(token_ids)
+        bias = None if self.bias is None else self.bias[ids]
+        lines: Any = linear_logits.directions(
+            rows, self.weight, self.shift, bias, factor=self.factor, scale=self.scale(x), centred=self.centred
+        )
+        vectors, constants = lines
+        own: Any = logits[ids]
         return Directions(vectors, constants, own if self.cap is None else vectors @ x + constants)
 
 
@@ -145,7 +148,7 @@ class LlamaHead:
         units = np.zeros((len(ids), down.columns), dtype=np.float32)
         units[np.arange(len(ids)), list(ids)] = UNIT
         written = down.times(units) / np.float32(UNIT)
-        x = self.linear.weighted(self.linear.centre(written)).astype(np.float32)
+        x = self.linear.weighted(linear_logits.centre(written) if self.linear.centred else written).astype(np.float32)
         product: NDArray[np.float32] = np.float32(self.linear.factor) * self.linear.matrix.times(x)
         return product
 

@@ -92,14 +92,14 @@ def entropy(progress: Progress) -> str:
     steps = progress.looked_at
     sure, unsure = steps[0], steps[-1]
     if sure is unsure:
-        return f"Here the entropy was {_die(sure.entropy)}."
+        return f"Here the entropy was {_choices(sure.entropy)}."
     return (
-        f"{quoted(sure.token)} was the surest choice that you saw: {_die(sure.entropy)}. {quoted(unsure.token)} was the least sure:"
-        f" {_die(unsure.entropy)}. One long bar is a low entropy, many short ones are a high one."
+        f"{quoted(sure.token)} was the surest choice that you saw: {_choices(sure.entropy)}. {quoted(unsure.token)} was the least sure:"
+        f" {_choices(unsure.entropy)}. One long bar is a low entropy, many short ones are a high one."
     )
 
 
-def _die(nats: float) -> str:
+def _choices(nats: float) -> str:
     """An entropy, and how many equally likely tokens have it."""
     choices = math.exp(nats) if nats < 50 else math.inf
     return f"{number_text(nats, 2)} nats, as between {number_text(choices, 0 if choices >= 20 else 1)} equally likely tokens"

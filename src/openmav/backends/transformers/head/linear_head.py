@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from openmav.backends.base import Directions
+from openmav.backends.shared import linear_logits
 
 SAMPLE = 512  # tokens on which the head is checked
 EXACT = 1e-4
@@ -56,13 +57,17 @@ class FrozenNorm:
     def scale(self, x: Tensor) -> float:
         """s(x); the last one is cached, since several measures use it."""
         if not (self._last and self._last[0][0] is x):
-            self._last[:] = [(x, self.measured(x) if self.eps is None else self.unit * inverse_size(_array(x), self.eps, self.centred))]
+            self._last[:] = [(x, self.measured(x) if self.eps is None else self.computed(x, self.eps))]
         return self._last[0][1]
 
     def measured(self, x: Tensor) -> float:
         """s(x), from the module's output at x."""
         output, plain = self.module(x[None])[0] - self.shift, self.weight * self.centre(x)
         return float((output @ plain) / (plain @ plain))
+
+    def computed(self, x: Tensor, eps: float) -> float:
+        """s(x), from its formula."""
+        return self.unit * linear_logits.inverse_size(_array(x), eps, self.centred)
 
     def error(self, x: Tensor) -> float:
         """How far the formula is from the module's output at x, relative."""
@@ -82,17 +87,14 @@ class LinearHead:
     cap: float | None
 
     def directions(self, residual: Tensor, token_ids: Sequence[int], logits: Tensor) -> Directions:
-        """See backends.base.Head; fp32, on the device of the residual. Few numbers, so numpy computes them: a call costs it less."""
-        ids, x = torch.tensor(token_ids), residual.float()
+        """See backends.base.Head; fp32, on the device of the residual."""
+        ids, x, norm = torch.tensor(token_ids), residual.float(), self.norm
         with torch.inference_mode():
-            scale = np.float32(self.norm.scale(x.to(self.norm.weight.device)))
-            rows = np.float32(self.factor) * _array(self.rows[ids.to(self.rows.device)])  # [tokens, width]
+            scale = norm.scale(x.to(norm.weight.device))
+            rows = _array(self.rows[ids.to(self.rows.device)])  # [tokens, width]
             own = _array(logits[ids.to(logits.device)])
-            bias = None if self.bias is None else np.float32(self.factor) * _array(self.bias[ids.to(self.bias.device)])
-        weight, shift = self.norm.arrays
-        weighted = rows * weight
-        vectors = scale * (weighted - weighted.mean(-1, keepdims=True) if self.norm.centred else weighted)
-        constants = rows @ shift if bias is None else rows @ shift + bias
+            bias = None if self.bias is None else _array(self.bias[ids.to(self.bias.device)])
+        vectors, constants = linear_logits.directions(rows, *norm.arrays, bias, factor=self.factor, scale=scale, centred=norm.centred)
         if self.cap is not None:
             own = vectors @ _array(x) + constants
         on = residual.device
@@ -166,18 +168,11 @@ def _freeze(norm: nn.Module | None, states: Tensor) -> FrozenNorm:
 def _with_formula(norm: FrozenNorm, probe: Tensor, states: Tensor) -> FrozenNorm:
     """The norm with the formula of its scale where that gives what its module gives: a module's call is most of a direction's time."""
     for eps in sorted({value for name, value in vars(norm.module).items() if "eps" in name and isinstance(value, float)}):
-        unit = 1.0 / inverse_size(_array(probe), eps, norm.centred)
+        unit = 1.0 / linear_logits.inverse_size(_array(probe), eps, norm.centred)
         fitted = replace(norm, eps=eps, unit=unit, _last=[])
         if all(abs(fitted.scale(x) / norm.measured(x) - 1) <= SAME for x in states):
             return fitted
     return norm
-
-
-def inverse_size(x: NDArray[np.float32], eps: float, centred: bool) -> float:
-    """1 / sqrt(mean((C x)^2) + eps), in fp64."""
-    wide = x.astype(np.float64)
-    wide = wide - wide.mean() if centred else wide
-    return float(1.0 / math.sqrt(wide @ wide / len(wide) + eps))
 
 
 def _in_fp32(norm: nn.Module, device: torch.device) -> nn.Module:
