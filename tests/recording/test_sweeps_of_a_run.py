@@ -92,6 +92,21 @@ def test_a_recording_that_begins_late_has_the_sweeps_before_it(run, tmp_path):
     session.close()
 
 
+def test_a_branch_with_another_name_keeps_its_sweeps(tmp_path):
+    session = toy()
+    made(session, 4)
+    recorder = Recorder(tmp_path / "run.mav", session.settings)
+    whole, other = numbered(session, 1, 1)[-1], numbered(session, 2, 2, what="mlp")[-1]
+    recorder.update(replace(snapshot(session), sweep=other, sweeps=(whole,)))
+    session.rename("main", "first words")
+    recorder.update(replace(snapshot(session), sweep=other))  # the engine has let go of the first
+    recorder.close()
+    session.close()
+    with Recording(tmp_path / "run.mav") as recording:
+        assert [one.branch for one in read_sweeps(recording, recording.info)] == ["first words", "first words"]
+        assert all(check.good for check in checks(recording))
+
+
 def test_json_lines_and_recover_keep_them(run, tmp_path):
     path, _ = run
     with Recording(path) as recording, open(tmp_path / "run.jsonl", "wb") as out:

@@ -29,6 +29,7 @@ from openmav.protocol.commands import (
     Intervene,
     Pause,
     PreviewSampling,
+    Rename,
     Resume,
     SetSampling,
     SweepSites,
@@ -226,6 +227,8 @@ def test_a_sweep_fills_its_map_and_another_command_stops_it(engine) -> None:
     assert [a.token_id for a in stopped.steps] == [b.token_id for b in before.steps]
     assert "no token 9" in obey(engine, SweepSites(9, "main")).notice
     assert "nothing was done" in obey(engine, SweepSites(1, "elsewhere")).notice
+    renamed = obey(engine, Rename("main", "first words"))
+    assert [one.branch for one in (*renamed.sweeps, renamed.sweep)] == ["first words", "first words"]
     assert len(obey(engine, Advance(1)).steps) == 4
 
 

@@ -106,4 +106,10 @@ class Reporter:
         self.send(BranchLeft(replace(branch, steps=tuple(map(without_large, branch.steps[shared:]))), shared))
 
     def renamed(self, old: str, new: str) -> None:
+        """The branch, and the sweeps that are of its tokens."""
         self.send(BranchRenamed(old, new))
+        last, before = self.state.sweep, self.state.sweeps
+        if any(one.branch == old for one in (*before, *([] if last is None else [last]))):
+            before = tuple(replace(one, branch=new) if one.branch == old else one for one in before)
+            last = replace(last, branch=new) if last is not None and last.branch == old else last
+            self.change(replace(self.state, sweep=last, sweeps=before))

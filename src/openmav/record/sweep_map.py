@@ -32,7 +32,7 @@ class SweepMap:
     stopped: bool = False  # by the user, before all were done
     what: Swept = "heads"
     how: How = "zero"  # what a site adds instead
-    branch: str = ""  # that the token is of, as it was named then
+    branch: str = ""  # that the token is of
     number: int = 0  # 1 is the first sweep of a run
 
     @property

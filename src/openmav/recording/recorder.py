@@ -14,7 +14,7 @@ from openmav.protocol.snapshot import RunState, Snapshot
 from openmav.record import Branch, ModelInfo, Prompt, Step
 from openmav.record.sweep_map import SweepMap
 from openmav.recording.facts import model_content
-from openmav.recording.run_sweeps import new_sweeps
+from openmav.recording.run_sweeps import new_sweeps, renamed_sweeps
 from openmav.recording.sqlite_writer import RecordingError, Writer
 from openmav.settings import Settings
 from openmav.version import __version__
@@ -152,6 +152,7 @@ class Recorder:
             old, name = gone[0], new[0]
             self.writer.rename_branch(self._ids[old], name)
             self._ids[name], self._steps[name] = self._ids.pop(old), self._steps.pop(old)
+            self.writer.set_meta(renamed_sweeps(self._sweeps, old, name))
 
 
 def _only_less(step: Step, old: Step) -> bool:

@@ -39,6 +39,13 @@ def new_sweeps(state: RunState, written: dict[int, SweepMap]) -> dict[str, Any]:
     return entries
 
 
+def renamed_sweeps(written: dict[int, SweepMap], old: str, name: str) -> dict[str, Any]:
+    """The entries of `meta` of all that are of a branch which has another name now; `written` has them so, too."""
+    mine = {number: replace(sweep, branch=name) for number, sweep in written.items() if sweep.branch == old}
+    written.update(mine)
+    return {NAME.format(number): content_of(sweep) for number, sweep in mine.items()}
+
+
 def content_of(sweep: SweepMap) -> dict[str, Any]:
     """Plain values: its facts, and [layer, head, change in logits] of each site that is known; null for a change that is not finite."""
     effects = [[int(layer), int(column), float(sweep.changes[layer, column])] for layer, column in np.argwhere(sweep.known)]
