@@ -31,7 +31,12 @@ def text(shown: View, width: int = 100, height: int = 24) -> str:
 
 
 def test_one_way_says_how_to_make_another() -> None:
-    assert "One branch so far" in text(replace(view(), branches={}))
+    alone = replace(view(), branches={})
+    assert "One branch so far" in text(alone)
+    keys = [line.split("  ")[0].strip() for line in text(alone, 60, 8).splitlines() if line.startswith(("b ", "down", "w ", "e "))]
+    assert keys == ["down, enter", "w", "b", "e"], "one key a line"
+    short = text(alone, 36, 6)
+    assert all(f"· {key}:" in " ".join(short.split()) for key in ("w", "b")), "where they don't fit, one after the other"
 
 
 def test_the_tree_names_where_each_left_and_how_long_it_is() -> None:

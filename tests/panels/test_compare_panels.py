@@ -11,7 +11,8 @@ from drawing import draw, make_view, note, panel, without_colour
 
 from fakes import make_info, make_step, with_values
 from openmav import panels
-from openmav.paint import line_text
+from openmav.paint import line_text, line_width
+from openmav.paint.theme import SHADES
 from openmav.panels.widgets.layers_apart import amount, is_plain
 from openmav.record.comparison import COMPARISON, Comparison, divergence_of, first_parting, flips, parting_of
 from openmav.view import View
@@ -121,8 +122,26 @@ def test_the_map_marks_the_first_place_where_they_part() -> None:
     rows = [line_text(line) for line in panel("compare_map").render(here, 60, 5)]
     assert ["◆" in row for row in rows] == [False, False, True, False, False]
     assert "◆ first at token 1, layer 1, attention" in note("compare_map", here, 60, 5)
-    assert line_text(panel("compare_map").legend(here, 60)).startswith("1.0e-06")
+    assert line_text(panel("compare_map").legend(here, 60)).startswith("≤1.0e-06")
     assert "v: attention" in note("compare_map", here, 60, 5)
+
+
+@pytest.mark.parametrize("theme", ["mono", "dark", "light"])
+def test_what_rounding_explains_is_told_from_the_least_difference_and_that_from_the_largest(theme: str) -> None:
+    here = replace(view(), theme=theme, layer=0)
+    lines = panel("compare_map").render(here, 60, 5)[:4]
+    cells = [cell for line in lines for cell in line]
+    shades, grounds = {*"".join(cell.text for cell in cells)} & {*SHADES}, {cell.style.bgcolor for cell in cells if cell.style} - {None}
+    looks = shades if theme == "mono" else grounds
+    assert len(looks) >= 4, "nothing, 0.005, 0.1 and 0.6 are not one shade"
+    assert line_text(panel("compare_map").legend(here, 60)).split()[-4:] == ["6.0e-01", "of", "‖A‖,", "log"]
+
+
+@pytest.mark.parametrize("width", [34, 36, 50, 60])
+def test_the_map_has_its_legend_beside_its_heading(width: int) -> None:
+    shown = panels.draw(panel("compare_map").module, view(), width, 5, width)
+    assert shown.legend is not None
+    assert len(shown.title) + 2 + line_width(shown.legend) + 2 < width, "as the frame, which is four cells wider, asks for"
 
 
 @pytest.mark.parametrize("name", ["compare_text", "compare_candidates", "compare_layers", "compare_map"])

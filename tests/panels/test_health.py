@@ -52,7 +52,11 @@ def test_below_the_checks_each_layer_says_what_it_adds_and_how_much_looks_at_the
         assert numbers[0] == layer
         assert numbers[1] == pytest.approx(100 * max(norms[:2]) / norms[2], abs=0.051)
         assert numbers[2] == pytest.approx(100 * shares[layer].mean(), abs=0.051)
-    assert len(draw("health", view, 90, 10 + 2 + 5)) == 10, "no row for each layer"
+    brief = draw("health", view, 90, 10 + 2 + 5)
+    assert len(brief) == 10 + 3, "no row for each layer"
+    means = shares.mean(axis=1)
+    assert brief[12].strip() == f"looks at the first token: {means[0]:.1%} in layer 0 to {means[5]:.1%} in layer 5".replace("%", " %")
+    assert len(draw("health", view, 90, 10 + 2)) == 10, "nor for the least and the most"
 
 
 def test_the_number_of_a_sink_is_the_mean_share() -> None:
@@ -144,7 +148,7 @@ def test_where_not_all_fit_what_is_wrong_comes_first() -> None:
 
 
 def test_the_limits_stand_in_the_help() -> None:
-    for number in (f"{health.SINK:.2f}", f"{health.DEAD:.0%}", f"limit {health.LOOP}", f"{health.REPEATED:.2f}"):
+    for number in (f"{health.SINK:.2f}", f"{100 * health.DEAD:.0f} %", f"limit {health.LOOP}", f"{health.REPEATED:.2f}"):
         assert number in panel("health").HELP
 
 

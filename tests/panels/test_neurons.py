@@ -54,6 +54,24 @@ def test_a_token_that_does_not_fit_is_cut_and_not_left_out() -> None:
     assert all(row.rstrip().endswith("…") for row in rows if "▲" in row or "▼" in row)
 
 
+@pytest.mark.parametrize(("way", "said"), [(0, "▲ none: every logit falls"), (1, "▼ none: every logit rises")])
+def test_a_neuron_that_moves_every_token_one_way_says_so(way: int, said: str) -> None:
+    step = whole_step(0, INFO)
+    ids = step.values["neuron_tokens.token_ids"].copy()
+    ids[3, 0, way] = -1
+    one = replace(make_view([with_values(step, **{"neuron_tokens.token_ids": ids.copy()})], INFO), layer=3)
+    assert [said in row for row in draw("neurons", one, 140, 8)] == [True] + [False] * 7
+    ids[3, 0] = -1
+    neither = replace(make_view([with_values(step, **{"neuron_tokens.token_ids": ids})], INFO), layer=3)
+    assert re.search(r"▲ none +▼ none", draw("neurons", neither, 140, 8)[0]), "it adds nothing"
+
+
+def test_numbers_of_a_narrow_panel_stand_below_each_other() -> None:
+    rows = draw("neurons", view_of(), 76, 8)
+    assert len({row.index("▼") for row in rows}) == 1
+    assert len({re.search(r"▲ \S+ +[+-][\d.]+", row).end() for row in rows}) == 1  # type: ignore[union-attr]
+
+
 def test_another_layer_has_its_own() -> None:
     assert draw("neurons", view_of(1), 140, 8) != draw("neurons", view_of(2), 140, 8)
 

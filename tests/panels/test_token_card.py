@@ -53,7 +53,7 @@ def test_every_number_is_the_steps_own_to_the_digits_shown() -> None:
         assert abs(p - math.exp(step.logprob) * 100) <= 0.05 + 1e-9
         assert float(shown["surprisal"].removesuffix(" nats")) == round(-step.logprob, 2)
         assert float(shown["entropy"].removesuffix(" nats")) == round(step.entropy, 2)
-        assert shown["rank"] == f"{step.index * 7} of {INFO.vocab}"
+        assert shown["rank"] == f"{step.index * 7} of {INFO.vocab:,}"
         assert shown["id"] == str(step.token_id)
         assert shown["place"] == f"token {step.index} · position {step.position}"
         assert shown["time"] == "44.5 ms · model 43.0 · capture 1.0 · sampling 0.5"
@@ -192,6 +192,8 @@ def test_a_click_selects_a_candidate_or_a_layer() -> None:
 
 def test_each_layer_has_a_row_where_there_is_room() -> None:
     rows = lens_part(lens_view([1, 3, 2, 3, 3]))
+    candidate = next(row for row in draw("token_card", lens_view([1, 3, 2, 3, 3]), 60, 60) if row.startswith("●"))
+    assert {row.index(" %") for row in rows[1:]} == {candidate.index(" %")}, "both columns of numbers stand below each other"
     assert [row.split()[0] for row in rows[1:]] == ["4", "3", "2", "1", "0"]
     assert [row.split("·")[0].split()[-1] for row in rows[1:] if row.split("·")[0].split()[1:]] == ["│", "◆", "◇"]
     assert [row.split(" %")[0].split()[-1] for row in rows[1:]] == ["83.3", "66.7", "50.0", "33.3", "16.7"]

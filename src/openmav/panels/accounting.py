@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.segment import Segment
 
-from openmav.paint import Line, bar, cells, fit, ink, number, number_text
+from openmav.paint import Line, bar, cells, fit, ink, number, number_text, percent
 from openmav.panels.base import Box
 from openmav.panels.widgets.layer_rows import message, too_narrow, why_no_step
 from openmav.panels.widgets.sparkline import condensed_means, roomy, spark_lines
@@ -45,6 +45,7 @@ ROWS = 9 + SPEED_ROWS
 MORE = 18
 TWO_COLUMNS = 2 * (LABEL + NUMBER + 1)  # cells from which on entries stand in two, each with all of its name
 AXIS = 8  # cells of the tokens/s beside the sparkline
+LEAST_BAR = 4  # cells; a shorter one shows nothing
 SHORT_LABEL = 9  # of a name where there is no room for all of it
 LEAST = SHORT_LABEL + NUMBER + 2  # cells; where there are fewer, numbers would have to be cut
 
@@ -149,7 +150,7 @@ def _times(data: AccountingData) -> list[Entry]:
         (data.sampling, "sampling", "entropy"),
     ):
         share = seconds / total if total > 0 else 0.0
-        rows.append(Entry(label, _milliseconds(seconds), share, hue, f"{share:.1%}"))
+        rows.append(Entry(label, _milliseconds(seconds), share, hue, percent(share)))
     if data.draw is None:
         return [*rows, Entry("draw", "none")]
     return [*rows, Entry("draw", _milliseconds(data.draw), aside="beside the model")]
@@ -221,9 +222,9 @@ def _row(box: Box, entry: Entry, width: int) -> Line:
         return line[:2]
     if entry.share is None:
         return [*line, Segment(fit(entry.aside if cells(entry.aside) <= room else "", room), quiet), Segment(" ")]
-    aside = entry.aside.rjust(7) if room >= 12 else ""
+    aside = entry.aside if room >= 12 else ""
     longest = min(room - cells(aside), box.max_bar_length or room)
-    shown = bar(entry.share, max(0, longest))
+    shown = bar(entry.share, longest) if longest >= LEAST_BAR else ""
     return [*line, Segment(shown, ink(box.palette, entry.hue)), Segment(" " * (room - len(shown) - len(aside)) + aside + " ", quiet)]
 
 

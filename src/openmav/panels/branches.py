@@ -12,7 +12,7 @@ from rich.segment import Segment
 from rich.style import Style
 
 from openmav.paint import Line, cells, fit, fit_line, ink, number_text, one_line, percent, printable, visible
-from openmav.paint.wrap import Row, wrap
+from openmav.paint.wrap import Row, wrap, wrap_words
 from openmav.panels.base import Box
 from openmav.panels.widgets.branch_tree import BranchRow, branch_rows, label
 from openmav.record import Step
@@ -50,7 +50,13 @@ MEASURES = (
     ("attention_entropy", "attention entropy"),
 )
 AFTER = "after different texts: not the same question to both"
-AT_REST = 5  # rows while there is one branch
+BEGINNINGS = (
+    ("down, enter", "choose another candidate"),
+    ("w", "insert text"),
+    ("b", "undo tokens, to begin further back"),
+    ("e", "start another prompt"),
+)
+AT_REST = 7  # rows while there is one branch
 CONTEXT = 12  # tokens that both texts show from before their first difference
 
 
@@ -158,11 +164,7 @@ def _parts(data: BranchesData, height: int) -> tuple[int, int, int]:
 def render(data: BranchesData, box: Box) -> list[Line]:
     width, quiet = box.width, ink(box.palette, "secondary")
     if data.sides is None:
-        words = (
-            "One branch so far. Undo tokens (b), then choose another candidate (↓ ⏎) or insert text (w); e starts another prompt."
-            " The text before stays on its branch."
-        )
-        return [[Segment("".join(glyph.text for glyph in row), quiet)] for row in wrap([(words, 0)], width)][: box.height]
+        return _alone(box)
     count, texts, numbers = _parts(data, box.height)
     rows, hidden = _tree_rows(data, box, count)
     lines = [fit_line(line, width) for _, line in rows]
@@ -175,6 +177,20 @@ def render(data: BranchesData, box: Box) -> list[Line]:
     if numbers:
         lines += [[Segment("─" * width, ink(box.palette, "frame"))], *_numbers(data, data.sides, box, numbers)]
     return lines[: box.height]
+
+
+def _alone(box: Box) -> list[Line]:
+    """What begins another branch: a key a line where there is room, else one after the other."""
+    quiet, words = (
+        ink(box.palette, "secondary"),
+        "One branch so far. Others begin where you change the text; what was there stays on this one.",
+    )
+    said, label = wrap_words(words, box.width), max(cells(keys) for keys, _ in BEGINNINGS) + 2
+    if box.height > len(said) + len(BEGINNINGS) and box.width >= label + max(cells(what) for _, what in BEGINNINGS):
+        listed = [[Segment(fit(keys, label), ink(box.palette, "key")), Segment(what, quiet)] for keys, what in BEGINNINGS]
+        return [*([Segment(row, quiet)] for row in said), [], *listed]
+    whole = " · ".join([words, *(f"{keys}: {what}" for keys, what in BEGINNINGS)])
+    return [[Segment(row, quiet)] for row in wrap_words(whole, box.width)][: box.height]
 
 
 def _names(sides: tuple[Side, Side], box: Box) -> Line:

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.segment import Segment
 
-from openmav.paint import Line, ink
+from openmav.paint import Line, ink, line_width
 from openmav.panels.base import Box
 from openmav.panels.widgets import heat_grid
 from openmav.panels.widgets.heat_grid import Columns, fitting, heat_line
@@ -30,11 +30,12 @@ What it shows: one row a layer, the highest on top, and one column for each toke
 are there: the norm of the difference as a share of A's residual stream. ◆ is the first token and layer at which they part, · the token
 under the cursor in the selected layer. The key v goes on from the residual stream to attention and to the MLP.
 
-How to read it: darkest is what rounding explains, up to the threshold that the legend begins with. A map that is dark below a row says
-that the two compute the same up to there; a column that is bright from the bottom is a token on which they differ at once.
+How to read it: the lowest step is what rounding explains, up to the threshold (≤, which a wide legend begins with). A map that stays
+there below a row says that the two compute the same up to it; a column that is strong from the bottom is a token on which they
+differ at once.
 
-Formula: ‖A - B‖₂ / ‖residual stream of A after the layer‖₂, on a log scale from the threshold to the largest in sight. The
-threshold is 8 machine epsilons of the coarser dtype, or --threshold.
+Formula: ‖A - B‖₂ / ‖residual stream of A after the layer‖₂. What is above the threshold has a log scale from the smallest to the largest
+in sight, at most a factor of 1,000. The threshold is 8 machine epsilons of the coarser dtype, or --threshold.
 
 Source: hooks on the layers of both models, at the position that predicts each token.
 
@@ -42,7 +43,9 @@ What is normal: a quantised model differs everywhere, most in the middle; a chan
 dark. The first token is often further apart than the rest.
 """
 COLUMN = "·"
-LEGEND = 30  # cells that it takes beside a title, where there are twice as many
+RANGE, LEAST_RANGE = 1000.0, 10.0  # between the ends of the scale above the threshold, at most and at least
+WIDE = 60  # cells from which on the legend is whole
+ABOVE = 0.2  # of the ramp, from which on it is above the threshold: the first step of that without colour
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,14 +89,30 @@ def _table(data: MapData, columns: Columns) -> NDArray[np.float64]:
     return table
 
 
+def _rounding(data: MapData) -> float:
+    """The share that rounding explains."""
+    return data.threshold if data.threshold > 0 else 1e-12
+
+
 def _ends(data: MapData, table: NDArray[np.float64]) -> tuple[float, float]:
-    """The shares at the ends of the ramp."""
-    low = data.threshold if data.threshold > 0 else 1e-12
-    return low, max(float(table[np.isfinite(table)].max(initial=0.0)), 10 * low)
+    """The shares at the ends of the scale above the threshold."""
+    apart = table[np.isfinite(table) & (table > _rounding(data))]
+    high = max(float(apart.max(initial=0.0)), LEAST_RANGE * _rounding(data))
+    low = max(float(apart.min(initial=high)), high / RANGE)
+    return min(low, high / LEAST_RANGE), high
+
+
+def _heat(data: MapData, table: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Where on the ramp each share is: 0 up to the threshold, from there on by its logarithm. What is not finite stays so."""
+    low, high = _ends(data, table)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        place = ABOVE + (1 - ABOVE) * np.clip(np.log(np.maximum(table, low) / low) / np.log(high / low), 0.0, 1.0)
+    return np.where(np.isfinite(table), np.where(table > _rounding(data), place, 0.0), table)
 
 
 def heading(data: MapData, box: Box) -> str:
-    room = box.width - LEGEND if box.width >= 2 * LEGEND else box.width
+    """Leaves room for the legend."""
+    room = box.width - line_width(legend(data, box)) - 5
     return fitting([f"{TITLE} · {data.mode}, layers by tokens", f"{TITLE} · {data.mode}", f"Part · {data.mode}", data.mode], room)
 
 
@@ -101,9 +120,13 @@ def legend(data: MapData, box: Box) -> Line:
     if data.empty is not None:
         return []
     low, high = _ends(data, _table(data, _columns(data, box)))
-    quiet = ink(box.palette, "secondary")
-    ramp = heat_line(box.palette, [step / 7 for step in range(8)], 1)
-    return [Segment(f"{scientific(low)} ", quiet), *ramp, Segment(f" {scientific(high)} of ‖A‖, log", quiet)]
+    quiet, steps = ink(box.palette, "secondary"), 4 if box.width < WIDE else 8
+    unit = " of ‖A‖, log" if box.width >= WIDE else ""
+    ramp = heat_line(box.palette, [ABOVE + (1 - ABOVE) * step / (steps - 1) for step in range(steps)], 1)
+    scale = [Segment(f"{scientific(low)} ", quiet), *ramp, Segment(f" {scientific(high)}{unit}", quiet)]
+    if box.width < WIDE:
+        return scale
+    return [Segment(f"≤{scientific(_rounding(data))} ", quiet), *heat_line(box.palette, [0.0], 1), Segment(" "), *scale]
 
 
 def note(data: MapData, box: Box) -> str:
@@ -129,10 +152,7 @@ def render(data: MapData, box: Box) -> list[Line]:
         return message(box, data.empty)
     columns = _columns(data, box)
     table = _table(data, columns)
-    low, high = _ends(data, table)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        heat = np.clip(np.log(np.maximum(table, low) / low) / np.log(high / low), 0.0, 1.0)
-    heat = np.where(np.isinf(table), np.inf, heat)
+    heat = _heat(data, table)
 
     def cell(layer: int, width: int) -> Line:
         row = [None if np.isnan(share) else float(share) for share in heat[layer]]

@@ -8,8 +8,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 from rich.segment import Segment
 
-from openmav.paint import Line, bar, cells, fit, ink, note_that_fits, number_text, percent, visible
+from openmav.paint import Line, cells, fit, ink, note_that_fits, number_text, visible
 from openmav.panels.base import Box
+from openmav.panels.widgets.health_layers import layer_lines_below, rows_by_layer
 from openmav.panels.widgets.layer_rows import message, too_narrow, why_no_step
 from openmav.record import Array, Step
 from openmav.record.nonfinite import wrong
@@ -25,8 +26,8 @@ REPEATED, NGRAM, NGRAM_TOKENS = 0.5, 4, 128  # share of n-grams that came before
 HELP = f"""\
 What it shows: five checks of the token under the cursor and those before it. Each row: ✓ passed, ! failed, – not known;
 its name; its number; in grey the limit that it is judged by, and where it was found; and where there is room, what is counted.
-Below them, where there is room for all layers, what each layer adds, as a share of the residual stream, and how much of its
-attention rests on the first token.
+Below them what each layer adds, as a share of the residual stream, and how much of its attention rests on the first token; where
+not all layers fit, the least and the most of both.
 
 How to read it: a row with ! says what to look at. Not finite: the model computed NaN or infinity, often from 16-bit
 overflow; the row names measure and layer. Dead layers: layers that add next to nothing; they could be left out. Sink: nearly
@@ -34,7 +35,7 @@ all attention rests on the first token, so that the text is hardly read. Loop: t
 and over. Repeated: how much of the newest text came before; raise the temperature or the repetition penalty.
 
 Formula: not finite = numbers of this token that are NaN or infinite and should not be; limit 0. Dead = layers where max(MLP,
-attention norm) / residual norm stays below {DEAD:.0%} for {DEAD_TOKENS} tokens; limit 0. Sink = mean over layers and heads of the
+attention norm) / residual norm stays below {100 * DEAD:.0f} % for {DEAD_TOKENS} tokens; limit 0. Sink = mean over layers and heads of the
 attention on the first token; limit {SINK:.2f}. Loop = how often in a row the last run of at most {PERIOD} tokens stands at the end;
 it counts where all runs have {LOOP_TOKENS} tokens or more; limit {LOOP}. Repeated = 1 - distinct / all {NGRAM}-grams of the newest
 {NGRAM_TOKENS} tokens; limit {REPEATED:.2f}.
@@ -49,7 +50,7 @@ What is normal: no ! at all. Sinks of 0.3 to 0.8 are usual in trained models; sm
 NOT_FINITE = "not finite"
 GLYPHS = {True: "✓", False: "!", None: "–"}
 LABEL, NUMBER = 13, 7
-DETAIL, LAYER_COLUMNS = 38, 40  # cells beside the number from which on limit and place stand there; of the columns by layer
+DETAIL = 38  # cells beside the number from which on limit and place stand there
 LEAST = 2 + LABEL + NUMBER  # cells; where there are fewer, numbers would have to be cut
 
 
@@ -126,7 +127,7 @@ def not_finite(view: View) -> HealthCheck:
 
 def dead_layers(view: View) -> HealthCheck:
     """Layers whose larger part stays below a share of the residual stream, in every one of the newest tokens."""
-    limit, alive = f"< {DEAD:.0%} for {DEAD_TOKENS} tokens", np.zeros(view.layers, dtype=bool)
+    limit, alive = f"< {100 * DEAD:.0f} % for {DEAD_TOKENS} tokens", np.zeros(view.layers, dtype=bool)
     steps = [step for step in _steps(view, DEAD_TOKENS) if all(name in step.values for name in NEEDS[:3])]
     if len(steps) < DEAD_TOKENS:
         return HealthCheck("dead layers", None, "none", limit, f"after {DEAD_TOKENS} tokens")
@@ -238,34 +239,15 @@ def render(data: HealthData, box: Box) -> list[Line]:
     beside, each = box.width >= LABEL + NUMBER + DETAIL, box.height // max(len(checks), 1)
     said = each >= 3 - beside and all(cells(check.means) + 2 <= box.width for check in checks)
     lines: list[Line] = []
+    apart = said and box.height - (3 - beside) * len(checks) - rows_by_layer(data.adds, data.sinks) >= len(checks)
     for check in checks:
         lines.append(_row(box, check, beside or each < 2))
         if not beside and each >= 2:
             lines.append([Segment("  " + _detail(check, box.width - 2), quiet)])
         if said:
             lines.append([Segment(f"  {check.means}", quiet)])
-    return [*lines, *_by_layer(data, box, box.height - len(lines))]
-
-
-def _by_layer(data: HealthData, box: Box, rows: int) -> list[Line]:
-    """What each layer adds and how much of its attention rests on the first token, where there is a row for each below the checks."""
-    lists = [(data.adds, "adds to the residual", "mlp"), (data.sinks, "looks at the first token", "attention")]
-    known = [(values, name, hue) for values, name, hue in lists if values is not None and np.isfinite(values).any()]
-    if not known or rows < len(known[0][0]) + 2 or box.width < LAYER_COLUMNS:
-        return []
-    layers, quiet = len(known[0][0]), ink(box.palette, "secondary")
-    wide = (box.width - 5) // len(known) - 2
-    heading = "".join(f"  {fit(name, wide)}" for _, name, _ in known)
-    lines: list[Line] = [[], [Segment(f"layer{heading}", quiet)]]
-    for layer in reversed(range(layers)):
-        line: Line = [Segment(f"{layer:>5}", quiet)]
-        for values, _, hue in known:
-            value, most = float(values[layer]), float(values[np.isfinite(values)].max())
-            shown = bar(value / max(most, 1.0), box.longest(wide - 8)) if np.isfinite(value) else ""
-            text = percent(value) if np.isfinite(value) else "none".rjust(7)
-            line += [Segment(f"  {text} ", ink(box.palette, "text")), Segment(fit(shown, wide - 8), ink(box.palette, hue))]
-        lines.append(line)
-    return lines
+        lines += [[]] * apart
+    return [*lines, *layer_lines_below(data.adds, data.sinks, box, box.height - len(lines))]
 
 
 def _detail(check: HealthCheck, room: int) -> str:

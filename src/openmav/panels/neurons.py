@@ -225,7 +225,7 @@ def _start(box: Box, neuron: Neuron, share: float, width: int) -> Line:
 def _beside(box: Box, neuron: Neuron, share: float) -> list[Line]:
     bars = max(9, min(25, box.width // 8))
     width = (box.width - ID - bars - VALUE - 2) // 2
-    raises, lowers = _effect(box, "▲", neuron.raises, width - 1), _effect(box, "▼", neuron.lowers, width)
+    raises, lowers = _effect(box, "▲", neuron, width - 1), _effect(box, "▼", neuron, width)
     return [[*_start(box, neuron, share, bars), Segment("  "), *raises, Segment(" "), *lowers]]
 
 
@@ -233,27 +233,31 @@ def _below(box: Box, neuron: Neuron, share: float, each: int) -> list[Line]:
     """The bar, and below it in one line or in two what the neuron raises and lowers."""
     start = _start(box, neuron, share, max(0, min(box.width - ID - VALUE, MOST_BAR)))
     room = max(0, box.width - 2) if each > 2 else max(0, box.width - 3) // 2
-    effects = [_effect(box, mark, tokens, room) for mark, tokens in (("▲", neuron.raises), ("▼", neuron.lowers)) if tokens is not None]
-    if each == 2 and len(effects) == 2:
+    effects = [] if neuron.raises is None else [_effect(box, mark, neuron, room) for mark in "▲▼"]
+    if each == 2 and effects:
         return [start, [Segment("  "), *effects[0], Segment(" "), *effects[1]]]
     return [start, *([Segment("  "), *effect] for effect in effects)]
 
 
-def _effect(box: Box, mark: str, tokens: Tokens | None, width: int) -> Line:
+def _effect(box: Box, mark: str, neuron: Neuron, width: int) -> Line:
     """`▲ ·Paris +0.82 ·London +0.51` in `width` cells, a column each where several fit; the first is never left out; blank for None."""
+    tokens, others = (neuron.raises, neuron.lowers) if mark == "▲" else (neuron.lowers, neuron.raises)
     if tokens is None:
         return [Segment(" " * width)]
     quiet, colours = ink(box.palette, "secondary"), box.palette.diverging
     line: Line = [Segment(mark, ink(box.palette, (colours[-1] if mark == "▲" else colours[0]) or "text"))]
     if not tokens:
-        return [Segment(fit(f"{mark} none", width), quiet)]
+        same = f"none: every logit {'falls' if mark == '▲' else 'rises'}"
+        why = fitting([same, "none"] if others else ["none"], width - 2)
+        return [Segment(fit(f"{mark} {why}", width), quiet)]
     count = min(len(tokens), max((width - 1) // (1 + NAME + CHANGE), min(2, (width - 1) // (1 + LEAST_NAME + CHANGE))))
     if count < 2:  # no columns: as much as there is room for
         token, change = tokens[0][0], f" {signed(tokens[0][1], 2)}"
         room = width - 2 - cells(change)
         if cells(token) > room:
             return [*line, Segment(fit(f" {token}", width - 1), ink(box.palette, "text"))]
-        return [*line, Segment(f" {token}", ink(box.palette, "text")), Segment(fit(change, width - 2 - cells(token)), quiet)]
+        name = max(cells(token), min(room, MOST_NAME))
+        return [*line, Segment(f" {fit(token, name)}", ink(box.palette, "text")), Segment(fit(change, width - 2 - name), quiet)]
     name = min(MOST_NAME, (width - 1) // count - 1 - CHANGE)
     for token, logit in tokens[:count]:
         line += [Segment(f" {fit(token, name)}", ink(box.palette, "text")), Segment(fit(signed(logit, 2), CHANGE, ">"), quiet)]

@@ -40,7 +40,7 @@ HELP = """\
 What it shows: one row a layer, the highest on top, and one column for each generated token, the newest on the right. A
 cell's colour says how large the vector was that the layer's MLP added to the residual stream, as the ramp on the upper
 edge shows; without colour, denser is larger. The key v goes on to what attention added,
-and to the residual stream itself. On the right stand the numbers of the token under the cursor.
+and to the residual stream itself. Between layer and cells stand the numbers of the token under the cursor.
 
 How to read it: a strong row is a layer that always works hard; a strong column is a token that moved the whole model; a
 single strong cell is a layer that has something to say about this token only. Walk with the left and right keys or click a
@@ -100,13 +100,18 @@ def data(view: View) -> NormMapData:
 
 
 def _digits(data: NormMapData, box: Box) -> int:
-    """Characters of the numbers, with a space before them; 0 where there is no space."""
+    """Characters of the numbers, with a space behind them; 0 where there is no space."""
     digits = decimals_for(data.first_largest)[1] + 1
     return digits if box.width - gutter_width(data, box) - digits >= LEAST_MAP else 0
 
 
+def _left(data: NormMapData, box: Box) -> int:
+    """Characters before the cells."""
+    return gutter_width(data, box) + _digits(data, box)
+
+
 def _columns(data: NormMapData, box: Box) -> Columns:
-    return token_columns(data.history.tokens, box.width - gutter_width(data, box) - _digits(data, box), data.cursor)
+    return token_columns(data.history.tokens, box.width - _left(data, box), data.cursor)
 
 
 def heading(data: NormMapData, box: Box) -> str:
@@ -154,8 +159,8 @@ def render(data: NormMapData, box: Box) -> list[Line]:
         row = [None if not known or (none and share != share) else float(share) for share, known in zip(heat[layer], captured)]
         marked = columns.cell(data.cursor) if layer == data.layer or not data.following else -1
         sign = heat_grid.MARK if layer == data.layer else COLUMN
-        gap = [Segment(" " * (width - columns.room - digits))]
-        return [*heat_line(box.palette, row, columns.wide, marked, sign=sign), *gap, *_number(data, box, layer, digits)]
+        gap = Segment(" " * (width - columns.room - digits))
+        return [*_number(data, box, layer, digits), *heat_line(box.palette, row, columns.wide, marked, sign=sign), gap]
 
     lines = layer_lines(data, box, cell)
     return [*lines, _axis(data, box, columns)] if box.height > data.layers else lines
@@ -163,7 +168,7 @@ def render(data: NormMapData, box: Box) -> list[Line]:
 
 def _axis(data: NormMapData, box: Box, columns: Columns) -> Line:
     """The indices of the tokens, below their columns."""
-    return [Segment(" " * gutter_width(data, box) + index_axis(columns.shown, columns.wide), ink(box.palette, "secondary"))]
+    return [Segment(" " * _left(data, box) + index_axis(columns.shown, columns.wide), ink(box.palette, "secondary"))]
 
 
 def _number(data: NormMapData, box: Box, layer: int, digits: int) -> Line:
@@ -173,14 +178,14 @@ def _number(data: NormMapData, box: Box, layer: int, digits: int) -> Line:
         return []
     value = float(values[layer]) if values is not None else np.nan
     if values is None or (value != value and data.missing[layer] is not None):
-        return [Segment("none".rjust(digits), ink(box.palette, "secondary"))]
+        return [Segment("none ".rjust(digits), ink(box.palette, "secondary"))]
     role = "text" if np.isfinite(value) else "warning"
-    shown = " " + number(value, decimals_for(data.first_largest)[0], digits - 1)
+    shown = number(value, decimals_for(data.first_largest)[0], digits - 1) + " "
     return [Segment(shown, ink(box.palette, role, bold=layer == data.layer))]
 
 
 def pick(data: NormMapData, box: Box, x: int, y: int) -> Selection:
     """The layer of the row, and the token of the column."""
     rows = shown_layers(data, box)
-    index = _columns(data, box).column(x - gutter_width(data, box))
+    index = _columns(data, box).column(x - _left(data, box))
     return Selection(layer=rows[y] if 0 <= y < len(rows) else None, step=index)

@@ -164,9 +164,9 @@ def _taken(data: WaterfallData, box: Box) -> Line:
     else:
         chance = percent(last.chosen).strip()
         of = f"{count_text(last.survivors)} token{'s' * (last.survivors != 1)}"
-        ways = [f"drawn with p {chance} of {of}", f"drawn, p {chance}", chance]
+        ways = [f"drawn with p {chance} of {of}", f"drawn, p {chance}", f"drawn {chance}", chance]
     mark = "● "
-    how = fitting(ways, width - len(mark) - 6)
+    how = fitting(ways, width - len(mark) - 2 - min(max(4, cells(data.token)), 8))
     token = fit(data.token, min(24, max(4, width - len(mark) - len(how) - 2))).rstrip()
     room = max(0, width - len(mark) - cells(token) - 2)
     return [Segment(mark + token + "  ", ink(box.palette, "accent", bold=True)), Segment(fit(how, room), ink(box.palette, "secondary"))]

@@ -192,7 +192,7 @@ def _facts(data: CardData) -> Iterator[tuple[str, str]]:
     """(label, value) of the card, the most important first."""
     yield "token", data.token + (f", adds {data.adds}" if data.adds not in ("", data.token) else "")
     yield "p", likelihood(data.p) + (f" · sampled {likelihood(data.sampled_p)}" if data.sampled_p is not None else "")
-    rank = f"{data.rank}{f' of {data.vocab}' if data.vocab else ''}"
+    rank = f"{data.rank:,}{f' of {data.vocab:,}' if data.vocab else ''}"
     yield "rank", rank if data.no_rank is None else f"none: {data.no_rank}"
     yield "surprisal", f"{number_text(data.surprisal, 2)} nats"
     yield "entropy", f"{number_text(data.entropy, 2)} nats"

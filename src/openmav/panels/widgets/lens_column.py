@@ -13,7 +13,7 @@ from openmav.paint import Line, bar, fit, ink, number_text, percent, probability
 from openmav.panels.base import Box
 from openmav.panels.widgets.layer_rows import missing_of
 from openmav.panels.widgets.lens import ABOVE, FIRST, MEASURE, STABLE, lens_of, mark, piece
-from openmav.panels.widgets.parts import LEAST, Row, heading_row, token_and_bar
+from openmav.panels.widgets.parts import LEAST, LEAST_TOKEN, Row, heading_row, token_and_bar
 from openmav.record import Step
 from openmav.view import Selection, View
 
@@ -57,7 +57,9 @@ def lens_rows(layers: Sequence[LensLayer], why: str, layer: int, box: Box, width
     digits = len(str(len(layers) - 1))
     label = digits if all(high == low for high, low in runs) else 2 * digits + 1
     legend = f"▼ {runs[-1][1]} lower" if hidden else f"{FIRST} first {STABLE} stays"
-    sizes = (label, *token_and_bar(box, width - label - 3 - 8))
+    token, longest = token_and_bar(box, width - 2 - 8)  # as the candidates have, so that both columns of bars stand below each other
+    aligned = token - label - 1 >= LEAST_TOKEN
+    sizes = (label, token - label - 1, longest) if aligned else (label, *token_and_bar(box, width - label - 3 - 8))
     rows = [heading_row(box, width, "lens", legend)]
     for high, low in runs:
         line = _line(layers[low : high + 1], (high, low), low <= layer <= high, box, width, sizes)

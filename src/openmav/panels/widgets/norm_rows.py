@@ -48,7 +48,7 @@ class NormData(LayerData):
     """One number a layer, no unit."""
 
     values: Array | None  # [layers]
-    first_largest: float  # the largest of the run's first token: it sets the decimals for all tokens
+    first_largest: float  # of `first_largest`: it sets the decimals for all tokens
     largest: float  # of all measures that this one shares its bars' scale with, at this token
     aggregation: Aggregation
     difference: Difference | None = None  # from what the user pinned
@@ -57,8 +57,9 @@ class NormData(LayerData):
 
 
 def first_largest(view: View, measure: str) -> float:
-    """The largest magnitude of a measure at the run's first token; 0 where it is not known."""
-    first = next((step.values[measure] for step in view.steps[:1] if measure in step.values), None)
+    """The largest magnitude of a measure at the run's first token; at the shown one where that has none; 0 where neither has."""
+    both = (*view.steps[:1], *([] if view.step is None else [view.step]))
+    first = next((step.values[measure] for step in both if measure in step.values), None)
     finite = first[np.isfinite(first)] if first is not None else np.empty(0)
     return float(np.abs(finite).max()) if finite.size else 0.0
 
