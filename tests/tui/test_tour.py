@@ -92,10 +92,10 @@ async def test_going_back_and_skipping() -> None:
     async with app.run_test(size=COMPACT) as pilot:
         await pilot.press("z", "c", "c")
         assert (app.at, app.answer) == (2, None)
-        assert "c skip step" in box(app)
+        assert "c skip to step 4 · z back to step 2" in box(app)
         await pilot.press("z", "z", "full_stop")
         assert app.at == 0
-        assert "c next step" in box(app)
+        assert "c on to step 2" in box(app)
         step = app.view.steps[-1]
         assert (
             app.answer
@@ -163,7 +163,7 @@ async def test_the_readers_own_keys_are_named_and_do_it() -> None:
     async with app.run_test(size=HOME) as pilot:
         await pilot.pause()
         assert "Press c to generate one token." in box(app)
-        assert "f8 skip step · o quit" in box(app)
+        assert "f8 skip to step 2 · o quit" in box(app)
         await pilot.press("c")
         app.tick()
         await pilot.pause()
@@ -238,6 +238,14 @@ async def test_temperature_begins_at_a_choice_that_is_open() -> None:
         assert len(app.view.steps) == count + 3
         await pilot.press("c")
         assert app.view.sampling.temperature == 0, "the steps after it tell what the model takes for most likely"
+
+
+async def test_a_step_begins_at_the_highest_layer_and_the_first_head() -> None:
+    app = tour()
+    async with app.run_test(size=COMPACT) as pilot:
+        for stop in TOUR_STEPS[:-1]:
+            assert (app.view.layer, app.view.head, app.view.scroll) == (5, 0, 0), stop.title
+            await pilot.press("left_square_bracket", "left_square_bracket", "right_curly_bracket", "c")
 
 
 async def test_a_panel_that_was_closed_is_missed_and_comes_back() -> None:

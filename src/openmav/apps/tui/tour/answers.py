@@ -73,7 +73,8 @@ def after_running(progress: Progress) -> str:
     most = max(steps, key=lambda step: step.surprisal)
     mean = float(np.mean([step.surprisal for step in steps]))
     return (
-        f"{len(steps)} new tokens, {number_text(mean, 2)} nats each on average. The most surprising was"
+        f"{len(steps)} new tokens, {number_text(mean, 2)} nats each on average, as if each were one of {_count(mean)} equally likely ones,"
+        f" which is their perplexity. The most surprising was"
         f" {quoted(most.token)}: {number_text(most.surprisal, 2)} nats, the tallest of the new columns."
     )
 
@@ -101,8 +102,13 @@ def entropy(progress: Progress) -> str:
 
 def _choices(nats: float) -> str:
     """An entropy, and how many equally likely tokens have it."""
-    choices = math.exp(nats) if nats < 50 else math.inf
-    return f"{number_text(nats, 2)} nats, as between {number_text(choices, 0 if choices >= 20 else 1)} equally likely tokens"
+    return f"{number_text(nats, 2)} nats, as between {_count(nats)} equally likely tokens"
+
+
+def _count(nats: float) -> str:
+    """How many equally likely tokens have this entropy."""
+    count = math.exp(nats) if nats < 50 else math.inf
+    return number_text(count, 0 if count >= 20 else 1)
 
 
 def shows_temperature(view: View, temperature: float) -> bool:

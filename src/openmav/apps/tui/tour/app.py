@@ -73,7 +73,7 @@ class TourApp(MavApp):
         """Shows the panels of a step; what is done from now on counts."""
         step = TOUR_STEPS[self.at]
         self.answer, self.panels.maximised, self.panels.focused = None, False, step.focus
-        self.context.view = replace(self.view, modes=step.modes, candidate=None)
+        self.context.view = replace(self.view, modes=step.modes, candidate=None, layer=self.view.layers - 1, head=0, scroll=0)
         sampling = replace(self.view.sampling, temperature=step.temperature)
         self._tempered = sampling != self.view.sampling and self.context.send(SetSampling(sampling))
         if self._tempered:

@@ -38,8 +38,9 @@ class TourBox(Lines):
         else:
             text += [(row, ink(palette, "accent")) for row in wrap_words(f"✓ {answer}", room)]
         lines: list[Line] = [[Segment(row, style)] for row, style in text]
-        hints = [f"{names['tour_next']} {'next' if answer is not None else 'skip'} step"] if at + 1 < len(TOUR_STEPS) else []
-        hints += [f"{names['tour_previous']} previous"] if at else []
+        ahead = "on to" if answer is not None else "skip to"  # not "next", which is the model's next token
+        hints = [f"{names['tour_next']} {ahead} step {at + 2}"] if at + 1 < len(TOUR_STEPS) else []
+        hints += [f"{names['tour_previous']} back to step {at}"] if at else []
         note = " · ".join([*hints, f"{names['quit']} quit"])
         title = f"Tour {at + 1} of {len(TOUR_STEPS)}: {step.title}"
         height = len(lines) + 2

@@ -32,7 +32,8 @@ TOUR_STEPS = (
     TourStep(
         "A token",
         "A language model generates text in small pieces, called tokens: often a word, sometimes part of one. It reads all the text"
-        " so far, computes once, generates one token, and starts again. Above is the beginning of a sentence; the model is paused.",
+        " so far, computes once, generates one token, and starts again. Above is the beginning of a sentence; the model is paused. (The"
+        " colours and their scale in nats: step 3.)",
         "Press {next} to generate one token.",
         ("generated_text",),
         "generated_text",
@@ -43,7 +44,8 @@ TOUR_STEPS = (
     TourStep(
         "Its candidates",
         "The model never has just one word in mind. It gives every token that it knows a probability; these are the most likely"
-        " ones, and the bars go from 0 to 100 %. A · stands for a space. You can force another one, and the story takes another turn.",
+        " ones, and the bars go from 0 to 100 %. A · stands for a space. The first one is taken, which is called greedy, unless you force"
+        " another: then the story takes another turn. (Entropy: step 4.)",
         "Press {candidate_down} a few times to select another one, then {enter}.",
         ("generated_text", "top_predictions"),
         "top_predictions",
@@ -73,8 +75,8 @@ TOUR_STEPS = (
     ),
     TourStep(
         "Low temperature",
-        "Until now the tour took the most likely token each time. With a temperature, one is drawn at random, by the column “sampled”. At"
-        " 1, now, that is the model's own p. Below 1 the likely tokens gain (the part drawn ▒): safer choices.",
+        "Until now the choice was greedy: the most likely token each time. With a temperature, one is drawn at random, by the column"
+        " “sampled”. At 1, now, that is the model's own p. Below 1 the likely tokens gain (the part drawn ▒): safer choices.",
         "Press {temperature_down} until the temperature is 0.5, and watch the bars.",
         ("generated_text", "top_predictions"),
         "top_predictions",
