@@ -4,13 +4,15 @@ import io
 import random
 import sqlite3
 import time
+import tracemalloc
 
 import pytest
 from runs import content, made, snapshot, toy
 
 from openmav.errors import UsageError
-from openmav.recording.check import checks
+from openmav.recording.check import Check, checks, wrong_steps
 from openmav.recording.export.run import write_format
+from openmav.recording.reader import Recording
 from openmav.recording.recorder import Recorder
 from openmav.recording.recover import recover
 from openmav.recording.replay import ReplaySource
@@ -39,6 +41,8 @@ STATEMENTS = {
     "sampling is wrong": """UPDATE meta SET value = '{"sampling": {"temperature": "hot"}, "branch": 3}' WHERE name = 'state'""",
     "undone is negative": """UPDATE meta SET value = '{"undone": -5, "branch": "main"}' WHERE name = 'state'""",
     "an attribution of nothing": "INSERT INTO meta VALUES ('attribution', '{\"scores\": [[1]], \"tokens\": 5}')",
+    "JSON that takes twenty times its text": "UPDATE meta SET value = "
+    "'[' || replace(hex(zeroblob(4000000)), '0', '[],') || '0]' WHERE name = 'state'",
     "deep JSON": "UPDATE meta SET value = replace(hex(zeroblob(50000)), '0', '[') WHERE name = 'state'",
     "a prompt of numbers": """UPDATE branches SET prompt = '{"text": 1, "token_ids": ["a"], "tokens": [], "special": []}'""",
     "a prompt that is no JSON": "UPDATE branches SET prompt = '{'",
@@ -195,6 +199,85 @@ def test_files_with_flipped_bits_and_files_cut_short(sound, tmp_path):
         opened(path)
         line = refused(lambda path=path, attempt=attempt: recover(path, tmp_path / f"whole-{attempt}.mav"))
         assert line is None or "\n" not in line
+
+
+def changed_file(sound, path, statement):
+    path.write_bytes(sound)
+    database = sqlite3.connect(path)
+    database.executescript(statement)
+    database.close()
+    return path
+
+
+def test_one_entry_that_is_too_large_takes_no_other_with_it(sound, tmp_path):
+    path = changed_file(sound, tmp_path / "run.mav", "INSERT INTO meta VALUES ('a', hex(zeroblob(40000000)))")
+    with Recording(path) as recording:
+        assert recording.info is not None
+        assert recording.state("branch") == "branch 1"
+        assert recording.problems == ["its entry 1 of `meta` cannot be read"]
+
+
+BOMB = "'[' || replace(hex(zeroblob(1500000)), '0', '[],') || '0]'"  # 9 MB of text, 190 MB of lists
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        f"meta SET value = {BOMB} WHERE name = 'state'",
+        f"steps SET detail = {BOMB} WHERE id = 1",
+        f"contexts SET content = {BOMB} WHERE id = 1",
+        f"branches SET prompt = {BOMB} WHERE id = 1",
+    ],
+)
+def test_json_does_not_take_more_memory_than_a_recording_needs(rows, sound, tmp_path):
+    path = changed_file(sound, tmp_path / "run.mav", f"UPDATE {rows}")
+    tracemalloc.start()
+    try:
+        refused(lambda: looked_at_text(path))
+        assert tracemalloc.get_traced_memory()[1] < 100 * 2**20
+    finally:
+        tracemalloc.stop()
+
+
+def looked_at_text(path):
+    with Recording(path) as recording:
+        recording.branches()
+
+
+def test_the_arrays_of_a_step_are_not_all_read_where_no_step_has_so_many_bytes(sound, tmp_path):
+    rows = "WITH RECURSIVE c(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM c WHERE x < 5)"
+    arrays = f"{rows} INSERT INTO arrays SELECT 1, 'values/n' || x, '<f4', '[7500000]', zeroblob(30000000) FROM c"
+    path = changed_file(sound, tmp_path / "run.mav", arrays)
+    with Recording(path) as recording:
+        tracemalloc.start()
+        try:
+            assert [one.step for one in wrong_steps(recording)] == [0]
+            assert tracemalloc.get_traced_memory()[1] < 60 * 2**20
+        finally:
+            tracemalloc.stop()
+
+
+def test_more_steps_than_mav_reads_are_a_line(sound, tmp_path, monkeypatch):
+    path = changed_file(sound, tmp_path / "run.mav", "")
+    monkeypatch.setattr("openmav.recording.reader.MOST_ROWS", 3)
+    monkeypatch.setattr("openmav.recording.check.MOST_ROWS", 3)
+    assert "too large to open: 7 steps" in opened_by_the_app(path)
+    with Recording(path) as recording:
+        assert checks(recording)[-1] == Check("sums", False, "7 steps are more than mav reads")
+    recover(path, tmp_path / "some.mav")
+    with Recording(tmp_path / "some.mav") as some:
+        assert next(len(branch.steps) for branch in some.branches()) == 3
+
+
+def opened_by_the_app(path):
+    return refused(lambda: ReplaySource(path)) or ""
+
+
+def test_a_step_with_too_many_numbers_for_a_line_is_named(sound, tmp_path, monkeypatch):
+    path = changed_file(sound, tmp_path / "run.mav", "")
+    monkeypatch.setattr("openmav.recording.export.jsonl.MOST_NUMBERS", 10)
+    with Recording(path) as recording, pytest.raises(UsageError, match=r"token 0 has .* too many for a line"):
+        write_format(recording, "jsonl", io.BytesIO())
 
 
 def test_what_is_no_recording(tmp_path):

@@ -7,10 +7,10 @@ from typing import NamedTuple
 
 from openmav.errors import UsageError
 from openmav.recording.guard import MOST_BYTES
-from openmav.recording.reader import STEP_COLUMNS, Recording
+from openmav.recording.reader import MOST_ROWS, STEP_COLUMNS, Recording
 from openmav.recording.rows import checksum
 from openmav.recording.run_sweeps import count_sweeps, read_sweeps
-from openmav.recording.stored import bytes_of
+from openmav.recording.stored import MOST_ARRAYS, bytes_of
 from openmav.recording.sweep import is_sweep, read_sweep
 
 
@@ -34,7 +34,10 @@ def checks(recording: Recording) -> list[Check]:
     answer = _quick_check(recording)
     result = [Check("structure", answer == "ok", answer)]
     try:
-        wrong, count = list(wrong_steps(recording)), int(recording.rows("SELECT count(*) FROM steps")[0][0])
+        count = int(recording.rows("SELECT count(*) FROM steps")[0][0])
+        if count > MOST_ROWS:
+            return [*result, Check("sums", False, f"{count} steps are more than mav reads")]
+        wrong = list(wrong_steps(recording))
         at = f"; the first is step {wrong[0].step} of branch {wrong[0].branch}" if wrong else ""
         result.append(Check("sums", not wrong, f"{count - len(wrong)} of {count} steps are as they were written{at}"))
         branches = recording.branches()
@@ -67,8 +70,12 @@ def wrong_steps(recording: Recording) -> Iterator[WrongStep]:
     """The steps whose sum is not that of their rows."""
     rows = f"SELECT context, detail, data, sum, {STEP_COLUMNS} FROM steps WHERE id = ? AND {bytes_of('detail', 'data')} < ?"
     arrays_of = "SELECT name, dtype, shape, data FROM arrays WHERE step = ? AND length(data) <= ? ORDER BY name"
-    for number, branch, index in recording.rows("SELECT id, branch, step FROM steps NOT INDEXED"):
+    sizes_of = "SELECT count(*), total(length(data)) FROM arrays WHERE step = ?"
+    for number, branch, index in recording.rows(f"SELECT id, branch, step FROM steps NOT INDEXED LIMIT {MOST_ROWS}"):
         try:
+            count, size = recording.rows(sizes_of, number)[0]
+            if count > MOST_ARRAYS or size > 2 * MOST_BYTES:
+                raise ValueError("more than a step has")
             context, detail, data, total, *columns = recording.rows(rows, number, MOST_BYTES)[0]
             arrays = recording.rows(arrays_of, number, MOST_BYTES)
             good = checksum(index, tuple(columns), recording.contexts.get(context, ""), detail, data, arrays) == total

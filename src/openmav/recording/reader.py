@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import gc
-import json
 import sqlite3
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,13 +13,14 @@ from openmav.errors import UsageError
 from openmav.record import Branch, ModelInfo, Prompt, Step
 from openmav.recording.facts import read_model, read_prompt
 from openmav.recording.format import SCHEMA, TABLES
-from openmav.recording.guard import MOST_BYTES, check_head, connect
+from openmav.recording.guard import MOST_BYTES, MOST_PARSED, WRONG, check_head, connect, memory_of, parsed
 from openmav.recording.rows import PIECES, BadDataError, read_context, step_of
 from openmav.recording.stored import StoredPieces, StoredSteps, StoredValues, bytes_of
 
 MOST_OPEN = 192 * 2**20  # of all that is read when a file is opened
-MOST_ROWS = 2_000_000
+MOST_ROWS = 200_000  # of steps; each takes some 5 kB of memory
 MOST_BRANCHES = 10_000
+MOST_META = 1000  # entries
 STEP_COLUMNS = (
     "position, token_id, token, text, special, forced, logprob, rank, entropy, seconds_model, seconds_capture, seconds_sample"  # COLUMNS
 )
@@ -54,6 +54,7 @@ class Recording:
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
         self.problems: list[str] = []
+        self._prompts: dict[str, Prompt | None] = {}
         check_head(self.path)
         self._database = connect(self.path)
         try:
@@ -85,11 +86,16 @@ class Recording:
     # ---- what it says of the run ----
 
     def _meta(self) -> dict[str, Any]:
-        result = {}
-        self._need_room("meta", "name", "value")
-        for name, value in self.rows("SELECT name, value FROM meta LIMIT 1000"):
-            with contextlib.suppress(ValueError, RecursionError, TypeError):
-                result[str(name)] = json.loads(value)
+        """Row by row, so that one which is damaged or too large takes no other with it; by its name, SQLite would read it whole."""
+        result, room = {}, MOST_PARSED
+        for row in range(min(MOST_META, int(self.rows("SELECT count(*) FROM meta")[0][0]))):
+            name = str(row + 1)
+            try:
+                name, value = self.rows("SELECT name, value FROM meta LIMIT 1 OFFSET ?", row)[0]
+                result[str(name)] = parsed(value, room)
+                room -= memory_of(value)
+            except (UsageError, *WRONG):
+                self._problem(f"its entry {str(name)[:80]} of `meta` cannot be read")
         return result
 
     def _contexts(self) -> Iterator[tuple[int, str]]:
@@ -123,13 +129,15 @@ class Recording:
         with _no_collection():
             own = self._steps()
         whole: dict[int, Branch] = {}
+        names: set[str] = set()
         self._need_room("branches", "name", "parent", "at", "prompt")
         rows = self.rows("SELECT id, name, parent, at, prompt FROM branches ORDER BY id LIMIT ?", MOST_BRANCHES)
         for number, name, parent, at, prompt in rows:
             read = self._read_prompt(number, prompt)
-            if read is None or not isinstance(name, str) or not isinstance(at, int) or at < 0 or name in {b.name for b in whole.values()}:
+            if read is None or not isinstance(name, str) or not isinstance(at, int) or at < 0 or name in names:
                 self._problem(f"branch {number} cannot be read")
                 continue
+            names.add(name)
             before = whole.get(parent) if parent is not None else None
             steps = {step.index: step for step in (before.steps[:at] if before else ())}
             steps.update({index: one.step for index, one in own.get(number, {}).items()})
@@ -158,7 +166,7 @@ class Recording:
     def _steps(self) -> dict[int, dict[int, StepAt]]:
         contexts = {number: self._read_context(number, content) for number, content in self.contexts.items()}
         result: dict[int, dict[int, StepAt]] = {}
-        query = f"SELECT id, branch, step, context, detail, data, {STEP_COLUMNS} FROM steps"
+        query = f"SELECT id, branch, step, context, detail, data, {STEP_COLUMNS} FROM steps LIMIT {MOST_ROWS}"
         for number, branch, index, context, detail, data, *columns in self.rows(query):
             try:
                 step = self._step(number, index, columns, contexts.get(context), detail, data)
@@ -172,8 +180,11 @@ class Recording:
         return self._tried(lambda: read_context(content), f"how the steps of context {number} were chosen")
 
     def _read_prompt(self, number: int, content: str) -> Prompt | None:
-        read: Prompt | None = self._tried(lambda: read_prompt(json.loads(content)), f"the prompt of branch {number}")
-        return read
+        """Most branches have the same; all together have a bound."""
+        if content not in self._prompts:
+            room = MOST_PARSED - sum(map(memory_of, self._prompts))
+            self._prompts[content] = self._tried(lambda: read_prompt(parsed(content, room)), f"the prompt of branch {number}")
+        return self._prompts[content]
 
     def _step(self, number: int, index: int, columns: Any, context: Any, detail: Any, data: Any) -> Step:
         if not isinstance(context, dict) or not isinstance(data, bytes) or not isinstance(detail, str) or not isinstance(index, int):

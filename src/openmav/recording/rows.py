@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from openmav.record import Step, frozen
 from openmav.record.codec import STEP, encode_step, plain
+from openmav.recording.guard import parsed
 from openmav.recording.texts import ids_in, without_texts
 from openmav.settings.sampling import Sampling
 
@@ -48,6 +49,7 @@ PIECES = ("pieces", "before/pieces")  # there too, where these are not the ids i
 DTYPES: dict[str, np.dtype[Any]] = {"<f4": np.dtype("<f4"), "<i8": np.dtype("<i8")}
 FLOATS = DTYPES["<f4"]
 MOST_AXES = 8
+MOST_DETAIL = 8 * 2**20  # bytes of memory for the details of one step, or of one context
 COMPACT = json.JSONEncoder(separators=(",", ":"))
 JSON = json.JSONEncoder(allow_nan=False, separators=(",", ":"))
 ArrayRow: TypeAlias = tuple[str, str, str, bytes]  # name, dtype, shape, data
@@ -113,7 +115,7 @@ def sum_of(content: Any) -> int:
 def step_of(index: int, columns: tuple[Any, ...], context: Mapping[str, Any], detail: str, data: bytes, values: Mapping[str, Any]) -> Step:
     """The Step of these rows. `values` takes the place of the arrays that have rows of their own. Raises BadDataError."""
     try:
-        content = json.loads(detail)
+        content = parsed(detail, MOST_DETAIL)
         content["index"] = index
         for path, value in zip(COLUMNS, columns):
             into = content if len(path) == 1 else content.setdefault(path[0], {})
@@ -140,7 +142,7 @@ def step_of(index: int, columns: tuple[Any, ...], context: Mapping[str, Any], de
 
 def read_context(text: str) -> dict[str, Any]:
     """The fields of a Step that a row of `contexts` holds. Raises ValueError, TypeError or KeyError for what is no such row."""
-    content = json.loads(text)
+    content = parsed(text, MOST_DETAIL)
     result = {entry.name: entry.read(content[entry.name]) for entry in STEP if entry.name in SHARED}
     if not all(isinstance(spec, str) for spec in result["interventions"]):
         raise ValueError("interventions")

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from openmav.recording.reader import Recording
     from openmav.recording.sweep import RecordedSweep
 
-
+MOST_NUMBERS = 4_000_000  # of the arrays of a step
 EVENTS = "SELECT seconds, branch, tokens, changes FROM events WHERE length(changes) < 1000000 ORDER BY id LIMIT 100000"
 
 
@@ -53,6 +53,7 @@ def lines(run: Run) -> Iterator[dict[str, Any]]:
     seconds = 0.0
     for branch, step in run.own_steps():
         seconds += step.timing.total
+        _need_few_numbers(step)
         line = step_line(step, run.info)
         if len(run.branches) > 1:
             line["branch"] = branch.name
@@ -68,6 +69,14 @@ def _settings(run: Run) -> Settings:
     except UsageError:
         settings = Settings()
     return replace(settings, sampling=run.now.steps[0].sampling if run.now.steps else run.now.sampling)
+
+
+def _need_few_numbers(step: Step) -> None:
+    """Raises UsageError for a step whose line would take hundreds of megabytes to make."""
+    holders = (step,) if step.before is None else (step, step.before)
+    count = sum(array.size for holder in holders for array in holder.values.values())
+    if count > MOST_NUMBERS:
+        raise UsageError(f"token {step.index} has {count / 1e6:.0f} million numbers, too many for a line; mav export --to parquet has them")
 
 
 def _left_out(step: Step, sampling: Mapping[str, Any]) -> dict[str, Any]:
