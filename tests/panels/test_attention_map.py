@@ -11,7 +11,8 @@ from deep import deep_steps, deepen
 from drawing import draw, make_view, note, panel, without_colour
 
 from fakes import make_info, make_step, with_values
-from openmav.paint import PALETTES, line_text, surprise
+from openmav import panels
+from openmav.paint import PALETTES, line_text, surprise, tile
 from openmav.record import Step
 from openmav.view import View
 
@@ -85,3 +86,12 @@ def test_the_selected_head_is_marked_and_a_click_selects() -> None:
     assert rows[2][: rows[2].index("◆")].count(".") == 5
     picked = panel("attention_map").pick(view, 70, 30, 5 + 7 * 7 + 2, 3)
     assert (picked.layer, picked.head) == (26, 7)
+
+
+@pytest.mark.parametrize("theme", ["dark", "light", "mono"])
+def test_the_legend_stands_in_the_frame_of_a_narrow_map_too(theme: str) -> None:
+    view = replace(make_view(12), theme=theme)
+    shown = panels.draw(panel("attention_map").module, view, 36, 8, 35)
+    frame = line_text(tile(shown.lines, 40, 10, PALETTES[theme], shown.title, legend=list(shown.legend or []))[0])
+    assert "nats" in frame
+    assert "Entropy" in frame

@@ -66,6 +66,18 @@ def test_a_neuron_that_moves_every_token_one_way_says_so(way: int, said: str) ->
     assert re.search(r"▲ none +▼ none", draw("neurons", neither, 140, 8)[0]), "it adds nothing"
 
 
+@pytest.mark.parametrize("size", [(200, 8), (50, 24)])
+def test_fewer_tokens_stand_in_the_same_columns(size: tuple[int, int]) -> None:
+    step = whole_step(0, INFO)
+    ids = step.values["neuron_tokens.token_ids"].copy()
+    ids[3, 0, 1, 1:] = -1
+    few = replace(make_view([with_values(step, **{"neuron_tokens.token_ids": ids})], INFO), layer=3)
+    rows = [row[row.index("▼") :] for row in draw("neurons", few, *size) if "▼" in row]
+    ends = {match.end() for row in rows if (match := re.match(r"▼ .{2,24}?[+-]\d\.\d\d", row))}
+    assert len(rows) > 1
+    assert len(ends) == 1
+
+
 def test_numbers_of_a_narrow_panel_stand_below_each_other() -> None:
     rows = draw("neurons", view_of(), 76, 8)
     assert len({row.index("▼") for row in rows}) == 1

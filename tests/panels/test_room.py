@@ -26,7 +26,7 @@ LAYERS = (6, 30, 80)
 NAMES = registry.names("panels")
 ROOMY = (400, 120)  # where every word is written out
 SHORT = {  # what a panel writes only where it is narrow, or where there is more than it can show
-    *("Attn", "Res", "H", "L", "S", "m", "narrow", "pen", "temp"),
+    *("Attn", "Entropy", "Res", "H", "L", "S", "m", "narrow", "pen", "temp"),
     *("column", "in", "more", "neurons", "of", "rest", "tokens"),
 }
 TOUCHING = re.compile(r"%(?=[^\s│─╮╯.,;:)])|\d(?=[█▉▊▋▌▍▎▏▐▕])|[█▉▊▋▌▍▎▏](?=\d)|(?<=[a-z])(?=[+-]\d+\.\d)|\d\.\d+(?=[·<A-Za-z])")

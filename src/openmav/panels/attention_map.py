@@ -127,9 +127,10 @@ def heading(data: MapData, box: Box) -> str:
     kind, shown = KINDS[data.mode], legend(data, box)
     delta = "Δ " if data.values is not None and cell_changes(data.values, data.difference) is not None else ""
     full = f"{delta}Attention map · {kind.title}{f', {kind.unit}' if kind.unit else ''}"
-    options = [*([f"{full} · heads 0–{data.heads - 1}"] if data.heads > 1 else []), full, f"{delta}Attention · {kind.title}"]
+    every = [*([f"{full} · heads 0–{data.heads - 1}"] if data.heads > 1 else []), full, f"{delta}Attention · {kind.title}"]
+    options = [*every, delta + kind.title.capitalize()]
     beside = box.width - line_width(shown) - 4 if shown else box.width
-    return fitting([option for option in options if cells(option) <= beside] or [*options, kind.title.capitalize()], box.width)
+    return fitting([option for option in options if cells(option) <= beside] or options, box.width)
 
 
 def legend(data: MapData, box: Box) -> Line | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -112,7 +112,7 @@ def _heat(data: MapData, table: NDArray[np.float64]) -> NDArray[np.float64]:
 
 def heading(data: MapData, box: Box) -> str:
     """Leaves room for the legend."""
-    room = box.width - line_width(legend(data, box)) - 5
+    room = box.width - line_width(legend(data, replace(box, width=box.width + 2))) - 4  # a title has two cells less at most
     return fitting([f"{TITLE} · {data.mode}, layers by tokens", f"{TITLE} · {data.mode}", f"Part · {data.mode}", data.mode], room)
 
 

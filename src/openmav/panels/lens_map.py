@@ -149,7 +149,7 @@ def heading(data: LensMapData, box: Box) -> str:
     """Leaves room for the legend."""
     by = "coloured" if box.palette.color else "shaded"
     options = [f"Lens map · each layer's top token, {by} by its p", "Lens map · top tokens", "Lens map"]
-    return fitting(options, box.width - line_width(legend(data, box)) - 5)
+    return fitting(options, box.width - line_width(legend(data, box)) - 4)
 
 
 def legend(data: LensMapData, box: Box) -> Line:

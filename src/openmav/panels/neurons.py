@@ -154,10 +154,10 @@ def render(data: NeuronsData, box: Box) -> list[Line]:
     if instead is not None:
         return instead
     lengths = signed_shares([neuron.value for neuron in data.neurons], box.scale)
-    each = _rows_each(data, box)
+    each, most = _rows_each(data, box), max(len(tokens or ()) for neuron in data.neurons for tokens in (neuron.raises, neuron.lowers))
     lines: list[Line] = []
     for neuron, share in list(zip(data.neurons, lengths))[: _count(box.height, each)]:
-        lines += _beside(box, neuron, float(share)) if each == 1 else _below(box, neuron, float(share), each)
+        lines += _beside(box, neuron, float(share), most) if each == 1 else _below(box, neuron, float(share), each, most)
     return [*lines, *_every_layer(data, box, box.height - len(lines) - 1)][: max(box.height, 0)]
 
 
@@ -190,7 +190,7 @@ def _every_layer(data: NeuronsData, box: Box, rows: int) -> list[Line]:
 
 
 def _cell(box: Box, number: int, value: float, share: float) -> Line:
-    """`#1234  +3.21` on a ground of its colour."""
+    """`#1234  +3.21` on a ground of its colour; where there is none, with a line behind it."""
     if number < 0:
         return [Segment(" " * CELL)]
     good = bool(np.isfinite(value))
@@ -199,7 +199,7 @@ def _cell(box: Box, number: int, value: float, share: float) -> Line:
     colours = box.palette.diverging
     on = colours[round((share + 1) / 2 * (len(colours) - 1))] if good and box.palette.color else ""
     style = ink(box.palette, readable(box.palette, on) if on else "text" if good else "warning", on)
-    return [Segment(text, style), Segment(" ")]
+    return [Segment(text, style), Segment(" ") if box.palette.color else Segment("│", ink(box.palette, "frame"))]
 
 
 def pick(data: NeuronsData, box: Box, x: int, y: int) -> Selection | None:
@@ -222,25 +222,28 @@ def _start(box: Box, neuron: Neuron, share: float, width: int) -> Line:
     ]
 
 
-def _beside(box: Box, neuron: Neuron, share: float) -> list[Line]:
+def _beside(box: Box, neuron: Neuron, share: float, most: int) -> list[Line]:
     bars = max(9, min(25, box.width // 8))
     width = (box.width - ID - bars - VALUE - 2) // 2
-    raises, lowers = _effect(box, "▲", neuron, width - 1), _effect(box, "▼", neuron, width)
+    raises, lowers = (_effect(box, mark, neuron, width - (mark == "▲"), most) for mark in "▲▼")
     return [[*_start(box, neuron, share, bars), Segment("  "), *raises, Segment(" "), *lowers]]
 
 
-def _below(box: Box, neuron: Neuron, share: float, each: int) -> list[Line]:
+def _below(box: Box, neuron: Neuron, share: float, each: int, most: int) -> list[Line]:
     """The bar, and below it in one line or in two what the neuron raises and lowers."""
     start = _start(box, neuron, share, max(0, min(box.width - ID - VALUE, MOST_BAR)))
     room = max(0, box.width - 2) if each > 2 else max(0, box.width - 3) // 2
-    effects = [] if neuron.raises is None else [_effect(box, mark, neuron, room) for mark in "▲▼"]
+    effects = [] if neuron.raises is None else [_effect(box, mark, neuron, room, most) for mark in "▲▼"]
     if each == 2 and effects:
         return [start, [Segment("  "), *effects[0], Segment(" "), *effects[1]]]
     return [start, *([Segment("  "), *effect] for effect in effects)]
 
 
-def _effect(box: Box, mark: str, neuron: Neuron, width: int) -> Line:
-    """`▲ ·Paris +0.82 ·London +0.51` in `width` cells, a column each where several fit; the first is never left out; blank for None."""
+def _effect(box: Box, mark: str, neuron: Neuron, width: int, most: int) -> Line:
+    """`▲ ·Paris +0.82 ·London +0.51` in `width` cells, a column for each of at most `most` where several fit; blank for None.
+
+    The first is never left out.
+    """
     tokens, others = (neuron.raises, neuron.lowers) if mark == "▲" else (neuron.lowers, neuron.raises)
     if tokens is None:
         return [Segment(" " * width)]
@@ -250,7 +253,7 @@ def _effect(box: Box, mark: str, neuron: Neuron, width: int) -> Line:
         same = f"none: every logit {'falls' if mark == '▲' else 'rises'}"
         why = fitting([same, "none"] if others else ["none"], width - 2)
         return [Segment(fit(f"{mark} {why}", width), quiet)]
-    count = min(len(tokens), max((width - 1) // (1 + NAME + CHANGE), min(2, (width - 1) // (1 + LEAST_NAME + CHANGE))))
+    count = min(most, max((width - 1) // (1 + NAME + CHANGE), min(2, (width - 1) // (1 + LEAST_NAME + CHANGE))))
     if count < 2:  # no columns: as much as there is room for
         token, change = tokens[0][0], f" {signed(tokens[0][1], 2)}"
         room = width - 2 - cells(change)

@@ -53,5 +53,6 @@ def layer_lines_below(adds: Array | None, sinks: Array | None, box: Box, rows: i
 def _in_brief(values: Array, names: Sequence[str], width: int) -> str:
     low, high = int(np.nanargmin(values)), int(np.nanargmax(values))
     least, most = (percent(float(values[at])).strip() for at in (low, high))
-    texts = [f"{name}: {least} in layer {low} to {most} in layer {high}" for name in names]
+    ways = (" in layer", " in")
+    texts = [f"{name}: {least} in layer {low} to {most}{way} {high}" for name in names for way in ways]
     return fit(fitting([*texts, f"{names[-1]}: most {most}, layer {high}"], width), width)
