@@ -90,8 +90,9 @@ $(VENV)/.dev: pyproject.toml constraints.txt
 	$(PIP) -c constraints.txt --editable '.[dev,gguf,big]'
 	touch $@ $(VENV)/.run
 
+# -fno-dse: GCC 12 takes stores that llama.cpp's AMX kernels need for dead ones.
 $(VENV)/.llamacpp: pyproject.toml constraints.txt | $(VENV)/.dev
-	$(BIN)/python -m pip --disable-pip-version-check wheel --quiet --no-deps -c constraints.txt --find-links $(WHEELS) --wheel-dir $(WHEELS) llama-cpp-python
+	CXXFLAGS="$${CXXFLAGS:-} -fno-dse" $(BIN)/python -m pip --disable-pip-version-check wheel --quiet --no-deps -c constraints.txt --find-links $(WHEELS) --wheel-dir $(WHEELS) llama-cpp-python
 	$(PIP) -c constraints.txt --find-links $(WHEELS) --editable '.[llamacpp]'
 	touch $@
 

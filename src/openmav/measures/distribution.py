@@ -28,6 +28,6 @@ def compute(_frame: Frame, context: Context) -> Array:
     masses[-1] = np.maximum(1.0 - ranked.sum(axis=1), 0.0)  # NaN stays NaN
     if len(top) == len(context.probs):
         masses[-1] = 0.0  # there is no rest, and a difference of floats is none
-    elif np.isfinite(masses[-1, 1]) and np.count_nonzero(sampled) == np.count_nonzero(ranked[1]):
+    elif masses[-1, 1] > 0 and np.count_nonzero(sampled) == np.count_nonzero(ranked[1]):
         masses[-1, 1] = 0.0  # sampling left nothing of the rest
     return masses

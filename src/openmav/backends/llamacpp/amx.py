@@ -22,7 +22,7 @@ KINDS = frozenset({2, 3, 8, 12, 13, 14, 23})  # of weights that have such a kern
 Q8_0, BLOCK, LARGEST = 8, 32, 127
 ROWS, COLUMNS, TOKENS = 64, 256, 20
 WAIT = 60.0  # seconds, enough for a busy machine
-NOTE = "llama.cpp's AMX kernels crash on this machine, as some compilers make them: it runs without them, at some half of their speed"
+NOTE = "llama.cpp's AMX kernels crash on this machine, as some compilers make them: it runs at some half of their speed (docs/llamacpp.md)"
 
 
 def crashes(native: Native, header: GgufHeader) -> bool:
