@@ -36,6 +36,7 @@ What is normal: one model in bfloat16 and float32 differs by 0.0001 to 0.01 nats
 bright token is where B would have written something else.
 """
 EDGES = tuple(10.0**power for power in range(-6, 1))  # nats at which the next step begins
+ROOMY = 41  # cells from which on the legend has room for its unit
 LABELS = (" 0", "⁻⁶", "⁻⁵", "⁻⁴", "⁻³", "⁻²", "⁻¹", " 1")
 
 
@@ -72,7 +73,8 @@ def _as_surprisal(kl: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def legend(data: DivergenceData, box: Box) -> Line | None:
-    return surprise.legend(box.palette, "nats, 10ⁿ", LABELS) if data.empty is None and data.text.has_token else None
+    unit = "nats, 10ⁿ" if box.width >= ROOMY else "10ⁿ"
+    return surprise.legend(box.palette, unit, LABELS) if data.empty is None and data.text.has_token else None
 
 
 def note(data: DivergenceData, box: Box) -> str:

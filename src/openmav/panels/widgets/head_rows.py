@@ -19,7 +19,7 @@ from openmav.panels.widgets.sequence import index_axis
 from openmav.view import Selection
 
 WIDEST = 4  # cells of a token
-TALLEST = 4  # rows of a head
+TALLEST = 6  # rows of a head
 LEAST = 1e-3  # the share at which the colours begin
 STRONGEST, WITH_STRONGEST = 20, 60  # cells of the token that a head looks at most; of the box from which on it is named
 
