@@ -5,12 +5,14 @@ import random
 import sqlite3
 import time
 import tracemalloc
+import warnings
 
 import pytest
 from runs import content, made, snapshot, toy
 
 from openmav.errors import UsageError
 from openmav.recording.check import Check, checks, wrong_steps
+from openmav.recording.diff import compare
 from openmav.recording.export.run import write_format
 from openmav.recording.reader import Recording
 from openmav.recording.recorder import Recorder
@@ -271,6 +273,24 @@ def test_more_steps_than_mav_reads_are_a_line(sound, tmp_path, monkeypatch):
 
 def opened_by_the_app(path):
     return refused(lambda: ReplaySource(path)) or ""
+
+
+def test_bits_that_are_no_number_are_no_warning(sound, tmp_path):
+    path = tmp_path / "run.mav"
+    path.write_bytes(sound)
+    database = sqlite3.connect(path)
+    for number, name, data in database.execute("SELECT step, name, data FROM arrays WHERE dtype = '<f4'").fetchall():
+        bits = bytes.fromhex("0100a07f") * (len(data) // 4)  # signalling NaNs
+        database.execute("UPDATE arrays SET data = ? WHERE step = ? AND name = ?", (bits, number, name))
+    database.commit()
+    database.close()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for name in (*EXPORTED, "html"):
+            with Recording(path) as recording:
+                write_format(recording, name, io.BytesIO())
+        with Recording(path) as one, Recording(path) as other:
+            assert compare(one, other).same
 
 
 def test_a_step_with_too_many_numbers_for_a_line_is_named(sound, tmp_path, monkeypatch):

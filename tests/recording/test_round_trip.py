@@ -245,6 +245,42 @@ def test_a_full_disk_ends_the_recording_and_leaves_a_sound_file(tmp_path):
     assert len(replayed(path)[1]) >= 2
 
 
+def test_a_journal_that_could_not_be_put_into_the_file_is_at_the_end(tmp_path):
+    session, path = toy(), tmp_path / "run.mav"
+    recorder = Recorder(path)
+    recorder.update(snapshot(session))
+    recorder.add(session.branch, made(session, 2))
+    before = replayed(path)[1]
+    reader = sqlite3.connect(f"file:{path}?mode=ro", uri=True, isolation_level=None)
+    reader.execute("BEGIN")
+    reader.execute("SELECT count(*) FROM steps").fetchone()  # as long as it reads, the journal stays; so it does on a full disk
+    recorder.writer._database.execute("PRAGMA max_page_count=1")
+    recorder.add(session.branch, made(session, 1))
+    assert not recorder.recording
+    assert (tmp_path / "run.mav-wal").stat().st_size > 0
+    reader.close()
+    recorder.close()
+    assert os.listdir(tmp_path) == ["run.mav"]
+    assert replayed(path)[1] == before
+
+
+def test_the_journal_of_another_file_at_the_same_path_stays(tmp_path):
+    path = tmp_path / "run.mav"
+    recorder = Recorder(path)
+    path.unlink()
+    session = toy()
+    recorder.update(snapshot(session))
+    assert not recorder.recording
+    other = Recorder(path)
+    other.update(snapshot(session))
+    recorder.close()
+    assert (tmp_path / "run.mav-wal").exists()
+    other.add(session.branch, made(session, 2))
+    assert other.recording
+    assert len(replayed(path)[1]) == 2
+    other.close()
+
+
 def test_replay_needs_no_model_library(tmp_path):
     session, path = toy(), tmp_path / "run.mav"
     made(session, 3)

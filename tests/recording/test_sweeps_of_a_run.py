@@ -1,5 +1,7 @@
 """Sweeps inside of a recorded run: kept as they are computed, shown again with the token that they are of, checked, saved and compared."""
 
+import csv
+import io
 import json
 import sqlite3
 from dataclasses import replace
@@ -131,6 +133,22 @@ def test_arrays_have_a_map_of_each_sweep(run, tmp_path):
             assert np.isnan(found[~sweep.known]).all()
             assert about[f"sweep.{sweep.number}"]["ablate"] == sweep.what
     assert not sweeps[1].known.all()
+
+
+def test_a_table_has_a_line_for_each_site_that_was_computed(run):
+    path, sweeps = run
+    out = io.BytesIO()
+    with Recording(path) as recording:
+        write_format(recording, "sweeps", out)
+    lines = list(csv.DictReader(io.StringIO(out.getvalue().decode(), newline="")))
+    assert len(lines) == sum(sweep.done for sweep in sweeps)
+    for line in lines:
+        sweep = sweeps[int(line["sweep"]) - 1]
+        assert (line["branch"], int(line["step"]), int(line["token_id"])) == (sweep.branch, sweep.index, sweep.token_id)
+        assert (line["token"], line["how"], line["of_baseline"]) == (sweep.token, sweep.how, str(int(sweep.of_baseline)))
+        assert np.float32(line["logit_change"]) == sweep.changes[int(line["layer"]), int(line["head"] or 0)]
+    assert [line["site"] for line in lines if line["sweep"] == "1"][:2] == ["L0.H0", "L0.H1"]
+    assert {line["site"] for line in lines if line["sweep"] == "2"} <= {"L0.mlp", "L1.mlp"}
 
 
 def test_a_change_of_a_number_is_a_difference(run, tmp_path):

@@ -93,6 +93,7 @@ class Difference:
         return {"same": self.same, **plain(asdict(self))}
 
 
+@np.errstate(all="ignore")  # a damaged file may have any bits for a number, signalling NaNs too
 def compare(a: Recording, b: Recording, tolerance: float = 0.0) -> Difference:
     """Numbers that differ by no more than `tolerance` are the same. Raises UsageError for a recording that holds no run."""
     one, two = run_of(a), run_of(b)

@@ -97,8 +97,7 @@ def _write(start: Header, lines: Iterator[tuple[int, dict[str, Any]]], writer: W
     count, end, last = 0, None, start.sampling
     numbers: dict[str | None, int] = {}
     with writer.transaction():
-        kept = {name: value for name, value in start.meta.items() if name not in ("journal", "started")}
-        writer.set_meta(kept)
+        writer.set_meta({name: value for name, value in start.meta.items() if name != "journal"})
         for name, parent, at, prompt in start.branches:
             numbers[name] = writer.put_branch(name, numbers.get(parent), at, prompt)
         for event in start.events:

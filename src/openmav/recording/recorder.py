@@ -69,7 +69,9 @@ class Recorder:
             self.write(lambda: self._append(branch, steps))
 
     def close(self) -> None:
-        if not self.failure:
+        if self.failure:
+            self.writer.tidy()
+        else:
             self.writer.close()
 
     def write(self, write: Callable[[], None]) -> None:

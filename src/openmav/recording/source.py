@@ -72,6 +72,8 @@ class RecordingSource:
             self._wake.set()
             self._thread.join(10)
             self._thread = None
+        if self._recorder is not None and self._recorder.failure:
+            self._recorder.close()
 
     def record(self, path: Path | None = None) -> str:
         """Records from now on, what happened before first; a line that says where. `path` None: a new file in the working directory.
@@ -95,6 +97,8 @@ class RecordingSource:
         return line
 
     def _start(self, recorder: Recorder) -> None:
+        if self._recorder is not None:  # which has failed
+            self._recorder.close()
         self._recorder = recorder
         self.message = f"the recording is in {recorder.writer.path}"
         self._thread = threading.Thread(target=self._write, args=(recorder,), daemon=True, name="mav recorder")
@@ -110,8 +114,9 @@ class RecordingSource:
             recorder.update(self._source.latest())
             if ended:
                 break
-        recorder.close()
-        if recorder.failure:
+        if not recorder.failure:
+            recorder.close()
+        else:
             self.message = recorder.failure
             self._notice = f"{recorder.failure}; the run goes on"
 

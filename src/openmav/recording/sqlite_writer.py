@@ -8,7 +8,7 @@ import sqlite3
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -159,6 +159,16 @@ class Writer:
             pass
         finally:
             self._database.close()
+
+    def tidy(self) -> None:
+        """After `close`: one file of what a full disk, or a reader, has made it leave in two, where there is room for it by now.
+
+        Only where the file is still at its path: another one's journal may be there else.
+        """
+        with suppress(sqlite3.Error, OSError):
+            if os.stat(self.path).st_ino == self._inode and Path(f"{self.path}-wal").exists():
+                self._database = sqlite3.connect(str(self.path), isolation_level=None)
+                self.close()
 
     def remove(self) -> None:
         """Nothing is left of a file that no run is in: neither its journal, which would keep a full disk full."""

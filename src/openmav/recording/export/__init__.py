@@ -23,6 +23,7 @@ FORMATS = {
     "html": Format(".html", "openmav.recording.export.page", True, "one web page that needs no network: to read, to show and to print"),
     "jsonl": Format(".jsonl", "openmav.recording.export.jsonl", True, "JSON lines as of mav --json; mav import makes a recording of them"),
     "csv": Format(".csv", "openmav.recording.export.csv", True, "a table with a line for each token, without arrays"),
+    "sweeps": Format(".sweeps.csv", "openmav.recording.export.sweeps", True, "a table of the sweeps inside of a run, a line for each site"),
     "parquet": Format(
         ".parquet", "openmav.recording.export.parquet", False, "a table with a row for each token, arrays as lists (pyarrow)"
     ),

@@ -17,16 +17,17 @@ if TYPE_CHECKING:
 
 
 def write(run: Run, out: BinaryIO) -> None:
-    _write(NAMES, (fields for fields, _ in rows(run)), out)
+    write_table(NAMES, (fields for fields, _ in rows(run)), out)
 
 
 def write_sweep(sweep: RecordedSweep, _recording: Recording, out: BinaryIO) -> None:
     """As `mav sweep --csv`."""
     names = sweep_lines.columns_of(sweep.plan)
-    _write(names, (tuple(map(sweep_lines.row_of(effect).get, names)) for effect in sweep.effects), out)
+    write_table(names, (tuple(map(sweep_lines.row_of(effect).get, names)) for effect in sweep.effects), out)
 
 
-def _write(names: Sequence[str], lines: Iterable[tuple[Any, ...]], out: BinaryIO) -> None:
+def write_table(names: Sequence[str], lines: Iterable[tuple[Any, ...]], out: BinaryIO) -> None:
+    """The names and the lines, as UTF-8; None is an empty field."""
     text = io.TextIOWrapper(out, encoding="utf-8", errors="backslashreplace", newline="", write_through=True)
     table = csv.writer(text)
     table.writerow(names)

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
+import numpy as np
+
 from openmav.errors import UsageError
 from openmav.protocol.snapshot import Snapshot
 from openmav.record import Branch, ModelInfo, Step
@@ -51,6 +53,7 @@ def run_of(recording: Recording) -> Run:
     return Run(recording, now, tuple(recording.branches()) or (current,))
 
 
+@np.errstate(all="ignore")  # a damaged file may have any bits for a number, signalling NaNs too
 def write_format(recording: Recording, name: str, out: BinaryIO) -> None:
     """The recording in this format. Raises UsageError for what can't be written in it."""
     module = importlib.import_module(FORMATS[name].module)
