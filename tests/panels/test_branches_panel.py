@@ -35,6 +35,7 @@ def test_one_way_says_how_to_make_another() -> None:
     assert "One branch so far" in text(alone)
     keys = [line.split("  ")[0].strip() for line in text(alone, 60, 8).splitlines() if line.startswith(("b ", "down", "w ", "e "))]
     assert keys == ["down, enter", "w", "b", "e"], "one key a line"
+    assert "down, enter choose another candidate" in text(alone, 36, 8), "in a narrow one too"
     short = text(alone, 36, 6)
     assert all(f"· {key}:" in " ".join(short.split()) for key in ("w", "b")), "where they don't fit, one after the other"
 

@@ -53,7 +53,7 @@ AFTER = "after different texts: not the same question to both"
 BEGINNINGS = (
     ("down, enter", "choose another candidate"),
     ("w", "insert text"),
-    ("b", "undo tokens, to begin further back"),
+    ("b", "undo tokens beforehand"),
     ("e", "start another prompt"),
 )
 AT_REST = 7  # rows while there is one branch
@@ -185,9 +185,9 @@ def _alone(box: Box) -> list[Line]:
         ink(box.palette, "secondary"),
         "One branch so far. Others begin where you change the text; what was there stays on this one.",
     )
-    said, label = wrap_words(words, box.width), max(cells(keys) for keys, _ in BEGINNINGS) + 2
-    if box.height > len(said) + len(BEGINNINGS) and box.width >= label + max(cells(what) for _, what in BEGINNINGS):
-        listed = [[Segment(fit(keys, label), ink(box.palette, "key")), Segment(what, quiet)] for keys, what in BEGINNINGS]
+    said, (label, longest) = wrap_words(words, box.width), (max(map(cells, column)) for column in zip(*BEGINNINGS))
+    if box.height > len(said) + len(BEGINNINGS) and (gap := min(2, box.width - label - longest)) > 0:
+        listed = [[Segment(fit(keys, label + gap), ink(box.palette, "key")), Segment(what, quiet)] for keys, what in BEGINNINGS]
         return [*([Segment(row, quiet)] for row in said), [], *listed]
     whole = " · ".join([words, *(f"{keys}: {what}" for keys, what in BEGINNINGS)])
     return [[Segment(row, quiet)] for row in wrap_words(whole, box.width)][: box.height]
