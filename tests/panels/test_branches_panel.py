@@ -11,6 +11,7 @@ from drawing import panel
 from fakes import make_info, make_prompt, make_steps, with_values
 from openmav.paint import line_text
 from openmav.panels import branches as module
+from openmav.panels.widgets.branch_tree import branch_rows, label
 from openmav.record import Branch
 from openmav.view import View
 
@@ -118,3 +119,13 @@ def test_layers_are_listed_in_their_order_and_other_texts_are_said() -> None:
     assert [int(row[2]) for row in at] == sorted((int(row[2]) for row in at), reverse=True)
     assert len(at) > 1
     assert not any("after different texts" in row for row in text(view(cursor=8), 100, 40).splitlines())
+
+
+def test_ten_thousand_branches_each_of_the_one_before_it_are_a_tree() -> None:
+    prompt = make_prompt()
+    names = [f"b{number}" for number in range(10_000)]
+    parents = dict(zip(names[1:], names))
+    branches = {name: Branch(name, prompt, (), parents.get(name), 0) for name in reversed(names)}
+    rows = branch_rows(branches, 20)
+    assert [(row.name, row.depth) for row in rows] == [(name, depth) for depth, name in enumerate(names)]
+    assert len(label(rows[-1], 40)) <= 40

@@ -50,12 +50,14 @@ def _words(branch: Branch, most: int | None) -> str:
 def tree(branches: Mapping[str, Branch]) -> Iterator[tuple[Branch, int]]:
     """(branch, depth) in the order of a tree: roots in the order of their making, each followed by what left it, earliest first."""
 
-    def below(parent: str | None, depth: int) -> Iterator[tuple[Branch, int]]:
-        for branch in sorted((b for b in branches.values() if b.parent == parent), key=_order if parent is None else _place):
-            yield branch, depth
-            yield from below(branch.name, depth + 1)
-
-    return below(None, 0)
+    children: dict[str | None, list[Branch]] = {}
+    for branch in branches.values():
+        children.setdefault(branch.parent, []).append(branch)
+    waiting = [(branch, 0) for branch in sorted(children.get(None, ()), key=_order, reverse=True)]
+    while waiting:  # without recursion: a file may have ten thousand branches, each of the one before it
+        branch, depth = waiting.pop()
+        yield branch, depth
+        waiting += [(child, depth + 1) for child in sorted(children.get(branch.name, ()), key=_place, reverse=True)]
 
 
 def _order(branch: Branch) -> tuple[bool, int, str]:
@@ -68,7 +70,7 @@ def _place(branch: Branch) -> tuple[int, int, str]:
 
 def label(row: BranchRow, width: int) -> str:
     """A row of the tree: the name, where it left, its length, and its first words from there on."""
-    name = f"{'  ' * (row.depth - 1)}└ {row.label}" if row.depth else row.label
+    name = f"{'  ' * min(row.depth - 1, width)}└ {row.label}" if row.depth else row.label
     where = "" if row.at is None else f"@{row.at}"
     left = f"{fit(name, max(8, min(22, width // 3)))} {where:>5} {row.tokens:>5}  "
     return left + fit(row.words, max(0, width - cells(left)))
