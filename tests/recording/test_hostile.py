@@ -259,6 +259,21 @@ def test_the_arrays_of_a_step_are_not_all_read_where_no_step_has_so_many_bytes(s
             tracemalloc.stop()
 
 
+def test_an_array_that_is_larger_than_any_is_a_line_before_one_is_looked_for(sound, tmp_path):
+    path = changed_file(sound, tmp_path / "run.mav", "UPDATE arrays SET data = zeroblob(70000000) WHERE step = 1 AND name LIKE '%mlp_norm'")
+    for read in (Recording, lambda path: recover(path, tmp_path / "whole.mav")):
+        with pytest.raises(UsageError, match="too large to open: one of its arrays has 67 MB"):
+            read(path)
+    assert not (tmp_path / "whole.mav").exists()
+
+
+def test_a_file_without_a_model_and_tokens_can_not_be_saved(sound, tmp_path):
+    path = changed_file(sound, tmp_path / "run.mav", "DELETE FROM meta WHERE name = 'model'; DELETE FROM steps")
+    with pytest.raises(UsageError, match="neither the model nor a token can be read"):
+        recover(path, tmp_path / "whole.mav")
+    assert not (tmp_path / "whole.mav").exists()
+
+
 def test_more_steps_than_mav_reads_are_a_line(sound, tmp_path, monkeypatch):
     path = changed_file(sound, tmp_path / "run.mav", "")
     monkeypatch.setattr("openmav.recording.reader.MOST_ROWS", 3)

@@ -59,6 +59,7 @@ class Recording:
         self._database = connect(self.path)
         try:
             self._check_schema()
+            self._check_arrays()
             self._stored = StoredSteps(self.rows, self._problem, "texts" in self.tables)
             self.meta = self._meta()
             self.contexts = dict(self._contexts())
@@ -75,6 +76,15 @@ class Recording:
         if set(SCHEMA) - {"texts"} - {name for _, name, _ in rows}:  # without it, all texts are in `detail`
             raise UsageError(f"{self.path} is not a whole recording: it lacks a table")
         self.tables = frozenset(name for _, name, _ in rows if name in TABLES)
+
+    def _check_arrays(self) -> None:
+        """None is larger than any that mav writes: SQLite reads each that it passes on the way to another whole."""
+        if sum(file.stat().st_size for file in (self.path, Path(f"{self.path}-wal")) if file.is_file()) <= MOST_BYTES:
+            return
+        too_large = f"length(data) > {MOST_BYTES} OR {bytes_of('name', 'dtype', 'shape')} > {MOST_BYTES}"
+        sizes = self.rows(f"SELECT max(length(data)) FROM arrays WHERE {too_large}")
+        if sizes and sizes[0][0] is not None:
+            raise UsageError(f"{self.path} is too large to open: one of its arrays has {sizes[0][0] / 2**20:.0f} MB")
 
     def rows(self, query: str, *values: Any) -> list[tuple[Any, ...]]:
         """Raises UsageError where the file is damaged there."""

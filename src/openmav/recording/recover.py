@@ -61,6 +61,8 @@ def recover(source: str | Path, target: str | Path) -> Recovered:
         recording.check_arrays()
         if not branches:
             raise UsageError(f"nothing in {source} could be saved: no branch of the text can be read")
+        if recording.info is None and not any(branch.steps for branch in branches):
+            raise UsageError(f"nothing in {source} could be saved: neither the model nor a token can be read")
         problems, tokens = list(recording.problems), 0
         with made_at_once(target) as writer:
             numbers: dict[str, int] = {}
