@@ -211,8 +211,9 @@ def changed_file(sound, path, statement):
     return path
 
 
-def test_one_entry_that_is_too_large_takes_no_other_with_it(sound, tmp_path):
-    path = changed_file(sound, tmp_path / "run.mav", "INSERT INTO meta VALUES ('a', hex(zeroblob(40000000)))")
+@pytest.mark.parametrize("value", ["hex(zeroblob(40000000))", "char(0) || hex(zeroblob(40000000))"])
+def test_one_entry_that_is_too_large_takes_no_other_with_it(value, sound, tmp_path):
+    path = changed_file(sound, tmp_path / "run.mav", f"INSERT INTO meta VALUES ('a', {value})")
     with Recording(path) as recording:
         assert recording.info is not None
         assert recording.state("branch") == "branch 1"

@@ -198,11 +198,11 @@ def test_a_transaction_that_was_not_finished_leaves_out_no_text_of_the_next(tmp_
         assert content(recording.branches()[0].steps) == content((first, second))
 
 
-@pytest.mark.parametrize("table", ["meta", "contexts", "branches", "steps"])
+@pytest.mark.parametrize("table", ["contexts", "branches", "steps"])
 def test_a_nul_hides_no_large_text(tmp_path, monkeypatch, table):
     monkeypatch.setattr(reader, "MOST_BYTES", 2**20)
     monkeypatch.setattr(reader, "MOST_OPEN", 2**20)
-    column = {"meta": "value", "contexts": "content", "branches": "prompt", "steps": "token"}[table]
+    column = {"contexts": "content", "branches": "prompt", "steps": "token"}[table]
     path = tmp_path / "run.mav"
     recorded(path)
     changed(path, f"UPDATE {table} SET {column} = char(0) || replace(hex(zeroblob(1000000)), '0', 'x')")
