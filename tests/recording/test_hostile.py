@@ -309,11 +309,12 @@ def test_bits_that_are_no_number_are_no_warning(sound, tmp_path):
             assert compare(one, other).same
 
 
-def test_a_step_with_too_many_numbers_for_a_line_is_named(sound, tmp_path, monkeypatch):
+@pytest.mark.parametrize(("name", "module", "place"), [("jsonl", "jsonl", "line"), ("html", "page", "page")])
+def test_a_step_with_too_many_numbers_is_named(name, module, place, sound, tmp_path, monkeypatch):
     path = changed_file(sound, tmp_path / "run.mav", "")
-    monkeypatch.setattr("openmav.recording.export.jsonl.MOST_NUMBERS", 10)
-    with Recording(path) as recording, pytest.raises(UsageError, match=r"token 0 has .* too many for a line"):
-        write_format(recording, "jsonl", io.BytesIO())
+    monkeypatch.setattr(f"openmav.recording.export.{module}.MOST_NUMBERS", 10)
+    with Recording(path) as recording, pytest.raises(UsageError, match=f"token 0 has .* too many for a {place}"):
+        write_format(recording, name, io.BytesIO())
 
 
 def test_what_is_no_recording(tmp_path):

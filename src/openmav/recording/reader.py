@@ -18,7 +18,7 @@ from openmav.recording.rows import PIECES, BadDataError, read_context, step_of
 from openmav.recording.stored import StoredPieces, StoredSteps, StoredValues, bytes_of
 
 MOST_OPEN = 192 * 2**20  # of all that is read when a file is opened
-MOST_ROWS = 200_000  # of steps; each takes some 5 kB of memory
+MOST_ROWS = 150_000  # of steps; each takes some 5 kB of memory
 MOST_BRANCHES = 10_000
 MOST_META = 1000  # entries
 STEP_COLUMNS = (

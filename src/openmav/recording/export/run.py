@@ -44,6 +44,14 @@ class Run:
                     yield branch, step
 
 
+def need_few_numbers(step: Step, most: int, into: str) -> None:
+    """Raises UsageError for a step with more numbers than can be written as text in a reasonable time; `into` is what it is written in."""
+    holders = (step,) if step.before is None else (step, step.before)
+    count = sum(array.size for holder in holders for array in holder.values.values())
+    if count > most:
+        raise UsageError(f"token {step.index} has {count / 1e6:.0f} million numbers, too many for {into}; mav export --to parquet has them")
+
+
 def run_of(recording: Recording) -> Run:
     """Raises UsageError for a recording that holds no run."""
     now = snapshot_of(recording)
