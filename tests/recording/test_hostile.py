@@ -313,7 +313,8 @@ def test_bits_that_are_no_number_are_no_warning(sound, tmp_path):
 def test_a_step_with_too_many_numbers_is_named(name, module, place, sound, tmp_path, monkeypatch):
     path = changed_file(sound, tmp_path / "run.mav", "")
     monkeypatch.setattr(f"openmav.recording.export.{module}.MOST_NUMBERS", 10)
-    with Recording(path) as recording, pytest.raises(UsageError, match=f"token 0 has .* too many for a {place}"):
+    monkeypatch.setattr("openmav.recording.export.page.LARGE", 1)
+    with Recording(path) as recording, pytest.raises(UsageError, match=f"token 0 there are .* too many for a {place}"):
         write_format(recording, name, io.BytesIO())
 
 

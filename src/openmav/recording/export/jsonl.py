@@ -14,7 +14,7 @@ from openmav.errors import UsageError
 from openmav.record import Step, sweep_lines
 from openmav.record.codec import encode_step, plain
 from openmav.record.lines import end_line, header, step_line, write_line
-from openmav.recording.export.run import need_few_numbers
+from openmav.recording.export.run import numbers_of, too_many
 from openmav.recording.facts import prompt_content, read_settings
 from openmav.recording.rows import kind_of
 from openmav.settings import Settings
@@ -54,7 +54,8 @@ def lines(run: Run) -> Iterator[dict[str, Any]]:
     seconds = 0.0
     for branch, step in run.own_steps():
         seconds += step.timing.total
-        need_few_numbers(step, MOST_NUMBERS, "a line")
+        if (count := numbers_of(step)) > MOST_NUMBERS:
+            raise too_many(step, count, "a line")
         line = step_line(step, run.info)
         if len(run.branches) > 1:
             line["branch"] = branch.name

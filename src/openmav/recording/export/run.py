@@ -44,12 +44,15 @@ class Run:
                     yield branch, step
 
 
-def need_few_numbers(step: Step, most: int, into: str) -> None:
-    """Raises UsageError for a step with more numbers than can be written as text in a reasonable time; `into` is what it is written in."""
+def numbers_of(step: Step) -> int:
+    """How many its arrays hold, those of the baseline model too."""
     holders = (step,) if step.before is None else (step, step.before)
-    count = sum(array.size for holder in holders for array in holder.values.values())
-    if count > most:
-        raise UsageError(f"token {step.index} has {count / 1e6:.0f} million numbers, too many for {into}; mav export --to parquet has them")
+    return sum(array.size for holder in holders for array in holder.values.values())
+
+
+def too_many(step: Step, count: int, into: str) -> UsageError:
+    """The error where the numbers up to this step can't be written as text in a reasonable time; `into` is what they are written in."""
+    return UsageError(f"up to token {step.index} there are {count / 1e6:.0f} million numbers, too many for {into}; parquet has them")
 
 
 def run_of(recording: Recording) -> Run:
