@@ -309,13 +309,20 @@ def test_bits_that_are_no_number_are_no_warning(sound, tmp_path):
             assert compare(one, other).same
 
 
-@pytest.mark.parametrize(("name", "module", "place"), [("jsonl", "jsonl", "line"), ("html", "page", "page")])
-def test_a_step_with_too_many_numbers_is_named(name, module, place, sound, tmp_path, monkeypatch):
+def test_a_step_with_too_many_numbers_for_a_line_is_named(sound, tmp_path, monkeypatch):
     path = changed_file(sound, tmp_path / "run.mav", "")
-    monkeypatch.setattr(f"openmav.recording.export.{module}.MOST_NUMBERS", 10)
-    monkeypatch.setattr("openmav.recording.export.page.LARGE", 1)
-    with Recording(path) as recording, pytest.raises(UsageError, match=f"token 0 there are .* too many for a {place}"):
-        write_format(recording, name, io.BytesIO())
+    monkeypatch.setattr("openmav.recording.export.jsonl.MOST_NUMBERS", 10)
+    with Recording(path) as recording, pytest.raises(UsageError, match=r"token 0 has .* too many for a line"):
+        write_format(recording, "jsonl", io.BytesIO())
+
+
+def test_a_page_has_no_room_for_many_steps_with_large_arrays(sound, tmp_path):
+    arrays = "INSERT INTO arrays SELECT id, 'values/n', '<f4', '[15000000]', zeroblob(60000000) FROM steps LIMIT 3"
+    with Recording(changed_file(sound, tmp_path / "run.mav", arrays)) as recording:
+        assert recording.bytes_of_large_steps(60_000_000) == pytest.approx(3 * 60_000_000, rel=0.01)
+        assert recording.bytes_of_large_steps(100_000_000) == 0
+        with pytest.raises(UsageError, match=r"have 172 MB of numbers, too many for a page"):
+            write_format(recording, "html", io.BytesIO())
 
 
 def test_what_is_no_recording(tmp_path):

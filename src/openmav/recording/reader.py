@@ -59,7 +59,7 @@ class Recording:
         self._database = connect(self.path)
         try:
             self._check_schema()
-            self._check_arrays()
+            self._check_array_sizes()
             self._stored = StoredSteps(self.rows, self._problem, "texts" in self.tables)
             self.meta = self._meta()
             self.contexts = dict(self._contexts())
@@ -77,7 +77,7 @@ class Recording:
             raise UsageError(f"{self.path} is not a whole recording: it lacks a table")
         self.tables = frozenset(name for _, name, _ in rows if name in TABLES)
 
-    def _check_arrays(self) -> None:
+    def _check_array_sizes(self) -> None:
         """None is larger than any that mav writes: SQLite reads each that it passes on the way to another whole."""
         if sum(file.stat().st_size for file in (self.path, Path(f"{self.path}-wal")) if file.is_file()) <= MOST_BYTES:
             return
@@ -213,6 +213,11 @@ class Recording:
         self._stored.texts()
         for (number,) in self.rows("SELECT id FROM steps"):
             self._stored.names(number)
+
+    def bytes_of_large_steps(self, least: int) -> int:
+        """Bytes of the arrays of all steps with more than `least` of them; no array is read for it."""
+        sizes = "SELECT sum(length(data)) AS size FROM arrays GROUP BY step"
+        return int(self.rows(f"SELECT total(size) FROM ({sizes}) WHERE size > ?", least)[0][0])
 
     def version(self) -> int:
         """Grows where somebody has written to the file."""

@@ -14,7 +14,6 @@ from openmav.errors import UsageError
 from openmav.record import Step, sweep_lines
 from openmav.record.codec import encode_step, plain
 from openmav.record.lines import end_line, header, step_line, write_line
-from openmav.recording.export.run import numbers_of, too_many
 from openmav.recording.facts import prompt_content, read_settings
 from openmav.recording.rows import kind_of
 from openmav.settings import Settings
@@ -54,8 +53,7 @@ def lines(run: Run) -> Iterator[dict[str, Any]]:
     seconds = 0.0
     for branch, step in run.own_steps():
         seconds += step.timing.total
-        if (count := numbers_of(step)) > MOST_NUMBERS:
-            raise too_many(step, count, "a line")
+        _need_few_numbers(step)
         line = step_line(step, run.info)
         if len(run.branches) > 1:
             line["branch"] = branch.name
@@ -71,6 +69,14 @@ def _settings(run: Run) -> Settings:
     except UsageError:
         settings = Settings()
     return replace(settings, sampling=run.now.steps[0].sampling if run.now.steps else run.now.sampling)
+
+
+def _need_few_numbers(step: Step) -> None:
+    """Raises UsageError for a step whose line would take hundreds of megabytes to make."""
+    holders = (step,) if step.before is None else (step, step.before)
+    count = sum(array.size for holder in holders for array in holder.values.values())
+    if count > MOST_NUMBERS:
+        raise UsageError(f"token {step.index} has {count / 1e6:.0f} million numbers, too many for a line; mav export --to parquet has them")
 
 
 def _left_out(step: Step, sampling: Mapping[str, Any]) -> dict[str, Any]:

@@ -44,17 +44,6 @@ class Run:
                     yield branch, step
 
 
-def numbers_of(step: Step) -> int:
-    """How many its arrays hold, those of the baseline model too."""
-    holders = (step,) if step.before is None else (step, step.before)
-    return sum(array.size for holder in holders for array in holder.values.values())
-
-
-def too_many(step: Step, count: int, into: str) -> UsageError:
-    """The error where the numbers up to this step can't be written as text in a reasonable time; `into` is what they are written in."""
-    return UsageError(f"up to token {step.index} there are {count / 1e6:.0f} million numbers, too many for {into}; parquet has them")
-
-
 def run_of(recording: Recording) -> Run:
     """Raises UsageError for a recording that holds no run."""
     now = snapshot_of(recording)

@@ -4,25 +4,22 @@ from __future__ import annotations
 
 from typing import BinaryIO
 
+from openmav.errors import UsageError
 from openmav.recording.export.page.assemble import page_text
 from openmav.recording.export.page.content import encoded_content
-from openmav.recording.export.run import Run, numbers_of, too_many
+from openmav.recording.export.run import Run
 from openmav.recording.reader import Recording
 from openmav.recording.replay import snapshot_of
 from openmav.recording.sweep import RecordedSweep
 
-LARGE = 1_000_000  # numbers of a step
-MOST_NUMBERS = 2**25  # of all such steps: twice what a recording keeps of whole attention rows
+LARGE = 4_000_000  # bytes of the arrays of a step
+MOST_LARGE = 2**27  # bytes of all such steps: twice what a recording keeps of whole attention rows
 
 
 def write(run: Run, out: BinaryIO) -> None:
     """The page, as UTF-8. Raises UsageError."""
-    large = 0
-    for _, step in run.own_steps():
-        count = numbers_of(step)
-        large += count if count > LARGE else 0
-        if large > MOST_NUMBERS:
-            raise too_many(step, large, "a page")
+    if (size := run.recording.bytes_of_large_steps(LARGE)) > MOST_LARGE:
+        raise UsageError(f"the largest tokens have {size / 2**20:.0f} MB of numbers, too many for a page; mav export --to parquet has them")
     out.write(page_text(encoded_content(run.recording, run.now)).encode())
 
 
